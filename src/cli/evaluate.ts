@@ -1,0 +1,38 @@
+/** `flow-compress evaluate`: metric, bytes and latency of files side by side. */
+import { evaluateOptionsSchema, parseOptions } from '../commands/options.js';
+import type { EvaluateReport } from '../report/report.js';
+import type { CliContext } from './context.js';
+import { DATA_FLAGS, flagName, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, valueFlag } from './flags.js';
+import { dataValues } from './run-command.js';
+import type { CommandDefinition } from './run-command.js';
+import { parseInteger, parseNumberList } from './values.js';
+
+export function evaluateCommand({ library }: CliContext): CommandDefinition<EvaluateReport> {
+  return {
+    name: 'evaluate',
+    summary: 'metric, bytes and latency of files, side by side',
+    description: 'Measures each file in one run with the same data. Ratios are against the first file.',
+    argument: '<model...>',
+    argumentHelp: 'ONNX files; the first one is the reference',
+    groups: [
+      {
+        heading: 'Measurement:',
+        flags: [
+          valueFlag('--batch-sizes <list>', 'batch sizes to time, for example 1,32', parseNumberList),
+          valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
+        ],
+      },
+      { heading: 'Data:', flags: DATA_FLAGS },
+      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+    ],
+    examples: [
+      'evaluate model.onnx small.onnx --data train.npz --test test.npz',
+      'evaluate model.onnx small.onnx --data images/ --batch-sizes 1,32 --report compare.html',
+    ],
+    call: (models, values, control) =>
+      library.evaluateModels(models, {
+        ...parseOptions(evaluateOptionsSchema, dataValues(values), flagName),
+        ...control,
+      }),
+  };
+}

@@ -1,0 +1,96 @@
+/** Every flag that more than one command has, in one place: its name, meaning, placeholder and reader. */
+import { Option } from 'commander';
+import type { Command } from 'commander';
+import { DEFAULTS } from '../commands/options.js';
+import { parseInteger, parseSwitch, parseText, passOn } from './values.js';
+import type { Parser } from './values.js';
+
+export interface Flag {
+  /** Name in the options of the library, camelCase; commander derives the same from the long flag. */
+  readonly key: string;
+  /** As commander writes it: `-o, --output <file>`. */
+  readonly usage: string;
+  readonly help: string;
+  readonly parse: Parser;
+}
+
+/** A flag without a value. */
+export function switchFlag(usage: string, help: string): Flag {
+  return { key: keyOf(usage), usage, help, parse: parseSwitch };
+}
+
+/** A flag with a value. `standard` is what holds when the flag is absent. */
+export function valueFlag(usage: string, help: string, parse: Parser, standard?: string | number): Flag {
+  return { key: keyOf(usage), usage, help: standard === undefined ? help : `${help} (default: ${standard})`, parse };
+}
+
+function keyOf(usage: string): string {
+  return new Option(usage).attributeName();
+}
+
+/** `maxSize` -> `--max-size`. */
+export function flagName(key: string): string {
+  if (key === 'preprocessFile') return '--preprocess';
+  return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
+}
+
+export const TARGET_FLAG = valueFlag(
+  '--target <name>',
+  'where the model will run: cpu, wasm or webgpu',
+  parseText,
+  DEFAULTS.target,
+);
+
+export const DATA_FLAGS: readonly Flag[] = [
+  valueFlag('--data <path>', '.npz file, folder of class folders of images, or IDX file', parseText),
+  valueFlag('--test <path>', 'separate test data; --data is then used for TRAIN and VAL only', parseText),
+  valueFlag('--seed <n>', 'seed of the splits and of every random choice', parseInteger, DEFAULTS.seed),
+  TARGET_FLAG,
+  valueFlag('--threads <n>', "intra-op threads (default: the engine's choice)", parseInteger),
+  valueFlag('--calib-samples <n>', 'samples of TRAIN used for calibration', parseInteger, DEFAULTS.calibSamples),
+  valueFlag('--batch-size <n>', 'samples per engine call', parseInteger, DEFAULTS.batchSize),
+];
+
+/** Flags whose values go, as given, to the schema of the preprocessing. */
+export const PREPROCESS_FLAGS: readonly Flag[] = [
+  valueFlag('--mean <list>', 'mean per channel, for example 0.485,0.456,0.406', passOn),
+  valueFlag('--std <list>', 'standard deviation per channel', passOn),
+  valueFlag('--scale <factor>', 'factor on pixels 0..255: 1/255, a number, or none', passOn),
+  valueFlag('--size <pixels>', 'resize: 256 or 256x192 (height x width)', passOn),
+  valueFlag('--crop <pixels>', 'centre crop after resizing', passOn),
+  valueFlag('--layout <name>', 'nchw or nhwc, where the model does not say', passOn),
+  valueFlag('--color <name>', 'rgb, bgr or gray', passOn),
+];
+
+export const PREPROCESS_FILE_FLAG = valueFlag(
+  '--preprocess <file>',
+  'preprocessor_config.json, or a YAML or JSON file with the keys above',
+  parseText,
+);
+
+export const RUN_DIR_FLAGS: readonly Flag[] = [
+  valueFlag('--run-dir <folder>', 'keep intermediate results here', parseText),
+  switchFlag('--resume', 'continue from --run-dir'),
+];
+
+/** What every command has. */
+export const GENERAL_FLAGS: readonly Flag[] = [
+  valueFlag('--report <file>', 'write a report: .html, .md or .json', parseText),
+  switchFlag('--json', 'print exactly one JSON object on stdout'),
+  switchFlag('--quiet', 'no progress on stderr'),
+  switchFlag('--force', 'replace existing output files'),
+];
+
+const CONFIG_USAGE = '--config <file>';
+const CONFIG_HELP = 'YAML file with flags as keys; flags on the command line win';
+
+/** Adds flags under a heading of the help text. */
+export function addFlags(command: Command, heading: string, flags: readonly Flag[]): void {
+  for (const flag of flags) command.addOption(new Option(flag.usage, flag.help).helpGroup(heading));
+}
+
+/** Adds the flags that every command has. */
+export function addGeneralFlags(command: Command): void {
+  command.addOption(new Option(CONFIG_USAGE, CONFIG_HELP).helpGroup('General:'));
+  addFlags(command, 'General:', GENERAL_FLAGS);
+}

@@ -1,0 +1,26 @@
+/** `flow-compress inspect`: what is in a model. */
+import { inspectOptionsSchema, parseOptions } from '../commands/options.js';
+import type { InspectReport } from '../report/report.js';
+import type { CliContext } from './context.js';
+import { flagName, switchFlag } from './flags.js';
+import type { CommandDefinition } from './run-command.js';
+
+export function inspectCommand({ library }: CliContext): CommandDefinition<InspectReport> {
+  return {
+    name: 'inspect',
+    summary: 'what is in a model: layers, parameters, MACs, bytes',
+    description:
+      'Shows inputs, outputs, opset, parameters, MACs and bytes of a model, a row per layer, and what is not supported and why.',
+    argument: '<model>',
+    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    groups: [
+      {
+        heading: 'Inspection:',
+        flags: [switchFlag('--groups', 'list the channels that can only be removed together')],
+      },
+    ],
+    examples: ['inspect model.onnx', 'inspect model.onnx --groups --json', 'inspect model.onnx --report layers.html'],
+    call: (models, values, control) =>
+      library.inspectModel(models[0], { ...parseOptions(inspectOptionsSchema, values, flagName), ...control }),
+  };
+}

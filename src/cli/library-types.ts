@@ -1,0 +1,11 @@
+/** The library functions that the commands call, as types, so that tests can put in functions of their own. */
+import type { EvaluateOptions, InspectOptions, ProfileOptions, QuantizeOptions } from '../commands/options.js';
+import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport } from '../report/report.js';
+
+export interface Library {
+  readonly inspectModel: (model: string, options: InspectOptions) => Promise<{ report: InspectReport }>;
+  readonly evaluateModels: (models: string[], options: EvaluateOptions) => Promise<{ report: EvaluateReport }>;
+  readonly profileModel: (model: string, options: ProfileOptions) => Promise<{ report: ProfileReport }>;
+  /** Writes `options.output` itself: whole or not at all. */
+  readonly quantizeModel: (model: string, options: QuantizeOptions) => Promise<{ report: QuantizeReport }>;
+}

@@ -1,0 +1,9 @@
+/** The library functions behind the commands, loaded when they are called: `--help` starts without the engine. */
+import type { Library } from './library-types.js';
+
+export const library: Library = {
+  inspectModel: async (model, options) => (await import('../commands/inspect.js')).inspectModel(model, options),
+  evaluateModels: async (models, options) => (await import('../commands/evaluate.js')).evaluateModels(models, options),
+  profileModel: async (model, options) => (await import('../commands/profile.js')).profileModel(model, options),
+  quantizeModel: async (model, options) => (await import('../commands/quantize.js')).quantizeModel(model, options),
+};

@@ -1,0 +1,39 @@
+#!/usr/bin/env node
+/** The executable: signals, closed pipes and the exit code around the program. */
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+import { EXIT } from './exit.js';
+import { library } from './library.js';
+import { runCli } from './program.js';
+
+const abort = new AbortController();
+
+/** The first signal asks the work to stop, which cleans up behind itself; the second one ends the process at once. */
+function onSignal(): void {
+  if (abort.signal.aborted) process.exit(EXIT.interrupted);
+  abort.abort();
+  process.stderr.write('\nstopping; once more to quit at once\n');
+}
+
+/** A reader that went away (`| head`) is no error; anything else is. */
+function onStreamError(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+}
+
+process.on('SIGINT', onSignal);
+process.on('SIGTERM', onSignal);
+process.stdout.on('error', onStreamError);
+process.stderr.on('error', onStreamError);
+
+const manifest = z.object({ version: z.string() });
+const { version } = manifest.parse(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')));
+
+process.exitCode = await runCli({
+  library,
+  version,
+  stdout: process.stdout,
+  stderr: process.stderr,
+  env: process.env,
+  signal: abort.signal,
+  args: process.argv.slice(2),
+});

@@ -1,0 +1,75 @@
+/** `flow-compress quantize`: a smaller model with per-layer bits, measured. */
+import { DEFAULTS, parseOptions, QUANTIZATION_METHODS, quantizeOptionsSchema } from '../commands/options.js';
+import type { QuantizeReport } from '../report/report.js';
+import type { CliContext } from './context.js';
+import {
+  DATA_FLAGS,
+  flagName,
+  PREPROCESS_FILE_FLAG,
+  PREPROCESS_FLAGS,
+  RUN_DIR_FLAGS,
+  switchFlag,
+  valueFlag,
+} from './flags.js';
+import { dataValues } from './run-command.js';
+import type { CommandDefinition } from './run-command.js';
+import { parseInteger, parseNumber, parseNumberList, parseSize, parseText } from './values.js';
+
+const METHOD_NAMES = QUANTIZATION_METHODS.map((method) => method.name).join(', ');
+
+const FLAGS = [
+  valueFlag('-o, --output <file>', 'where the quantized model goes', parseText),
+  valueFlag('--method <name>', METHOD_NAMES, parseText, DEFAULTS.method),
+  valueFlag('--bits <n>', 'average stored width of the weights; fractions allowed', parseNumber, DEFAULTS.bits),
+  valueFlag(
+    '--max-size <size>',
+    'largest size of the output instead of --bits: 400KB (1000 bytes) or 400KiB',
+    parseSize,
+  ),
+  valueFlag('--sweep <list>', 'also measure these average widths, for example 2,3,4,6,8', parseNumberList),
+  valueFlag('--execution <kind>', 'auto (the faster one per layer), int8 or float', parseText, DEFAULTS.execution),
+  valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, DEFAULTS.minBits),
+  valueFlag('--max-bits <n>', 'widest width a layer may get', parseInteger, DEFAULTS.maxBits),
+  valueFlag(
+    '--sensitivity <kind>',
+    'flow (one profile), measured (KL of every layer and width) or auto',
+    parseText,
+    DEFAULTS.sensitivity,
+  ),
+  valueFlag('--edge-bits <n>', 'width of the first and last layers and of embeddings', parseInteger, DEFAULTS.edgeBits),
+  valueFlag('--attention-bits <n>', 'lowest width of attention with the flow sensitivity', parseInteger, DEFAULTS.attentionBits),
+  valueFlag('--probe-samples <n>', 'samples on which the divergence of a layer is measured', parseInteger, DEFAULTS.probeSamples),
+  valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
+  switchFlag('--best-effort', 'write the best model found when the budget cannot be met (exit code 3)'),
+];
+
+export function quantizeCommand({ library }: CliContext): CommandDefinition<QuantizeReport> {
+  return {
+    name: 'quantize',
+    summary: 'a smaller model with per-layer bits',
+    description: [
+      'Stores the weights in fewer bits, layer by layer, and measures the file that it writes.',
+      '',
+      'Methods:',
+      ...QUANTIZATION_METHODS.map((method) => `  ${method.name.padEnd(14)}${method.summary}`),
+    ].join('\n'),
+    argument: '<model>',
+    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    groups: [
+      { heading: 'Quantization:', flags: FLAGS },
+      { heading: 'Data:', flags: [...DATA_FLAGS, ...RUN_DIR_FLAGS] },
+      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+    ],
+    examples: [
+      'quantize model.onnx -o small.onnx --data train.npz --test test.npz',
+      'quantize model.onnx -o small.onnx --data images/ --max-size 400KB --report report.html',
+      'quantize model.onnx -o small.onnx --data train.npz --sweep 2,3,4,6,8 --method uniform',
+      'quantize model.onnx -o small.onnx --config quantize.yaml --json > result.json',
+    ],
+    call: (models, values, control) =>
+      library.quantizeModel(models[0], {
+        ...parseOptions(quantizeOptionsSchema, dataValues(values), flagName),
+        ...control,
+      }),
+  };
+}

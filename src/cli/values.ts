@@ -1,0 +1,77 @@
+/** How flag values are read, from the command line (text) or from a configuration file (numbers, lists, booleans). */
+import { FlowCompressError } from '../errors.js';
+
+/** A value as it was given. */
+export type RawValue = string | number | boolean | readonly (string | number)[];
+
+/** Turns a raw value into the option's type; `name` is what messages call it. */
+export type Parser = (value: RawValue, name: string) => unknown;
+
+const UNITS: Readonly<Record<string, number>> = {
+  ...{ '': 1, b: 1, k: 1e3, kb: 1e3, m: 1e6, mb: 1e6, g: 1e9, gb: 1e9 },
+  ...{ kib: 1024, mib: 1024 ** 2, gib: 1024 ** 3 },
+};
+
+/** Bytes of `400KB` (1 KB = 1000 bytes), `1.5 MiB` (1 MiB = 1024 x 1024 bytes) or a plain number of bytes. */
+export function parseSize(value: RawValue, name: string): number {
+  const match = /^\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*$/i.exec(scalarText(value));
+  const unit = match === null ? undefined : UNITS[match[2].toLowerCase()];
+  if (match === null || unit === undefined) throw wrong(name, value, 'a size such as 400KB, 1.5MB or 512KiB');
+  const bytes = Math.floor(Number(match[1]) * unit);
+  if (bytes < 1 || !Number.isSafeInteger(bytes)) throw wrong(name, value, 'a size of at least one byte');
+  return bytes;
+}
+
+export function parseNumber(value: RawValue, name: string): number {
+  const number = toNumber(value);
+  if (number === undefined) throw wrong(name, value, 'a number');
+  return number;
+}
+
+export function parseInteger(value: RawValue, name: string): number {
+  const number = toNumber(value);
+  if (number === undefined || !Number.isSafeInteger(number)) throw wrong(name, value, 'a whole number');
+  return number;
+}
+
+/** `2,3,4` or a list. */
+export function parseNumberList(value: RawValue, name: string): number[] {
+  const parts = isList(value) ? value : typeof value === 'string' ? value.split(',') : [value];
+  const numbers = parts.map(toNumber).filter((number) => number !== undefined);
+  if (numbers.length === 0 || numbers.length !== parts.length) throw wrong(name, value, 'numbers separated by commas');
+  return numbers;
+}
+
+export function parseText(value: RawValue, name: string): string {
+  if (isList(value) || typeof value === 'boolean' || value === '') throw wrong(name, value, 'a text');
+  return String(value);
+}
+
+export function parseSwitch(value: RawValue, name: string): boolean {
+  if (typeof value !== 'boolean') throw wrong(name, value, 'true or false');
+  return value;
+}
+
+/** Passes the value on to a schema that reads texts, numbers and lists itself. */
+export function passOn(value: RawValue): RawValue {
+  return value;
+}
+
+function isList(value: RawValue): value is readonly (string | number)[] {
+  return Array.isArray(value);
+}
+
+function toNumber(value: RawValue): number | undefined {
+  if (typeof value === 'number') return Number.isFinite(value) ? value : undefined;
+  if (typeof value !== 'string' || !/^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i.test(value)) return undefined;
+  return Number(value);
+}
+
+function scalarText(value: RawValue): string {
+  return typeof value === 'string' || typeof value === 'number' ? String(value) : '';
+}
+
+function wrong(name: string, value: RawValue, expected: string): FlowCompressError {
+  const given = isList(value) ? value.join(',') : String(value);
+  return new FlowCompressError('bad-input', `${name} must be ${expected}, not "${given}".`);
+}

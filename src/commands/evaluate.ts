@@ -1,0 +1,65 @@
+/** `evaluate`: quality, bytes and latency of files, side by side on one TEST split. */
+import { openTest } from '../data/sealed-test.js';
+import { FlowCompressError } from '../errors.js';
+import type { RunControl } from '../progress.js';
+import type { EvaluateReport } from '../report/report.js';
+import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
+import { measureFiles } from './measure.js';
+import { startRun } from './run-info.js';
+import { openWorkspace } from './workspace.js';
+
+/** Options of `evaluateModels`: `data` is needed, everything else has a default. */
+export type EvaluateInput = Pick<EvaluateOptions, 'data'> & Partial<EvaluateOptions>;
+
+/**
+ * Measures files on the TEST split: of `options.test`, or a seeded tenth of `options.data`. All files see the same batches
+ * and are timed in turns; ratios are against the first one. Preprocessing comes from the first one's folder where the
+ * options are silent.
+ * @param paths ONNX files or Hugging Face folders, with the same inputs
+ * @throws FlowCompressError `bad-input` (files, data or options that cannot be used, files with different inputs, labels
+ *   that are no classes of the model), `unsupported`, `io`, `aborted`
+ */
+export async function evaluateModels(
+  paths: readonly string[],
+  options: EvaluateInput,
+): Promise<{ report: EvaluateReport }> {
+  const clock = startRun();
+  const settings = parseOptions(evaluateOptionsSchema, options);
+  const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
+  const [first] = paths;
+  if (first === undefined) {
+    throw new FlowCompressError('bad-input', 'No model was given to evaluate.', {
+      hint: 'Give the path of at least one ONNX file.',
+    });
+  }
+  const workspace = await clock.stage('open', () => openWorkspace(first, settings, control));
+  try {
+    const { files, warnings } = await measureFiles(
+      workspace,
+      paths,
+      {
+        dataset: openTest(workspace.test),
+        split: 'test',
+        batchSizes: settings.batchSizes,
+        latencyRuns: settings.latencyRuns,
+        threads: settings.threads,
+        clock,
+      },
+      control,
+    );
+    const notes = [...workspace.notes, ...warnings];
+    return {
+      report: {
+        command: 'evaluate',
+        seed: settings.seed,
+        target: settings.target,
+        ...clock.info(workspace.engine),
+        ...(notes.length > 0 && { warnings: notes }),
+        data: workspace.data,
+        files: files.map(({ path, measurement }) => ({ path, ...measurement })),
+      },
+    };
+  } finally {
+    await workspace.close();
+  }
+}

@@ -1,0 +1,231 @@
+/** Measures model files side by side in one run: bytes, size of the computation, quality on one split, latency. */
+import type { ModelProto } from 'onnx-buf';
+import type { Dataset } from '../data/dataset.js';
+import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
+import { gzipBytes, modelBytes } from '../node/model-file.js';
+import { Graph } from '../onnx/graph.js';
+import { modelMacs, valuesForMacs } from '../onnx/macs.js';
+import { parameterCount } from '../onnx/parameters.js';
+import type { RunControl } from '../progress.js';
+import type { Latency, Measurement, Metric } from '../report/report.js';
+import type { Engine, Feeds, Session, ValueSignature } from '../runtime/engine.js';
+import { measureLatency } from '../runtime/latency.js';
+import { evaluateSessions, type MetricValue } from '../runtime/metric.js';
+import { traceValues } from '../runtime/trace.js';
+import type { RunClock } from './run-info.js';
+import { openCheckedModel, type Workspace } from './workspace.js';
+
+export interface MeasuredFile {
+  readonly path: string;
+  readonly measurement: Measurement;
+  /** Median over interleaved rounds of this file's time divided by the first file's, by batch size. */
+  readonly latencyRatios: ReadonlyMap<number, number>;
+}
+
+export interface MeasureOptions {
+  /** Where the quality is measured, and what that split is called. */
+  readonly dataset: Dataset;
+  readonly split: Metric['split'];
+  /** Rows per call while timing. Default 1 and 32, or what the model insists on. */
+  readonly batchSizes?: readonly number[];
+  /** Timed rounds at least. */
+  readonly latencyRuns?: number;
+  readonly threads?: number;
+  /** Books the time of the stages. */
+  readonly clock?: RunClock;
+  /** Leaves out the timing. */
+  readonly skipLatency?: boolean;
+}
+
+/**
+ * Measures files with the engine, data and batches of a workspace. The first file is the reference of agreement, SQNR and
+ * time ratios. All files see the same batches, read once, and are timed in turns.
+ * @throws FlowCompressError `bad-input` when the inputs of the files differ or a file cannot be used; `aborted`
+ */
+export async function measureFiles(
+  workspace: Workspace,
+  paths: readonly string[],
+  options: MeasureOptions,
+  control: RunControl = {},
+): Promise<{ files: MeasuredFile[]; warnings: string[] }> {
+  const { engine } = workspace;
+  const { clock, dataset, split } = options;
+  const stage: RunClock['stage'] = clock?.stage ?? ((_, work) => work());
+  const warnings: string[] = [];
+  const statics = await stage('read files', () => readStatics(workspace, paths, warnings, control));
+  const sessions: Session[] = [];
+  try {
+    for (const { file } of statics) {
+      throwIfAborted(control.signal);
+      sessions.push(await engine.createSession(file));
+    }
+    sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, paths[0], paths[i]));
+    const quality = await stage(`evaluate ${split}`, () =>
+      evaluateSessions(
+        sessions.map((session, i) => ({ name: paths[i], session })),
+        workspace.batch(dataset),
+        { ...control, total: dataset.size, stage: `evaluate on ${split}` },
+      ),
+    );
+    warnings.push(...quality.warnings);
+    const timed = options.skipLatency
+      ? paths.map((): TimedFile => ({ latencies: [], ratios: new Map() }))
+      : await stage('latency', () => timeFiles(workspace, sessions, options, warnings, control));
+    const files = paths.map((path, i): MeasuredFile => {
+      const { metric, metrics } = quality.evaluations[i];
+      const { latencies, ratios } = timed[i];
+      const asMetric = (value: MetricValue): Metric => ({ ...value, split });
+      return {
+        path,
+        latencyRatios: ratios,
+        measurement: {
+          ...statics[i].sizes,
+          ...(metric && { metric: asMetric(metric) }),
+          ...(metrics.length > 0 && { metrics: metrics.map(asMetric) }),
+          ...(latencies.length > 0 && { latency: latencies[0] }),
+          ...(latencies.length > 1 && { latencies }),
+        },
+      };
+    });
+    return { files, warnings };
+  } finally {
+    await Promise.all(sessions.map((session) => session.release()));
+  }
+}
+
+/** What a file is without running it on data. */
+interface Statics {
+  /** The model file itself, where a folder was named. */
+  readonly file: string;
+  readonly sizes: Pick<Measurement, 'bytes' | 'gzipBytes' | 'params' | 'macs'>;
+}
+
+async function readStatics(
+  workspace: Workspace,
+  paths: readonly string[],
+  warnings: string[],
+  { signal, onProgress }: RunControl,
+): Promise<Statics[]> {
+  const { engine, opened, feedsFor, fixedBatch } = workspace;
+  const statics: Statics[] = [];
+  for (const [i, path] of paths.entries()) {
+    onProgress?.({ stage: 'read files', done: i, total: paths.length, detail: path });
+    const file = path === workspace.path ? opened : await openCheckedModel(path, signal);
+    const gzip = await gzipBytes(file.path, { signal });
+    const macs = await macsOf(engine, file.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, path, warnings);
+    statics.push({
+      file: file.path,
+      sizes: {
+        bytes: await modelBytes(file.path),
+        gzipBytes: gzip,
+        params: parameterCount(file.model),
+        ...(macs !== undefined && { macs }),
+      },
+    });
+  }
+  onProgress?.({ stage: 'read files', done: paths.length, total: paths.length });
+  return statics;
+}
+
+/** Multiply-accumulates of one sample, from the shapes of a traced run; undefined, with a warning, where they cannot be known. */
+async function macsOf(
+  engine: Engine,
+  model: ModelProto,
+  feeds: Feeds,
+  rows: number,
+  path: string,
+  warnings: string[],
+): Promise<number | undefined> {
+  const graph = new Graph(model);
+  try {
+    const shapes = await traceValues(engine, model, feeds, valuesForMacs(graph));
+    const macs = modelMacs(graph, shapes, rows);
+    if (macs === undefined) {
+      warnings.push(
+        `The MACs of ${path} are not known: work inside loops, functions or unknown operators is not counted.`,
+      );
+    }
+    return macs;
+  } catch (error) {
+    if (!(error instanceof FlowCompressError) || error.code === 'aborted') throw error;
+    warnings.push(`The MACs of ${path} are not known, since its shapes could not be traced: ${messageOf(error)}`);
+    return undefined;
+  }
+}
+
+/** @throws FlowCompressError `bad-input` when one set of samples cannot be fed to both models */
+function assertSameInputs(
+  first: readonly ValueSignature[],
+  other: readonly ValueSignature[],
+  firstPath: string,
+  otherPath: string,
+): void {
+  const show = (inputs: readonly ValueSignature[]): string =>
+    inputs
+      .map(({ name, type, dims }) => `${name} ${type} [${dims.map((dim) => (dim === -1 ? '?' : dim)).join(', ')}]`)
+      .join(', ');
+  const open = (dim: number | string): boolean => typeof dim === 'string' || dim < 0;
+  const same =
+    first.length === other.length &&
+    first.every((input) => {
+      const match = other.find((candidate) => candidate.name === input.name);
+      return (
+        match?.type === input.type &&
+        match.dims.length === input.dims.length &&
+        match.dims.every(
+          (dim, axis) =>
+            dim === input.dims[axis] ||
+            (axis > 0 && (open(dim) || open(input.dims[axis]))) ||
+            (axis === 0 && open(dim)),
+        )
+      );
+    });
+  if (same) return;
+  throw new FlowCompressError(
+    'bad-input',
+    `${otherPath} takes ${show(other)}, but ${firstPath} takes ${show(first)}: they cannot be measured on the same samples.`,
+    {
+      node: otherPath,
+      hint: 'Give files whose inputs have the same names, types and shapes; evaluate others by themselves.',
+    },
+  );
+}
+
+interface TimedFile {
+  readonly latencies: Latency[];
+  readonly ratios: Map<number, number>;
+}
+
+async function timeFiles(
+  { engine, fixedBatch, feedsFor }: Workspace,
+  sessions: readonly Session[],
+  options: MeasureOptions,
+  warnings: string[],
+  control: RunControl,
+): Promise<TimedFile[]> {
+  const wanted = options.batchSizes ?? [1, 32];
+  const sizes = fixedBatch === undefined ? [...new Set(wanted)].sort((a, b) => a - b) : [fixedBatch];
+  if (fixedBatch !== undefined && options.batchSizes?.some((size) => size !== fixedBatch)) {
+    warnings.push(`The model runs with batches of ${fixedBatch} only; other batch sizes were not timed.`);
+  }
+  const files = sessions.map((): TimedFile => ({ latencies: [], ratios: new Map() }));
+  for (const batch of sizes) {
+    const feeds = feedsFor(batch);
+    const results = await measureLatency(
+      sessions.map((session) => ({ session, feeds })),
+      { ...control, stage: `latency, batch ${batch}`, ...(options.latencyRuns && { runs: options.latencyRuns }) },
+    );
+    results.forEach(({ medianMs, p90Ms, runs, ratioToFirst }, i) => {
+      files[i].ratios.set(batch, ratioToFirst);
+      files[i].latencies.push({
+        medianMs,
+        p90Ms,
+        batch,
+        ...(options.threads !== undefined && { threads: options.threads }),
+        provider: engine.provider,
+        runs,
+      });
+    });
+  }
+  return files;
+}

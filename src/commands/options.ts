@@ -1,0 +1,172 @@
+/** The options of the commands' library functions, as zod schemas: one source for types, defaults and checks. */
+import { z } from 'zod';
+import { preprocessOptionsSchema } from '../data/preprocess.js';
+import { FlowCompressError } from '../errors.js';
+import type { RunControl } from '../progress.js';
+import { targetSchema } from '../report/report.js';
+
+/** What an option is when it is not given. */
+export const DEFAULTS = {
+  seed: 0,
+  target: 'cpu',
+  calibSamples: 512,
+  batchSize: 32,
+  method: 'faaq',
+  bits: 4,
+  minBits: 2,
+  maxBits: 8,
+  edgeBits: 8,
+  attentionBits: 4,
+  probeSamples: 32,
+  execution: 'auto',
+  sensitivity: 'auto',
+} as const;
+
+/** The quantization methods by name, FAAQ first. */
+export const QUANTIZATION_METHODS: readonly { readonly name: string; readonly summary: string }[] = [
+  { name: 'faaq', summary: 'per-layer bits by information flow, packed weights' },
+  { name: 'uniform', summary: 'the same width in every layer, packed weights' },
+  { name: 'static-int8', summary: '8-bit weights, calibrated 8-bit activations' },
+  { name: 'dynamic-int8', summary: '8-bit weights, activations quantized at run time' },
+];
+
+const width = z.number().int().min(1).max(8);
+const positiveInteger = z.number().int().min(1);
+const path = z.string().min(1, 'must not be empty');
+
+/** Where the samples come from and how they are read. */
+export const dataOptionsSchema = z.object({
+  /** NPZ file, image folder or IDX file. Alone it is split 80/10/10 into TRAIN, VAL and TEST. */
+  data: path,
+  /** Separate TEST data; `data` then gives TRAIN and VAL only. */
+  test: path.optional(),
+  seed: z.number().int().min(0).max(0xffffffff).default(DEFAULTS.seed),
+  /** Intra-op threads of the engine; its own default when absent. */
+  threads: z.number().int().min(1).max(1024).optional(),
+  target: targetSchema.default(DEFAULTS.target),
+  /** Samples of TRAIN that calibrate ranges and measure flow. */
+  calibSamples: positiveInteger.default(DEFAULTS.calibSamples),
+  /** Samples per engine call, where the model leaves it open. */
+  batchSize: positiveInteger.default(DEFAULTS.batchSize),
+  /** Preprocessing of uint8 images; wins over what the model folder or `preprocessFile` says. */
+  preprocess: preprocessOptionsSchema.default({}),
+  /** Hugging Face `preprocessor_config.json`, or YAML or JSON with the keys of `preprocess`. */
+  preprocessFile: path.optional(),
+});
+
+/** A run that leaves its progress in a folder and can go on from there. */
+const resumable = {
+  runDir: path.optional(),
+  resume: z.boolean().default(false),
+};
+const RESUME_NEEDS_DIR = { message: 'needs a run directory', path: ['resume'] };
+
+export const inspectOptionsSchema = z.object({
+  /** List the channels that can only be removed together. */
+  groups: z.boolean().default(false),
+});
+
+export const evaluateOptionsSchema = dataOptionsSchema.extend({
+  /** Batch sizes to time; what the model allows when absent. */
+  batchSizes: z.array(positiveInteger).min(1).optional(),
+  /** Timed runs per file and batch size. */
+  latencyRuns: positiveInteger.optional(),
+});
+
+export const profileOptionsSchema = dataOptionsSchema
+  .extend({
+    ...resumable,
+    /** Stored widths, in bits, at which the KL divergence of every layer is measured. */
+    widths: z.array(width).min(1).optional(),
+  })
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+
+export const quantizeOptionsSchema = dataOptionsSchema
+  .extend({
+    ...resumable,
+    output: path,
+    /** Replace an existing output. */
+    force: z.boolean().default(false),
+    method: z
+      .string()
+      .default(DEFAULTS.method)
+      .refine((name) => QUANTIZATION_METHODS.some((method) => method.name === name), {
+        error: (issue) =>
+          `unknown method ${JSON.stringify(issue.input)}; there are ${QUANTIZATION_METHODS.map((m) => m.name).join(', ')}`,
+      }),
+    /** Parameter-weighted average width of the stored weights; 4 when `maxSize` is absent too. */
+    bits: z.number().min(1).max(8).optional(),
+    /** Largest size of the output in bytes. */
+    maxSize: positiveInteger.optional(),
+    /** Average widths whose files are measured as well. */
+    sweep: z.array(z.number().min(1).max(8)).min(1).optional(),
+    execution: z.enum(['auto', 'int8', 'float']).default(DEFAULTS.execution),
+    /** Write the best model that was found when the budget cannot be met. */
+    bestEffort: z.boolean().default(false),
+    minBits: width.default(DEFAULTS.minBits),
+    maxBits: width.default(DEFAULTS.maxBits),
+    /** Width of the first and last layers and of embeddings, where they are small. */
+    edgeBits: width.default(DEFAULTS.edgeBits),
+    /** Lowest width of attention projections when widths follow the flow sensitivity. */
+    attentionBits: width.default(DEFAULTS.attentionBits),
+    /** CALIB samples on which the divergence of single layers is measured. */
+    probeSamples: positiveInteger.default(DEFAULTS.probeSamples),
+    /** `compensated` lets rounding errors cancel (GPTQ); `nearest` rounds every weight by itself. */
+    rounding: z.enum(['compensated', 'nearest']).default('compensated'),
+    /** `flow` from one profile, `measured` by the KL divergence of every layer and width, `auto` as the method sees fit. */
+    sensitivity: z.enum(['auto', 'flow', 'measured']).default(DEFAULTS.sensitivity),
+  })
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine((options) => options.bits === undefined || options.maxSize === undefined, {
+    message: 'cannot be combined with a largest size: give one budget',
+    path: ['bits'],
+  })
+  .refine((options) => options.minBits <= options.maxBits, {
+    message: 'must not be above the largest width',
+    path: ['minBits'],
+  });
+
+export type DataOptions = z.output<typeof dataOptionsSchema>;
+export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;
+export type EvaluateOptions = z.output<typeof evaluateOptionsSchema> & RunControl;
+export type ProfileOptions = z.output<typeof profileOptionsSchema> & RunControl;
+export type QuantizeOptions = z.output<typeof quantizeOptionsSchema> & RunControl;
+
+/**
+ * Checks options and fills in the defaults.
+ * @param nameOf how messages call an option, for example `--max-size` for `maxSize`
+ * @throws FlowCompressError `bad-input` naming the first option that cannot be used
+ */
+export function parseOptions<T>(
+  schema: z.ZodType<T>,
+  value: unknown,
+  nameOf: (key: string) => string = (key) => key,
+): T {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  const [issue] = result.error.issues;
+  // Options of the preprocessing are flags of their own.
+  const at = issue.path.map(String).filter((part) => part !== 'preprocess');
+  const name = at.length === 0 ? 'options' : nameOf(at[0]);
+  const given = issue.path.reduce<unknown>((inside, key) => memberOf(inside, key), value);
+  if (at.length > 0 && given === undefined && issue.code === 'invalid_type') {
+    throw new FlowCompressError('bad-input', `${name} is required.`, { hint: `Add ${name}.` });
+  }
+  const reason = reasonOf(issue);
+  const known = !['string', 'number'].includes(typeof given) || reason.includes(String(given));
+  throw new FlowCompressError('bad-input', `${name}: ${reason}${known ? '' : ` (given: ${String(given)})`}.`);
+}
+
+/** The message without zod's category in front; of a union, the reason of the branch that looked into the value. */
+function reasonOf(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'invalid_union') {
+    const inner = issue.errors.flat();
+    const telling = inner.find((one) => one.code === 'custom') ?? inner.at(-1);
+    if (telling !== undefined) return reasonOf(telling);
+  }
+  return issue.message.replace(/^(Too big|Too small|Invalid input|Invalid option): /, '');
+}
+
+function memberOf(value: unknown, key: PropertyKey): unknown {
+  return typeof value === 'object' && value !== null ? Reflect.get(value, key) : undefined;
+}

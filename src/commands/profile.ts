@@ -1,0 +1,138 @@
+/** `profile`: information flow, sensitivity and measured divergence of every layer; the model is not changed. */
+import { flowProfile, type FlowProfile } from '../flow/profile.js';
+import { modelBytes } from '../node/model-file.js';
+import { Graph } from '../onnx/graph.js';
+import { macCounter } from '../onnx/macs.js';
+import { parameterCount } from '../onnx/parameters.js';
+import type { RunControl } from '../progress.js';
+import type { DivergenceModel } from '../quantization/divergence-model.js';
+import { openKlProbe } from '../quantization/kl-probe.js';
+import { measureDivergence } from '../quantization/measure-divergence.js';
+import type { QuantizationSettings } from '../quantization/method.js';
+import { LayerRounder } from '../quantization/rounder.js';
+import { flowSensitivity, kendallTau } from '../quantization/sensitivity.js';
+import { gatherStatistics } from '../quantization/statistics.js';
+import { weightUnits } from '../quantization/units.js';
+import type { ProfiledLayer, ProfileReport } from '../report/report.js';
+import { DEFAULTS, parseOptions, profileOptionsSchema, type ProfileOptions } from './options.js';
+import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
+import { startRun } from './run-info.js';
+import { openWorkspace } from './workspace.js';
+
+/** Options of `profileModel`: `data` is needed, everything else has a default. */
+export type ProfileInput = Pick<ProfileOptions, 'data'> & Partial<ProfileOptions>;
+
+/** Widths that are measured when none are named. */
+const WIDTHS: readonly number[] = [2, 3, 4, 6, 8];
+
+/**
+ * Profiles a model over CALIB.
+ * @throws FlowCompressError `bad-input`, `unsupported`, `io` or `aborted`
+ */
+export async function profileModel(path: string, options: ProfileInput): Promise<{ report: ProfileReport }> {
+  const clock = startRun();
+  const settings = parseOptions(profileOptionsSchema, options);
+  const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
+  const widths = [...new Set(settings.widths ?? WIDTHS)].sort((a, b) => a - b);
+  const workspace = await clock.stage('open', () => openWorkspace(path, settings, control));
+  const warnings = [...workspace.notes];
+  try {
+    const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
+    warnings.push(...study.warnings);
+    const { engine, working } = workspace;
+    const flow = await clock.stage('flow', () =>
+      flowProfile(
+        engine,
+        study.model,
+        study.shapes,
+        () => workspace.batch(working.calib),
+        working.calib.size,
+        {},
+        control,
+      ),
+    );
+    for (const { node, reason } of flow.untraced)
+      warnings.push(`Attention at ${node} is not seen head by head: ${reason}.`);
+    const context = quantizationContext(workspace, study, new Set(), PROBE_SETTINGS, control, (m) => warnings.push(m));
+    const measured = await clock.stage('measure divergence', async () => {
+      const statistics = await gatherStatistics(context, { ranges: false, histograms: false, grams: true });
+      const rounder = new LayerRounder(new Graph(study.model), statistics.grams, 'compensated');
+      const batch = await context.probeBatch(PROBE_SETTINGS.probeSamples);
+      const probe = await openKlProbe(engine, study.model, batch, study.shapes);
+      return measureDivergence(weightUnits(study.layers), rounder, probe, widths, control);
+    });
+    const layers = profiledLayers(study, flow, measured);
+    const pairs = layers.flatMap((layer) => {
+      const divergence = measured.get(layer.name)?.atLowestWidth;
+      return layer.sensitivity !== undefined && divergence !== undefined
+        ? [[layer.sensitivity, divergence] as const]
+        : [];
+    });
+    const notes = [...new Set(warnings)];
+    return {
+      report: {
+        command: 'profile',
+        seed: settings.seed,
+        target: settings.target,
+        model: path,
+        ...clock.info(engine),
+        ...(notes.length > 0 && { warnings: notes }),
+        data: workspace.data,
+        settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples },
+        before: { bytes: await modelBytes(workspace.opened.path), params: parameterCount(workspace.opened.model) },
+        layers,
+        ...(pairs.length > 2 && {
+          sensitivityCheck: {
+            kendallTau: kendallTau(
+              pairs.map((p) => p[0]),
+              pairs.map((p) => p[1]),
+            ),
+            layers: pairs.length,
+          },
+        }),
+      },
+    };
+  } finally {
+    await workspace.close();
+  }
+}
+
+const PROBE_SETTINGS: QuantizationSettings = {
+  minBits: DEFAULTS.minBits,
+  maxBits: DEFAULTS.maxBits,
+  edgeBits: DEFAULTS.edgeBits,
+  attentionBits: DEFAULTS.attentionBits,
+  probeSamples: 64,
+  sensitivity: 'measured',
+  rounding: 'compensated',
+  seed: 0,
+};
+
+function profiledLayers(
+  study: PreparedStudy,
+  flow: FlowProfile,
+  measured: ReadonlyMap<string, DivergenceModel>,
+): ProfiledLayer[] {
+  const graph = new Graph(study.model);
+  const counter = macCounter(graph, study.shapes, study.rows);
+  const byName = new Map(study.layers.map((layer) => [layer.name, layer]));
+  const sensitivity = flowSensitivity(
+    flow.layers.map((layer) => ({ ...layer, params: byName.get(layer.name)?.params ?? 1 })),
+  );
+  return flow.layers.map((layer, i): ProfiledLayer => {
+    const weight = byName.get(layer.name);
+    const macs = weight && counter.ofNode(weight.node);
+    const kl = measured.get(layer.name)?.measured;
+    return {
+      name: layer.name,
+      op: layer.op,
+      ...(weight && { params: weight.params, bytes: weight.params * 4 }),
+      ...(macs !== undefined && { macs: Math.round(macs) }),
+      sensitivity: sensitivity[i]!,
+      flow: layer.flow,
+      ...(layer.flowChange !== undefined && { flowChange: layer.flowChange }),
+      ...(kl && { kl: { ...kl } }),
+      depth: layer.depth,
+    };
+  });
+}

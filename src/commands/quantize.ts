@@ -1,0 +1,220 @@
+/** `quantize`: fewer bits per weight; the file is written, verified against a simulation and measured on TEST. */
+import { rm } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { ModelProto } from 'onnx-buf';
+import { openTest } from '../data/sealed-test.js';
+import { FlowCompressError, throwIfAborted } from '../errors.js';
+import { assertWritableOutput } from '../node/atomic-file.js';
+import { saveModel } from '../node/model-file.js';
+import type { RunControl } from '../progress.js';
+import type { QuantizedWeights } from '../quantization/deploy.js';
+import { packedBytes } from '../quantization/pack.js';
+import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
+import { findMethod } from '../quantization/registry.js';
+import { weightUnits } from '../quantization/units.js';
+import type { Measurement, QuantizeReport, SweepPoint } from '../report/report.js';
+import { DEFAULTS, parseOptions, quantizeOptionsSchema, type QuantizeOptions } from './options.js';
+import { executionFor, type Execution } from './execution.js';
+import { measureFiles } from './measure.js';
+import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
+import { layerRows } from './quantized-layers.js';
+import { startRun } from './run-info.js';
+import { verifyFile } from './verify-file.js';
+import { openWorkspace } from './workspace.js';
+
+/** Options of `quantizeModel`: `data` and `output` are needed, everything else has a default. */
+export type QuantizeInput = Pick<QuantizeOptions, 'data' | 'output'> & Partial<QuantizeOptions>;
+
+/**
+ * Quantizes a model file and writes `options.output`, whole or not at all.
+ * @returns the written model and the report about it, measured on TEST
+ * @throws FlowCompressError `infeasible` when the budget cannot be met (unless `bestEffort`), `bad-input`, `unsupported`,
+ *   `io`, `aborted`, or `internal` when the written file does not compute what was planned
+ */
+export async function quantizeModel(
+  path: string,
+  options: QuantizeInput,
+): Promise<{ model: ModelProto; report: QuantizeReport }> {
+  const clock = startRun();
+  const settings = parseOptions(quantizeOptionsSchema, options);
+  const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
+  const method = findMethod(settings.method)!;
+  await assertWritableOutput(settings.output, { force: settings.force, inputs: [path] });
+  const workspace = await clock.stage('open', () => openWorkspace(path, settings, control));
+  const warnings = [...workspace.notes];
+  const temporary: string[] = [];
+  try {
+    const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
+    warnings.push(...study.warnings);
+    const execution = executionFor(workspace, study, method, settings);
+    const context = quantizationContext(workspace, study, execution.quantizable, settings, control, (message) =>
+      warnings.push(message),
+    );
+    const prepared = await clock.stage('measure layers', () => method.prepare(context));
+    const wanted = budgetOf(settings, study, method);
+    const found = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, settings.bestEffort));
+    const choice = await clock.stage('choose execution', () => execution.choose(found.outcome, control));
+    const model = choice.build(found.outcome);
+    throwIfAborted(control.signal);
+    const verification = await clock.stage('verify', () => verifyFile(workspace, study, found.outcome, choice, model));
+    warnings.push(...choice.warnings);
+    const inputs = [workspace.opened.path, ...workspace.opened.externalFiles];
+    const saved = await clock.stage('write', () =>
+      saveModel(model, settings.output, { force: settings.force, inputs, signal: control.signal }),
+    );
+
+    const dataset = openTest(workspace.test);
+    const measureOptions = { dataset, split: 'test', threads: settings.threads, clock } as const;
+    const measured = await measureFiles(workspace, [path, settings.output], measureOptions, control);
+    warnings.push(...measured.warnings);
+    const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
+    const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(settings.sweep!)) : undefined;
+    const notes = [...new Set(warnings)];
+    return {
+      model,
+      report: {
+        command: 'quantize',
+        method: method.name,
+        seed: settings.seed,
+        target: settings.target,
+        model: path,
+        output: settings.output,
+        ...clock.info(workspace.engine),
+        ...(notes.length > 0 && { warnings: notes }),
+        data: workspace.data,
+        settings: {
+          ...(wanted.unit === 'bits' ? { bits: wanted.requested } : { maxSize: wanted.requested }),
+          execution: choice.name,
+          ...(method.name === 'faaq' && { sensitivity: settings.sensitivity }),
+          calibration: workspace.working.calib.size,
+        },
+        budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
+        before,
+        after,
+        layers: layerRows(study, found.outcome, choice),
+        ...(found.outcome.agreement !== undefined && {
+          sensitivityCheck: {
+            kendallTau: found.outcome.agreement,
+            layers: found.outcome.findings.filter((f) => f.divergence).length,
+          },
+        }),
+        ...(sweep && { sweep }),
+        verification,
+      },
+    };
+
+    async function runSweep(widths: readonly number[]): Promise<SweepPoint[]> {
+      const files: { bits: number; path: string }[] = [];
+      for (const bits of [...new Set(widths)].sort((a, b) => a - b)) {
+        throwIfAborted(control.signal);
+        const outcome = await prepared.quantize(codeBudget(study, bits, settings.minBits));
+        const file = join(dirname(settings.output), `.${basename(settings.output)}.sweep-${String(bits)}.onnx`);
+        temporary.push(file);
+        await saveModel(choice.build(outcome), file, { force: true, inputs, signal: control.signal });
+        files.push({ bits, path: file });
+      }
+      const results = await measureFiles(
+        workspace,
+        [path, ...files.map((f) => f.path)],
+        { ...measureOptions, skipLatency: true },
+        control,
+      );
+      return files.flatMap(({ bits }, i) => {
+        const { measurement } = results.files[i + 1]!;
+        return measurement.metric ? [{ bits, bytes: measurement.bytes, metric: measurement.metric }] : [];
+      });
+    }
+  } finally {
+    await workspace.close();
+    await Promise.all(temporary.map((file) => rm(file, { force: true })));
+  }
+}
+
+interface WantedBudget {
+  readonly unit: 'bits' | 'bytes';
+  readonly requested: number;
+  readonly codes: CodeBudget;
+  readonly params: number;
+}
+
+/** Bytes of codes at an average width. Below the lowest width that every layer may have, single layers go lower. */
+function codeBudget(study: PreparedStudy, bits: number, minBits: number): CodeBudget {
+  return { codeBytes: Math.floor((quantizableParams(study) * bits) / 8), minBits: bits < minBits + 0.25 ? 1 : minBits };
+}
+
+function quantizableParams({ layers }: PreparedStudy): number {
+  return weightUnits(layers).reduce((sum, unit) => sum + unit.layer.params, 0);
+}
+
+function budgetOf(
+  settings: Pick<QuantizeOptions, 'bits' | 'maxSize' | 'minBits'>,
+  study: PreparedStudy,
+  method: QuantizationMethod,
+): WantedBudget {
+  const params = quantizableParams(study);
+  if (settings.maxSize !== undefined) {
+    const codes = { codeBytes: settings.maxSize, minBits: settings.minBits };
+    return { unit: 'bytes', requested: settings.maxSize, codes, params };
+  }
+  const bits = method.fixedBits ?? settings.bits ?? DEFAULTS.bits;
+  return { unit: 'bits', requested: bits, codes: codeBudget(study, bits, settings.minBits), params };
+}
+
+interface FoundOutcome {
+  readonly outcome: QuantizationOutcome;
+  readonly met: boolean;
+}
+
+/** Tries of the size search; each one corrects the bytes that are not codes. */
+const SIZE_TRIES = 4;
+
+async function meetBudget(
+  prepared: PreparedMethod,
+  execution: Execution,
+  wanted: WantedBudget,
+  bestEffort: boolean,
+): Promise<FoundOutcome> {
+  if (wanted.unit === 'bits') {
+    const outcome = await prepared.quantize({ ...wanted.codes, orSmallest: bestEffort });
+    return { outcome, met: averageBits(outcome) <= wanted.requested + 1e-9 };
+  }
+  // Everything that is not codes hardly depends on the widths: it is learnt from a first build and corrected.
+  let codeBytes = wanted.params / 2;
+  let smallest: { outcome: QuantizationOutcome; bytes: number } | undefined;
+  for (let i = 0; i < SIZE_TRIES; i++) {
+    const outcome = await prepared.quantize({
+      codeBytes: Math.max(0, codeBytes),
+      minBits: wanted.codes.minBits,
+      orSmallest: true,
+    });
+    const bytes = execution.largestFile(outcome);
+    if (i > 0 && bytes <= wanted.requested) return { outcome, met: true };
+    if (!smallest || bytes < smallest.bytes) smallest = { outcome, bytes };
+    codeBytes = wanted.requested - (bytes - codeBytesOf(outcome)) - 16 * i;
+  }
+  if (bestEffort && smallest) return { outcome: smallest.outcome, met: false };
+  throw new FlowCompressError(
+    'infeasible',
+    `The file cannot be made as small as ${String(wanted.requested)} bytes: the closest has ${String(smallest?.bytes ?? 0)} bytes.`,
+    { hint: 'Raise --max-size, lower --min-bits, or write the closest with --best-effort.' },
+  );
+}
+
+function distinctWeights(outcome: QuantizationOutcome): QuantizedWeights[] {
+  return [...new Map([...outcome.weights.values()].map((w) => [w.codes, w])).values()];
+}
+
+function codeBytesOf(outcome: QuantizationOutcome): number {
+  return distinctWeights(outcome).reduce((sum, { codes, grid }) => sum + packedBytes(codes.length, grid.bits), 0);
+}
+
+function averageBits(outcome: QuantizationOutcome): number {
+  const all = distinctWeights(outcome);
+  const params = all.reduce((sum, { codes }) => sum + codes.length, 0);
+  return all.reduce((sum, { codes, grid }) => sum + codes.length * grid.bits, 0) / Math.max(params, 1);
+}
+
+function achieved(wanted: WantedBudget, found: FoundOutcome, bytes: number): { achieved: number; met: boolean } {
+  if (wanted.unit === 'bytes') return { achieved: bytes, met: found.met && bytes <= wanted.requested };
+  return { achieved: averageBits(found.outcome), met: found.met };
+}

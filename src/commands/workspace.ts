@@ -1,0 +1,247 @@
+/** What every command that needs data starts from: the model opened and checked, its data split, ready to feed. */
+import { realpath, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Batch, Dataset, OpenedData } from '../data/dataset.js';
+import { batches } from '../data/loader.js';
+import { parsePreprocessOptions, type PreprocessOptions } from '../data/preprocess.js';
+import type { SealedTest } from '../data/sealed-test.js';
+import { makeSplits, type WorkingSplits } from '../data/splits.js';
+import { FlowCompressError, throwIfAborted } from '../errors.js';
+import { openDataset } from '../node/data/open.js';
+import { readPreprocessFile } from '../node/data/preprocess-file.js';
+import { openModel, type OpenedModel } from '../node/model-file.js';
+import { nodeEngine } from '../node/onnxruntime.js';
+import { validateModel } from '../onnx/validate.js';
+import type { RunControl } from '../progress.js';
+import type { DataSummary } from '../report/report.js';
+import type { Engine, Feeds, HostTensor, ValueSignature } from '../runtime/engine.js';
+import { checkLabels } from '../runtime/metric.js';
+import { fixedBatchOf, takeRows } from '../runtime/rows.js';
+import { headOf } from '../runtime/scores.js';
+import type { DataOptions } from './options.js';
+
+export interface Workspace {
+  /** The model as the caller named it. */
+  readonly path: string;
+  readonly opened: OpenedModel;
+  readonly engine: Engine;
+  readonly inputs: readonly ValueSignature[];
+  readonly outputs: readonly ValueSignature[];
+  /** Rows that every run must have; undefined when any number will do. */
+  readonly fixedBatch: number | undefined;
+  /** What algorithms may read. */
+  readonly working: WorkingSplits;
+  /** For the report, opened once with `openTest`. */
+  readonly test: SealedTest;
+  /** The data part of reports. */
+  readonly data: DataSummary;
+  /** What the user should know, for the report's warnings. */
+  readonly notes: readonly string[];
+  /** A dataset in batches of `size` samples (default: the options' batch size), or of the rows the model insists on. */
+  readonly batch: (dataset: Dataset, size?: number) => AsyncGenerator<Batch, void, undefined>;
+  /** Feeds of `rows` real samples of TRAIN, the same ones every time; few different ones, repeated as needed. */
+  readonly feedsFor: (rows: number) => Feeds;
+  readonly close: () => Promise<void>;
+}
+
+/** Samples of TRAIN kept at hand for checks, traces and timing. */
+const SAMPLES_AT_HAND = 8;
+
+/**
+ * Opens the model, learns its inputs from the engine, opens and splits the data, and checks that they fit each other.
+ * @param modelPath an ONNX file, or a folder in the Hugging Face layout, whose preprocessing then holds where the options
+ *   are silent
+ * @throws FlowCompressError `bad-input`, `unsupported` or `io` naming the file, node or option; `aborted`
+ */
+export async function openWorkspace(
+  modelPath: string,
+  options: DataOptions,
+  control: RunControl = {},
+): Promise<Workspace> {
+  const { signal, onProgress } = control;
+  onProgress?.({ stage: 'open', done: 0, total: 2, detail: modelPath });
+  await refuseSameData(options);
+  const engine = nodeEngine({ threads: options.threads });
+  const opened = await openCheckedModel(modelPath, signal);
+  const { inputs, outputs } = await signaturesOf(engine, opened.path);
+  throwIfAborted(signal);
+  onProgress?.({ stage: 'open', done: 1, total: 2, detail: options.data });
+  const preprocess = await preprocessingFor(modelPath, options);
+  const sources: OpenedData[] = [];
+  const close = async (): Promise<void> => {
+    await Promise.all(sources.map((source) => source.close()));
+  };
+  try {
+    const main = await openDataset(options.data, inputs, preprocess);
+    sources.push(main);
+    const testData = options.test === undefined ? undefined : await openDataset(options.test, inputs, preprocess);
+    if (testData) sources.push(testData);
+    const { working, test } = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
+    const trial = await tryModel(engine, opened.path, inputs, working.train);
+    const { fixedBatch, classes } = trial;
+    if (classes !== undefined) for (const source of sources) checkAllLabels(source, classes, opened.path);
+    onProgress?.({ stage: 'open', done: 2, total: 2 });
+    return {
+      path: modelPath,
+      opened,
+      engine,
+      inputs,
+      outputs,
+      fixedBatch,
+      working,
+      test,
+      data: summaryOf(options, sources, { working, test }),
+      notes: [
+        ...sources.flatMap((source) => source.notes),
+        ...targetNotes(options),
+        ...preprocessNotes(main, preprocess, inputs),
+        ...trial.notes,
+      ],
+      batch: (dataset, size = options.batchSize) =>
+        batches(dataset, fixedBatch ?? size, { signal, fixedBatch: fixedBatch !== undefined }),
+      feedsFor: (rows) => takeRows(trial.feeds, rows),
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** Opens a model file (or Hugging Face folder) and checks its structure. @throws FlowCompressError as openModel and validateModel */
+export async function openCheckedModel(path: string, signal?: AbortSignal): Promise<OpenedModel> {
+  const opened = await openModel(path, { signal });
+  try {
+    validateModel(opened.model);
+  } catch (error) {
+    if (!(error instanceof FlowCompressError)) throw error;
+    const { code, node, hint } = error;
+    throw new FlowCompressError(code, `${opened.path}: ${error.message}`, { node, hint, cause: error });
+  }
+  return opened;
+}
+
+async function signaturesOf(
+  engine: Engine,
+  path: string,
+): Promise<{ inputs: readonly ValueSignature[]; outputs: readonly ValueSignature[] }> {
+  const session = await engine.createSession(path);
+  const { inputs, outputs } = session;
+  await session.release();
+  return { inputs, outputs };
+}
+
+/** `--data` and `--test` that are the same file or folder, whatever way they are written. Missing ones are refused later, by name. */
+async function refuseSameData({ data, test }: DataOptions): Promise<void> {
+  if (test === undefined) return;
+  const [a, b] = await Promise.all([data, test].map((path) => realpath(path).catch(() => undefined)));
+  if (a === undefined || a !== b) return;
+  throw new FlowCompressError(
+    'bad-input',
+    `${data} is given for both --data and --test: the test would measure nothing.`,
+    {
+      node: data,
+      hint: 'Give a different --test, or leave it out: a tenth of --data is then kept apart for it.',
+    },
+  );
+}
+
+/** Flags win over `--preprocess FILE`, which replaces the model folder's own preprocessor_config.json. */
+async function preprocessingFor(modelPath: string, options: DataOptions): Promise<PreprocessOptions> {
+  const own = join(modelPath, 'preprocessor_config.json');
+  const exists = await stat(own).then(
+    (info) => info.isFile(),
+    () => false,
+  );
+  const file = options.preprocessFile ?? (exists ? own : undefined);
+  const base = file === undefined ? {} : await readPreprocessFile(file);
+  const given = Object.entries(options.preprocess).filter(([, value]) => value !== undefined);
+  return parsePreprocessOptions({ ...base, ...Object.fromEntries(given) }, 'the preprocessing options');
+}
+
+interface Trial {
+  readonly feeds: Feeds;
+  readonly fixedBatch: number | undefined;
+  /** Classes of a model with class scores; 2 for one score per sample. */
+  readonly classes: number | undefined;
+  readonly notes: readonly string[];
+}
+
+/** Runs the model on a few samples: they must fit it, and a model may insist on one row although its inputs do not say so. */
+async function tryModel(
+  engine: Engine,
+  path: string,
+  inputs: readonly ValueSignature[],
+  train: Dataset,
+): Promise<Trial> {
+  const declared = fixedBatchOf(inputs);
+  const rows = Math.max(SAMPLES_AT_HAND, declared ?? 0);
+  const { feeds } = await train.read(Int32Array.from({ length: Math.min(rows, train.size) }, (_, i) => i));
+  const session = await engine.createSession(path);
+  const run = async (count: number): Promise<HostTensor[]> => {
+    const results = await session.run(takeRows(feeds, count));
+    return session.outputs.map(({ name }) => results[name]);
+  };
+  const classesOf = (outputs: readonly HostTensor[], count: number): number | undefined => {
+    const named = outputs.map((tensor, i) => ({ name: session.outputs[i].name, tensor }));
+    const head = headOf(named, takeRows(feeds, count), train.labels !== undefined);
+    return head.kind === 'classes' ? head.classes : head.kind === 'binary' ? 2 : undefined;
+  };
+  try {
+    const single = await run(declared ?? 1);
+    if (declared !== undefined) {
+      return { feeds, fixedBatch: declared, classes: classesOf(single, declared), notes: [] };
+    }
+    const pair = await run(2).catch(() => undefined);
+    const free = pair?.some((output, i) => output.dims[0] !== single[i].dims[0]) ?? false;
+    if (free) return { feeds, fixedBatch: undefined, classes: classesOf(single, 1), notes: [] };
+    return {
+      feeds,
+      fixedBatch: 1,
+      classes: classesOf(single, 1),
+      notes: [
+        'The model declares a free batch dimension but works for single samples only; it is fed one sample at a time.',
+      ],
+    };
+  } finally {
+    await session.release();
+  }
+}
+
+function checkAllLabels(source: OpenedData, classes: number, model: string): void {
+  for (const part of [source.all, source.train, source.val, source.test]) {
+    if (part?.labels) checkLabels(part.labels, classes, 0, model, part.source);
+  }
+}
+
+function targetNotes({ target }: DataOptions): string[] {
+  if (target === 'cpu') return [];
+  return [
+    `Latency was measured on the native CPU engine of this machine; the target ${target} guides decisions but is not run here.`,
+  ];
+}
+
+/** Models are rarely trained on plain 0..1 pixels: a forgotten --mean shows as poor accuracy only. */
+function preprocessNotes(main: OpenedData, preprocess: PreprocessOptions, inputs: readonly ValueSignature[]): string[] {
+  const { mean, std, scale } = preprocess;
+  const silent = mean === undefined && std === undefined && scale === undefined;
+  if (main.kind === 'npz' || !silent || !inputs.some((input) => input.type.startsWith('float'))) return [];
+  return ['No --mean, --std or --scale was given: pixels are fed as 0 to 1.'];
+}
+
+function summaryOf(
+  options: DataOptions,
+  sources: readonly OpenedData[],
+  splits: { working: WorkingSplits; test: SealedTest },
+): DataSummary {
+  const [main] = sources;
+  const { train, val, calib } = splits.working;
+  const names = (main.all ?? main.train)?.classNames;
+  return {
+    source: options.data,
+    ...(options.test !== undefined && { test: options.test }),
+    labels: train.labels !== undefined,
+    ...(names && { classes: names.length }),
+    samples: { train: train.size, val: val.size, calib: calib.size, test: splits.test.size },
+  };
+}

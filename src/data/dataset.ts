@@ -1,0 +1,38 @@
+/** The shape every data source takes once it is opened: indexed samples that come out as model-ready batches. */
+import type { Feeds } from '../runtime/engine.js';
+
+/** Some samples, ready to feed: one tensor per model input with the sample axis first. */
+export interface Batch {
+  readonly feeds: Feeds;
+  /** Class index per sample, absent for data without labels. */
+  readonly labels?: Int32Array;
+  /** Number of real samples. The tensors hold more rows only where a loader padded them to a fixed batch dimension. */
+  readonly size: number;
+}
+
+/** An opened data source. Samples are read on demand: nothing proportional to `size` but labels and file names stays in memory. */
+export interface Dataset {
+  /** Where the samples come from, as messages show it. */
+  readonly source: string;
+  readonly size: number;
+  /** Class index of every sample, absent for data without labels. */
+  readonly labels?: Int32Array;
+  /** Name of each class, where the source has names (class folders). */
+  readonly classNames?: readonly string[];
+  /** Reads the samples at `indices`, in that order. Errors name the file and the sample. */
+  read(indices: ArrayLike<number>): Promise<Batch>;
+  close(): Promise<void>;
+}
+
+/** What a `--data` argument turned out to hold: one undivided dataset (`all`), or the splits its author made. */
+export interface OpenedData {
+  readonly kind: 'npz' | 'images' | 'idx';
+  readonly all?: Dataset;
+  readonly train?: Dataset;
+  readonly val?: Dataset;
+  readonly test?: Dataset;
+  /** Harmless oddities the user should see once, such as files that were left out. */
+  readonly notes: readonly string[];
+  /** Closes every dataset in it. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,109 @@
+/** Range, histogram and per-channel moments of one activation, reduced inside the engine as far as operators reach. */
+import type { Value } from '../onnx/graph.js';
+import { reduce, reshape, slice } from '../onnx/ops.js';
+import type { HostTensor } from '../runtime/engine.js';
+import type { Probe } from '../runtime/probe.js';
+import { addToHistogram, emptyHistogram, type Histogram } from './histogram.js';
+
+/** Smallest and largest value seen, NaN-free. */
+export interface Range {
+  readonly min: number;
+  readonly max: number;
+}
+
+export interface RangeProbe extends Probe {
+  result(): Range;
+}
+
+/** Exact minimum and maximum of a value over all samples. */
+export function rangeProbe(name: string): RangeProbe {
+  let min = Infinity;
+  let max = -Infinity;
+  return {
+    attach({ graph }) {
+      const value = graph.mustGet(name);
+      return [reduce(graph, 'ReduceMin', value), reduce(graph, 'ReduceMax', value)];
+    },
+    update([low, high]: HostTensor[]) {
+      min = Math.min(min, (low!.data as Float32Array)[0]!);
+      max = Math.max(max, (high!.data as Float32Array)[0]!);
+    },
+    result: () => ({ min, max }),
+  };
+}
+
+export interface HistogramProbe extends Probe {
+  result(): Histogram;
+}
+
+/** Histogram of a strided sample of at most about `perSample` elements of each sample. */
+export function histogramProbe(name: string, perSample: number): HistogramProbe {
+  const histogram = emptyHistogram();
+  return {
+    attach({ graph, shapes }) {
+      const value = graph.mustGet(name);
+      const size = (shapes.get(name)?.dims ?? []).reduce((a, b) => a * b, 1);
+      const step = oddStep(Math.floor(size / perSample));
+      if (step === 1) return [value];
+      const flat = reshape(graph, value, [-1]);
+      return [slice(graph, flat, [0], [0], [2 ** 31 - 1], [step])];
+    },
+    update([sample]: HostTensor[]) {
+      const values = sample!.data as Float32Array;
+      let min = Infinity;
+      let max = -Infinity;
+      for (let i = 0; i < values.length; i++) {
+        const v = values[i]!;
+        if (v < min) min = v;
+        if (v > max) max = v;
+      }
+      if (min <= max && Number.isFinite(min) && Number.isFinite(max)) addToHistogram(histogram, values, min, max);
+    },
+    result: () => histogram,
+  };
+}
+
+/** An odd stride shares no factor with power-of-two rows, so that all columns are visited. */
+function oddStep(step: number): number {
+  return step <= 1 ? 1 : step % 2 === 0 ? step + 1 : step;
+}
+
+/** Per-channel mean and mean square of a value over samples and positions. */
+export interface ChannelMoments {
+  readonly mean: Float64Array;
+  readonly meanSquare: Float64Array;
+}
+
+export interface MomentsProbe extends Probe {
+  result(): ChannelMoments;
+}
+
+/** @param axis channel axis of the value (1 for convolutions, the last for MatMul and Gemm). */
+export function momentsProbe(name: string, axis: number): MomentsProbe {
+  let mean = new Float64Array(0);
+  let meanSquare = new Float64Array(0);
+  let batches = 0;
+  return {
+    attach({ graph, shapes }) {
+      const value = graph.mustGet(name);
+      const rank = shapes.get(name)!.dims.length;
+      const others = Array.from({ length: rank }, (_, i) => i).filter((i) => i !== (axis < 0 ? axis + rank : axis));
+      const squares: Value = graph.insertOp('Mul', [value, value]);
+      return [reduce(graph, 'ReduceMean', value, others), reduce(graph, 'ReduceMean', squares, others)];
+    },
+    update([m, s]: HostTensor[], batch) {
+      const means = m!.data as Float32Array;
+      const squares = s!.data as Float32Array;
+      if (mean.length === 0) {
+        mean = new Float64Array(means.length);
+        meanSquare = new Float64Array(means.length);
+      }
+      for (let i = 0; i < means.length; i++) {
+        mean[i]! += means[i]! * batch.size;
+        meanSquare[i]! += squares[i]! * batch.size;
+      }
+      batches += batch.size;
+    },
+    result: () => ({ mean: mean.map((v) => v / batches), meanSquare: meanSquare.map((v) => v / batches) }),
+  };
+}

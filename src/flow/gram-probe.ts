@@ -1,0 +1,160 @@
+/**
+ * Gram matrices G = E[x x^T] of what each weight layer multiplies its weights with: rows of MatMul and Gemm inputs,
+ * unfolded patches (im2col) of convolution inputs. Built inside the engine, on a strided sample of positions.
+ */
+import { FlowCompressError } from '../errors.js';
+import type { Value } from '../onnx/graph.js';
+import { convGeometry } from '../onnx/conv-geometry.js';
+import type { WeightLayer } from '../onnx/layers.js';
+import { concat, constantOf, reduce, reshape, slice, transpose, unsqueeze } from '../onnx/ops.js';
+import type { HostTensor } from '../runtime/engine.js';
+import type { Probe, ProbeContext } from '../runtime/probe.js';
+
+/** Second moments of a layer's input rows, one [cols, cols] block per group. */
+export interface Gram {
+  readonly groups: number;
+  readonly cols: number;
+  /** Row-major [groups, cols, cols], symmetric: mean over rows of x x^T. */
+  readonly data: Float64Array;
+  /** [groups, cols], mean of x. */
+  readonly mean: Float64Array;
+  /** Rows seen. */
+  readonly count: number;
+}
+
+export interface GramProbe extends Probe {
+  /** @throws FlowCompressError `internal` when no batch was seen. */
+  result(): Gram;
+}
+
+/**
+ * @param positions wanted rows per sample: the convolution grid (or the token axis) is sampled with a stride so that at
+ *   least this many remain where the layer has that many.
+ */
+export function gramProbe(layer: WeightLayer, positions: number): GramProbe {
+  const { groups, cols } = layer;
+  const sum = new Float64Array(groups * cols * cols);
+  const sumX = new Float64Array(groups * cols);
+  let rowsPerSample = 0;
+  let count = 0;
+  return {
+    attach(context) {
+      const { graph } = context;
+      const input = graph.mustGet(layer.input.name);
+      const { columns, rows } =
+        layer.op === 'Conv'
+          ? convColumns(context, layer, input, positions)
+          : layer.op === 'ConvTranspose'
+            ? pixelColumns(context, layer, input)
+            : tokenColumns(context, layer, input, positions);
+      rowsPerSample = rows;
+      return [
+        graph.insertOp('MatMul', [columns, transpose(graph, columns, [0, 2, 1])]),
+        reduce(graph, 'ReduceMean', columns, [2]),
+      ];
+    },
+    update([gram, mean]: HostTensor[], batch) {
+      const samples = batch.feeds[Object.keys(batch.feeds)[0]!]!.dims[0] ?? 1;
+      const rows = rowsPerSample * samples;
+      const products = gram!.data as Float32Array;
+      for (let i = 0; i < sum.length; i++) sum[i]! += products[i]!;
+      const means = mean!.data as Float32Array;
+      for (let i = 0; i < sumX.length; i++) sumX[i]! += means[i]! * rows;
+      count += rows;
+    },
+    result() {
+      if (count === 0) throw new FlowCompressError('internal', 'No calibration sample was seen.', { node: layer.name });
+      return { groups, cols, data: sum.map((v) => v / count), mean: sumX.map((v) => v / count), count };
+    },
+  };
+}
+
+/** [groups, cols, rows] with its number of rows per sample. */
+interface Columns {
+  columns: Value;
+  rows: number;
+}
+
+/** Patches under the kernel at a strided subset of the output positions; order of cols: channel, then kernel tap. */
+function convColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
+  const inputDims = shapes.get(layer.input.name)!.dims;
+  const { kernel, strides, dilations, padBegin, padEnd, output } = convGeometry(layer.node, inputDims, layer.dims);
+  const rank = kernel.length;
+  const steps = samplingSteps(output, positions);
+  const counts = output.map((n, i) => Math.floor(n / steps[i]!));
+  // A fixed phase in the middle of each step keeps border and interior positions in their natural proportion.
+  const phases = steps.map((s, i) => Math.min(Math.floor(s / 2), output[i]! - 1 - (counts[i]! - 1) * s));
+  let padded = input;
+  if ([...padBegin, ...padEnd].some((p) => p !== 0)) {
+    const pads = constantOf(graph, [0, 0, ...padBegin, 0, 0, ...padEnd], 'int64');
+    padded = graph.insertOp('Pad', [input, pads]);
+  }
+  const axes = kernel.map((_, i) => i + 2);
+  const taps: Value[] = [];
+  for (const tap of tapsOf(kernel)) {
+    const starts = tap.map((t, i) => t * dilations[i]! + phases[i]! * strides[i]!);
+    const ends = starts.map((s, i) => s + (counts[i]! - 1) * strides[i]! * steps[i]! + 1);
+    const sampled = slice(
+      graph,
+      padded,
+      axes,
+      starts,
+      ends,
+      strides.map((s, i) => s * steps[i]!),
+    );
+    taps.push(unsqueeze(graph, sampled, [2]));
+  }
+  // [N, C, taps, *counts] -> [C, taps, N, *counts] -> [groups, C / groups * taps, rows]
+  const joined = concat(graph, taps, 2);
+  const perm = [1, 2, 0, ...Array.from({ length: rank }, (_, i) => i + 3)];
+  const columns = reshape(graph, transpose(graph, joined, perm), [layer.groups, layer.cols, -1]);
+  return { columns, rows: counts.reduce((a, b) => a * b, 1) };
+}
+
+/** Every input pixel of a ConvTranspose is one row. */
+function pixelColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input: Value): Columns {
+  const dims = shapes.get(layer.input.name)!.dims;
+  const rank = dims.length;
+  const perm = [1, 0, ...Array.from({ length: rank - 2 }, (_, i) => i + 2)];
+  const columns = reshape(graph, transpose(graph, input, perm), [layer.groups, layer.cols, -1]);
+  return { columns, rows: dims.slice(2).reduce((a, b) => a * b, 1) };
+}
+
+/** Rows of a [..., cols] activation; long token axes (the one before the last) are sampled with a stride. */
+function tokenColumns(context: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
+  const { graph, shapes } = context;
+  const dims = shapes.get(layer.input.name)!.dims;
+  let rows = dims.slice(0, -1).reduce((a, b) => a * b, 1);
+  let sampled = input;
+  if (dims.length >= 3) {
+    const tokens = dims[dims.length - 2]!;
+    const step = Math.max(1, Math.floor(rows / Math.max(positions, 1)));
+    if (step > 1 && tokens >= step) {
+      const axis = dims.length - 2;
+      sampled = slice(graph, input, [axis], [0], [tokens], [step]);
+      rows = (rows / tokens) * Math.ceil(tokens / step);
+    }
+  }
+  const flat = reshape(graph, sampled, [-1, layer.cols]);
+  return { columns: unsqueeze(graph, transpose(graph, flat, [1, 0]), [0]), rows };
+}
+
+/** Strides per axis that leave about `positions` of the grid, never fewer (unless the grid is smaller). */
+function samplingSteps(grid: readonly number[], positions: number): number[] {
+  const steps = grid.map(() => 1);
+  for (;;) {
+    const left = grid.map((n, i) => Math.floor(n / steps[i]!));
+    const axis = left.indexOf(Math.max(...left));
+    const next = left.map((n, i) => (i === axis ? Math.floor(grid[i]! / (steps[i]! + 1)) : n));
+    if (next[axis]! < 1 || next.reduce((a, b) => a * b, 1) < positions) return steps;
+    steps[axis]!++;
+  }
+}
+
+/** All index tuples below `kernel`, last axis fastest. */
+function tapsOf(kernel: readonly number[]): number[][] {
+  return kernel.reduce<number[][]>(
+    (all, n) => all.flatMap((tap) => Array.from({ length: n }, (_, i) => [...tap, i])),
+    [[]],
+  );
+}

@@ -1,0 +1,74 @@
+/** The public face of the package on Node: the commands as functions, and the parts they are made of. */
+
+// Commands: each takes a path and options and returns a report.
+export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
+export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
+export { profileModel, profileModel as profile } from './commands/profile.js';
+export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
+export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
+export type {
+  DataOptions,
+  EvaluateOptions,
+  InspectOptions,
+  ProfileOptions,
+  QuantizeOptions,
+} from './commands/options.js';
+
+// Errors and progress.
+export { FlowCompressError, type ErrorCode, type ErrorDetails } from './errors.js';
+export type { OnProgress, ProgressEvent, RunControl } from './progress.js';
+
+// Reports: types, reading back, and rendering.
+export { parseReport } from './report/report.js';
+export type {
+  DataSummary,
+  EvaluateReport,
+  InspectReport,
+  Latency,
+  Measurement,
+  Metric,
+  ProfileReport,
+  QuantizedLayer,
+  QuantizeReport,
+  Report,
+  Target,
+} from './report/report.js';
+export { reportToHtml } from './report/html.js';
+export { reportToJson } from './report/json.js';
+export { reportToMarkdown } from './report/markdown.js';
+export { reportToTable } from './report/table.js';
+
+// Model files.
+export { gzipBytes, modelBytes, openModel, saveModel } from './node/model-file.js';
+export type { OpenedModel, SavedModel, SaveOptions } from './node/model-file.js';
+export { decodeModel } from './onnx/read.js';
+export { toBytes } from './onnx/to-bytes.js';
+export { validateModel } from './onnx/validate.js';
+
+// Graphs: reading and rewriting models.
+export { Graph, rewrite } from './onnx/graph.js';
+export type { Node, NodeSpec, Use, Value } from './onnx/graph.js';
+export { findLayers, type LayerOp, type WeightLayer } from './onnx/layers.js';
+export { macCounter, modelMacs, type MacCounter, type Shapes } from './onnx/macs.js';
+export { parameterCount } from './onnx/parameters.js';
+export { channelGroups, type ChannelGroup } from './onnx/channel-groups.js';
+export { makeTensor, readFloats, readInts, readTensor } from './onnx/tensor.js';
+export { DataType } from './onnx/dtypes.js';
+
+// Inference, accuracy and latency.
+export { nodeEngine } from './node/onnxruntime.js';
+export type { Engine, Feeds, HostTensor, HostType, Session, SessionOptions, ValueSignature } from './runtime/engine.js';
+export { measureLatency, type LatencyOptions, type LatencyResult, type TimedSession } from './runtime/latency.js';
+export { evaluateSession, evaluateSessions } from './runtime/metric.js';
+export type { Evaluation, EvaluationOptions, MetricValue, Subject } from './runtime/metric.js';
+export { traceShapes, traceValues, type TracedValue, type TracedValues } from './runtime/trace.js';
+
+// Data.
+export { openDataset } from './node/data/open.js';
+export { readPreprocessFile } from './node/data/preprocess-file.js';
+export { batches, type BatchOptions } from './data/loader.js';
+export { makeSplits, type SplitOptions, type Splits, type WorkingSplits } from './data/splits.js';
+export { openTest, type SealedTest } from './data/sealed-test.js';
+export { writeNpz } from './data/npz-write.js';
+export type { Batch, Dataset, OpenedData } from './data/dataset.js';
+export { parsePreprocessOptions, type PreprocessOptions } from './data/preprocess.js';

@@ -1,0 +1,94 @@
+/** Operator times from ONNX Runtime's profile of a session, on onnxruntime-node. */
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import * as ort from 'onnxruntime-node';
+import { z } from 'zod';
+import { FlowCompressError, messageOf } from '../errors.js';
+import type { Feeds } from '../runtime/engine.js';
+import type { OperatorEvent, Profiler } from '../runtime/op-times.js';
+import { toOrt } from './onnxruntime.js';
+
+const SUFFIX = '_kernel_time';
+
+const kernelEvent = z.object({
+  cat: z.literal('Node'),
+  name: z.string().endsWith(SUFFIX),
+  dur: z.number(),
+  args: z.object({
+    op_name: z.string(),
+    output_type_shape: z.array(z.record(z.string(), z.array(z.number()))).default([]),
+  }),
+});
+
+/** @param threads intra-op threads; the engine's default when absent */
+export function nodeProfiler(threads?: number): Profiler {
+  return {
+    machine: machineKey(threads),
+    async profile(model, feeds, runs) {
+      const folder = await mkdtemp(join(tmpdir(), 'flow-compress-'));
+      try {
+        await runProfiled(model, feeds, runs, join(folder, 'profile'), threads);
+        const [file] = await readdir(folder);
+        if (file === undefined) throw new FlowCompressError('internal', 'ONNX Runtime wrote no profile.');
+        const events = kernelEvents(await readFile(join(folder, file), 'utf8'));
+        const perRun = Math.floor(events.length / (runs + 1));
+        // The first run allocates and is not representative.
+        return Array.from({ length: runs }, (_, i) => events.slice((i + 1) * perRun, (i + 2) * perRun));
+      } finally {
+        await rm(folder, { recursive: true, force: true });
+      }
+    },
+  };
+}
+
+function machineKey(threads: number | undefined): string {
+  const model = cpus()[0]?.model.trim() ?? 'unknown processor';
+  const version = ort.env.versions.node ?? 'unknown';
+  return `${model} x${String(cpus().length)}, onnxruntime ${version}, ${threads === undefined ? 'default' : String(threads)} threads`;
+}
+
+async function runProfiled(model: Uint8Array, feeds: Feeds, runs: number, prefix: string, threads?: number): Promise<void> {
+  const inputs: Record<string, ort.Tensor> = {};
+  for (const [name, tensor] of Object.entries(feeds)) inputs[name] = toOrt(tensor);
+  try {
+    const session = await ort.InferenceSession.create(model, {
+      executionProviders: ['cpu'],
+      graphOptimizationLevel: 'all',
+      interOpNumThreads: 1,
+      logSeverityLevel: 3,
+      enableProfiling: true,
+      profileFilePrefix: prefix,
+      ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    });
+    try {
+      for (let i = 0; i <= runs; i++) await session.run(inputs);
+      session.endProfiling();
+    } finally {
+      await session.release();
+    }
+  } catch (error) {
+    throw new FlowCompressError('bad-input', `ONNX Runtime could not profile the model: ${messageOf(error)}`, {
+      hint: 'Check that the data has the shapes and types of the model inputs.',
+      cause: error,
+    });
+  }
+}
+
+function kernelEvents(text: string): OperatorEvent[] {
+  const entries: unknown = JSON.parse(text);
+  if (!Array.isArray(entries)) return [];
+  const events: OperatorEvent[] = [];
+  for (const entry of entries) {
+    const event = kernelEvent.safeParse(entry).data;
+    if (!event) continue;
+    const dims = Object.values(event.args.output_type_shape[0] ?? {})[0] ?? [];
+    events.push({
+      name: event.name.slice(0, -SUFFIX.length),
+      op: event.args.op_name,
+      micros: event.dur,
+      elements: dims.reduce((a, b) => a * b, 1),
+    });
+  }
+  return events;
+}

@@ -1,0 +1,69 @@
+/** Operators inserted from code, in the form that the model's opset asks for. Opset 13 or newer is assumed. */
+import { TensorProto_DataType as DataType } from 'onnx-buf';
+import { intAttribute, intsAttribute } from './attributes.js';
+import type { Graph, Value } from './graph.js';
+import { makeTensor } from './tensor.js';
+
+/** A small int64 or float32 tensor constant with the given values, under a fresh name. Shape [n], or [] for `scalar`. */
+export function constantOf(
+  graph: Graph,
+  values: readonly number[],
+  type: 'int64' | 'float32',
+  options: { scalar?: boolean; name?: string } = {},
+): Value {
+  const name = graph.uniqueName(options.name ?? 'const');
+  const dims = options.scalar ? [] : [values.length];
+  return graph.addInitializer(
+    type === 'int64'
+      ? makeTensor(name, DataType.INT64, dims, BigInt64Array.from(values.map(BigInt)))
+      : makeTensor(name, DataType.FLOAT, dims, Float32Array.from(values)),
+  );
+}
+
+export type Reduction = 'ReduceMin' | 'ReduceMax' | 'ReduceMean' | 'ReduceSum' | 'ReduceSumSquare';
+
+/** Reduces over `axes` (all of them when absent), dropping the reduced axes. Axes became an input in opset 18 (13 for ReduceSum). */
+export function reduce(graph: Graph, op: Reduction, x: Value, axes?: readonly number[]): Value {
+  const asInput = graph.opset() >= 18 || op === 'ReduceSum';
+  const keep = intAttribute('keepdims', 0);
+  if (!axes) return graph.insertOp(op, [x], [keep]);
+  return asInput
+    ? graph.insertOp(op, [x, constantOf(graph, axes, 'int64')], [keep])
+    : graph.insertOp(op, [x], [keep, intsAttribute('axes', axes)]);
+}
+
+export function reshape(graph: Graph, x: Value, shape: readonly number[]): Value {
+  return graph.insertOp('Reshape', [x, constantOf(graph, shape, 'int64')]);
+}
+
+export function transpose(graph: Graph, x: Value, perm: readonly number[]): Value {
+  return graph.insertOp('Transpose', [x], [intsAttribute('perm', perm)]);
+}
+
+export function concat(graph: Graph, values: Value[], axis: number): Value {
+  return values.length === 1 ? values[0]! : graph.insertOp('Concat', values, [intAttribute('axis', axis)]);
+}
+
+export function unsqueeze(graph: Graph, x: Value, axes: readonly number[]): Value {
+  return graph.insertOp('Unsqueeze', [x, constantOf(graph, axes, 'int64')]);
+}
+
+/** Elements start, start + step, ... below end along each of `axes`. */
+export function slice(
+  graph: Graph,
+  x: Value,
+  axes: readonly number[],
+  starts: Value | readonly number[],
+  ends: Value | readonly number[],
+  steps: readonly number[],
+): Value {
+  const asValue = (v: Value | readonly number[]): Value =>
+    Array.isArray(v) ? constantOf(graph, v as readonly number[], 'int64') : (v as Value);
+  return graph.insertOp('Slice', [
+    x,
+    asValue(starts),
+    asValue(ends),
+    constantOf(graph, axes, 'int64'),
+    constantOf(graph, steps, 'int64'),
+  ]);
+}

@@ -1,0 +1,207 @@
+/** The execution that ships: candidate files are compiled and timed against each other, whole, where they will run. */
+import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError, throwIfAborted } from '../../errors.js';
+import { toBytes } from '../../onnx/to-bytes.js';
+import type { RunControl } from '../../progress.js';
+import type { Engine, Feeds, Session } from '../../runtime/engine.js';
+
+export interface ExecutionAlternative {
+  /** `float`, `int8`, or what a planner calls its region. */
+  readonly name: string;
+  /** Nodes in int8, by the name of their first output. */
+  readonly int8: ReadonlySet<string>;
+}
+
+export interface ExecutionTiming {
+  readonly name: string;
+  readonly int8Nodes: number;
+  /** Median of each batch, milliseconds, over the runs that this file took part in. */
+  readonly medianMs: readonly number[];
+  /** Time relative to the fastest file at each batch, median of runs in turn. */
+  readonly ratios: readonly number[];
+  readonly runs: number;
+}
+
+export interface ExecutionChoice extends ExecutionAlternative {
+  /** Empty when nothing had to be timed. */
+  readonly timings: readonly ExecutionTiming[];
+}
+
+export interface ChooseOptions {
+  /** `int8` and `float` take the alternative of that name as it is. */
+  readonly execution?: 'auto' | 'int8' | 'float';
+  /** Time to spend on runs once every file has run at every batch, milliseconds. */
+  readonly budgetMs?: number;
+  /** Milliseconds from any origin; for tests. */
+  readonly now?: () => number;
+}
+
+/** Files closer than this count as equally fast: the one with fewer int8 nodes, hence less rounding error, wins. */
+const TIE = 0.015;
+/** A file this much slower than the leader, by its worst batch, leaves after its first runs. */
+const HOPELESS = 1.5;
+/** The same once it has taken part in `SETTLED` rounds. */
+const CLEARLY_SLOWER = 1.1;
+const SETTLED = 5;
+const MIN_ROUNDS = 3;
+const MAX_ROUNDS = 60;
+const DEFAULT_BUDGET_MS = 1200;
+
+interface Runner {
+  readonly alternative: ExecutionAlternative;
+  readonly session: Session;
+  /** Milliseconds by batch and round; every runner still in the race has the same rounds. */
+  readonly times: number[][];
+}
+
+/**
+ * Times the alternatives in turn at every batch and returns the one whose worst time relative to the fastest is least.
+ * @param batches feeds of each batch size that counts
+ * @throws FlowCompressError `internal` when the wanted alternative is missing; what the engine reports; `aborted`
+ */
+export async function chooseExecution(
+  engine: Engine,
+  build: (int8: ReadonlySet<string>) => ModelProto,
+  alternatives: readonly ExecutionAlternative[],
+  batches: readonly Feeds[],
+  options: ChooseOptions & RunControl = {},
+): Promise<ExecutionChoice> {
+  const distinct = withoutDuplicates(alternatives);
+  const wanted = options.execution ?? 'auto';
+  if (wanted !== 'auto') return { ...named(alternatives, wanted), timings: [] };
+  if (distinct.length === 0) throw new FlowCompressError('internal', 'There is no execution to choose from.');
+  if (distinct.length === 1 || batches.length === 0) return { ...distinct[0]!, timings: [] };
+  const runners: Runner[] = [];
+  const released = new Set<Runner>();
+  try {
+    for (const alternative of distinct) {
+      throwIfAborted(options.signal);
+      const session = await engine.createSession(toBytes(build(alternative.int8)));
+      runners.push({ alternative, session, times: batches.map(() => []) });
+    }
+    await race(runners, released, batches, options);
+    const finalists = runners.filter((runner) => !released.has(runner));
+    const winner = leastWorst(finalists);
+    return {
+      ...winner.alternative,
+      timings: runners.map((runner) => timingOf(runner, released.has(runner) ? [...finalists, runner] : finalists)),
+    };
+  } finally {
+    await Promise.all(runners.filter((r) => !released.has(r)).map((r) => r.session.release()));
+  }
+}
+
+function withoutDuplicates(alternatives: readonly ExecutionAlternative[]): ExecutionAlternative[] {
+  const keys = new Set<string>();
+  return alternatives.filter(({ int8 }) => {
+    const key = JSON.stringify([...int8].sort());
+    if (keys.has(key)) return false;
+    keys.add(key);
+    return true;
+  });
+}
+
+function named(alternatives: readonly ExecutionAlternative[], name: string): ExecutionAlternative {
+  const found = alternatives.find((a) => a.name === name);
+  if (!found) throw new FlowCompressError('internal', `There is no execution named '${name}'.`);
+  return found;
+}
+
+/** Runs all files in turn, round after round, and lets go of those that cannot win any more. */
+async function race(
+  runners: readonly Runner[],
+  released: Set<Runner>,
+  batches: readonly Feeds[],
+  options: ChooseOptions & RunControl,
+): Promise<void> {
+  const now = options.now ?? (() => performance.now());
+  const budget = options.budgetMs ?? DEFAULT_BUDGET_MS;
+  const timed = async (runner: Runner, batch: number): Promise<number> => {
+    throwIfAborted(options.signal);
+    const start = now();
+    await runner.session.run(batches[batch]!);
+    return now() - start;
+  };
+  const discard = async (limit: number): Promise<void> => {
+    const active = runners.filter((runner) => !released.has(runner));
+    const best = Math.min(...active.map((runner) => score(runner, active)));
+    for (const runner of active) {
+      if (score(runner, active) <= best * limit) continue;
+      released.add(runner);
+      await runner.session.release();
+    }
+  };
+  // The first run of a session at a batch size allocates; it shows only who is out of the race.
+  for (const runner of runners) {
+    for (let b = 0; b < batches.length; b++) {
+      await timed(runner, b);
+      runner.times[b]!.push(await timed(runner, b));
+    }
+  }
+  await discard(HOPELESS * 1.5);
+  const start = now();
+  for (let round = 1; round <= MAX_ROUNDS; round++) {
+    const active = runners.filter((runner) => !released.has(runner));
+    if (active.length === 1 && round > 1) break;
+    options.onProgress?.({ stage: 'choose execution', done: round - 1, total: MAX_ROUNDS });
+    for (let b = 0; b < batches.length; b++) {
+      // A short run is repeated, so that all batches are known equally well for the same effort.
+      const repeats = repeatsOf(active, b);
+      for (let i = 0; i < repeats; i++) {
+        for (let k = 0; k < active.length; k++) {
+          const runner = active[(k + round + i) % active.length]!;
+          runner.times[b]!.push(await timed(runner, b));
+        }
+      }
+    }
+    if (round >= MIN_ROUNDS) await discard(round >= SETTLED ? CLEARLY_SLOWER : HOPELESS);
+    if (round >= MIN_ROUNDS && now() - start > budget) break;
+  }
+}
+
+const MAX_REPEATS = 8;
+
+/** How often a batch runs per round: up to 8 times as often as the slowest batch, as far as it is faster. */
+function repeatsOf(active: readonly Runner[], batch: number): number {
+  const first = active[0]!.times;
+  const slowest = Math.max(...first.map((times) => median(times)));
+  return Math.max(1, Math.min(MAX_REPEATS, Math.floor(slowest / Math.max(median(first[batch]!), 1e-3))));
+}
+
+/** Times of the latest runs that two runners made in turn, paired. */
+function pairedRatio(a: readonly number[], b: readonly number[]): number {
+  const count = Math.min(a.length, b.length);
+  return median(Array.from({ length: count }, (_, i) => a[i]! / Math.max(b[i]!, 1e-9)));
+}
+
+/** Time relative to the fastest of `field` at each batch. */
+function ratios(runner: Runner, field: readonly Runner[]): number[] {
+  return runner.times.map((times, b) => Math.max(...field.map((other) => pairedRatio(times, other.times[b]!))));
+}
+
+function score(runner: Runner, field: readonly Runner[]): number {
+  return Math.max(...ratios(runner, field));
+}
+
+function leastWorst(field: readonly Runner[]): Runner {
+  const scored = field.map((runner) => ({ runner, score: score(runner, field) }));
+  const best = Math.min(...scored.map((s) => s.score));
+  const tied = scored.filter((s) => s.score <= best * (1 + TIE));
+  return tied.reduce((a, b) => (b.runner.alternative.int8.size < a.runner.alternative.int8.size ? b : a)).runner;
+}
+
+function timingOf(runner: Runner, field: readonly Runner[]): ExecutionTiming {
+  return {
+    name: runner.alternative.name,
+    int8Nodes: runner.alternative.int8.size,
+    medianMs: runner.times.map(median),
+    ratios: ratios(runner, field),
+    runs: runner.times[0]?.length ?? 0,
+  };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}

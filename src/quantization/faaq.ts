@@ -1,0 +1,206 @@
+/**
+ * FAAQ: per-layer widths from information flow, checked against the measured divergence of the model's outputs, solved
+ * under an exact byte budget, then rounded so that errors cancel.
+ */
+import { throwIfAborted } from '../errors.js';
+import { Graph } from '../onnx/graph.js';
+import { chooseQuantizers } from './activation-range.js';
+import { allocateBits, type AllocationItem } from './allocate.js';
+import { correctedBias } from './bias-correction.js';
+import type { DivergenceModel } from './divergence-model.js';
+import { edgeLayers, layerFloors } from './floors.js';
+import type { Gram } from '../flow/gram-probe.js';
+import { openKlProbe } from './kl-probe.js';
+import { ANCHOR_WIDTHS, measureDivergence } from './measure-divergence.js';
+import type {
+  CodeBudget,
+  PreparedMethod,
+  QuantizationContext,
+  QuantizationMethod,
+  QuantizationOutcome,
+} from './method.js';
+import { packedBytes } from './pack.js';
+import { LayerRounder } from './rounder.js';
+import { flowSensitivity, kendallTau, type SensitivityInput } from './sensitivity.js';
+import { gatherStatistics } from './statistics.js';
+import { weightUnits, type WeightUnit } from './units.js';
+
+/** Below this agreement with the measurement the flow sensitivity is not trusted. */
+const MIN_TAU = 0.3;
+/** Weight of the penalty on width jumps between neighbours (only with the flow sensitivity). */
+const SMOOTHNESS = 0.1;
+/** With `auto`, networks of up to this many layers are measured whole. */
+const MEASURE_ALL = 128;
+/** Layers that check the flow sensitivity. */
+const CHECKED_LAYERS = 16;
+
+export const faaq: QuantizationMethod = {
+  name: 'faaq',
+  summary: 'per-layer bits by information flow, packed weights',
+  activations: 'static',
+  prepare,
+};
+
+async function prepare(context: QuantizationContext): Promise<PreparedMethod> {
+  const { settings } = context;
+  const graph = new Graph(context.model);
+  const units = weightUnits(context.layers);
+  const flow = context.flow();
+  const statistics = await gatherStatistics(context, {
+    ranges: true,
+    histograms: true,
+    grams: true,
+    extra: flow.probes,
+  });
+  const flows = flow.result();
+  const rounder = new LayerRounder(graph, statistics.grams, settings.rounding);
+  const sensitivity = flowSensitivity(units.map((unit) => flows.get(unit.layer.name)!));
+  const { measured, agreement, useFlow } = await judge(context, units, rounder, sensitivity);
+  const study: Study = {
+    context,
+    graph,
+    units,
+    rounder,
+    sensitivity,
+    measured,
+    agreement,
+    flows,
+    grams: statistics.grams,
+    useFlow,
+    activations: chooseQuantizers(statistics.ranges, statistics.histograms),
+  };
+  return { quantize: (budget) => Promise.resolve(quantize(study, budget)) };
+}
+
+/** Everything about the model that does not depend on the budget. */
+interface Study extends Pick<QuantizationOutcome, 'activations' | 'agreement'> {
+  readonly context: QuantizationContext;
+  readonly graph: Graph;
+  readonly units: readonly WeightUnit[];
+  readonly rounder: LayerRounder;
+  /** Flow sensitivity per unit. */
+  readonly sensitivity: readonly number[];
+  readonly measured: ReadonlyMap<string, DivergenceModel>;
+  readonly flows: ReadonlyMap<string, SensitivityInput>;
+  readonly grams: ReadonlyMap<string, Gram>;
+  readonly useFlow: boolean;
+}
+
+/**
+ * Measures the divergence of all layers, or of some to check the flow sensitivity against. Where the flow contradicts
+ * what was measured, the rest is measured as well and decides.
+ */
+async function judge(
+  context: QuantizationContext,
+  units: readonly WeightUnit[],
+  rounder: LayerRounder,
+  sensitivity: readonly number[],
+): Promise<Pick<Study, 'measured' | 'agreement' | 'useFlow'>> {
+  const mode = context.settings.sensitivity;
+  const sampled = mode === 'flow' || (mode === 'auto' && units.length > MEASURE_ALL);
+  const first = sampled ? evenly(units, CHECKED_LAYERS) : units;
+  const batch = await context.probeBatch(context.settings.probeSamples);
+  const probe = await openKlProbe(context.engine, context.model, batch, context.shapes);
+  const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= context.settings.maxBits);
+  const measured = await measureDivergence(first, rounder, probe, anchors, context.control);
+  const agreement = kendallOf(units, sensitivity, measured);
+  if (!sampled) return { measured, agreement, useFlow: false };
+  if (agreement === undefined || agreement >= MIN_TAU) return { measured, agreement, useFlow: true };
+  context.warn(
+    `The flow sensitivity agrees with the measured divergence only to Kendall tau ${agreement.toFixed(2)}: widths follow the measurement.`,
+  );
+  const others = units.filter((u) => !measured.has(u.layer.name));
+  const rest = await measureDivergence(others, rounder, probe, anchors, context.control);
+  return { measured: new Map([...measured, ...rest]), agreement, useFlow: false };
+}
+
+function quantize(study: Study, budget: CodeBudget): QuantizationOutcome {
+  const { context, graph, units, rounder, sensitivity, measured, flows } = study;
+  const { settings, control } = context;
+  const bits = allocate(study, budget);
+  const outcome: QuantizationOutcome = {
+    weights: new Map(),
+    activations: study.activations,
+    findings: [],
+    agreement: study.agreement,
+  };
+  for (const [i, { layer, readers }] of units.entries()) {
+    throwIfAborted(control.signal);
+    control.onProgress?.({ stage: 'round weights', done: i, total: units.length, detail: layer.name });
+    const rounded = rounder.final(layer, bits[i]!);
+    const error = rounder.relativeErrorOf(layer, rounded);
+    for (const { name, ...reader } of readers) {
+      const bias =
+        settings.rounding === 'nearest'
+          ? undefined
+          : correctedBias(graph, { name, ...reader }, rounded, study.grams.get(name));
+      outcome.weights.set(name, { ...rounded, bias });
+      outcome.findings.push({
+        name,
+        bits: bits[i]!,
+        sensitivity: sensitivity[i]!,
+        flow: flows.get(name)?.flow,
+        divergence: measured.get(layer.name)?.measured,
+        sqnrDb: error > 0 ? -10 * Math.log10(error) : undefined,
+      });
+    }
+  }
+  control.onProgress?.({ stage: 'round weights', done: units.length, total: units.length });
+  return outcome;
+}
+
+function allocate(study: Study, budget: CodeBudget): number[] {
+  const { context, graph, units, rounder, useFlow, sensitivity, measured } = study;
+  const options = { ...context.settings, minBits: budget.minBits ?? context.settings.minBits };
+  const edges = edgeLayers(
+    context.layers,
+    new Set(graph.inputs.map((v) => v.name)),
+    new Set(graph.outputs.map((v) => v.name)),
+  );
+  // What was measured needs no rule of thumb: the attention floor belongs to the flow sensitivity.
+  const attention = useFlow ? context.attentionLayers : new Set<string>();
+  const floors = layerFloors(
+    units.map((u) => u.layer),
+    edges,
+    attention,
+    options,
+  );
+  const widths = Array.from({ length: options.maxBits - options.minBits + 1 }, (_, i) => options.minBits + i);
+  const items = units.map(({ layer }, i): AllocationItem => {
+    const floor = floors.get(layer.name)!;
+    return {
+      name: layer.name,
+      widths: widths.filter((b) => b >= floor.bits),
+      floorReason: floor.reason,
+      cost: (bits) => packedBytes(layer.params, bits),
+      damage: useFlow
+        ? (bits) => sensitivity[i]! ** 2 * rounder.relativeError(layer, bits)
+        : (bits) => measured.get(layer.name)!.at(rounder.relativeError(layer, bits)),
+    };
+  });
+  const smallest = items.map((item) => item.widths[0]!);
+  if (budget.orSmallest && items.reduce((sum, item, i) => sum + item.cost(smallest[i]!), 0) > budget.codeBytes)
+    return smallest;
+  return allocateBits(items, { budget: budget.codeBytes, smoothness: useFlow ? SMOOTHNESS : 0 });
+}
+
+function evenly<T>(all: readonly T[], count: number): T[] {
+  if (all.length <= count) return [...all];
+  return Array.from({ length: count }, (_, i) => all[Math.floor((i * (all.length - 1)) / (count - 1))]!);
+}
+
+function kendallOf(
+  units: readonly WeightUnit[],
+  sensitivity: readonly number[],
+  measured: ReadonlyMap<string, DivergenceModel>,
+): number | undefined {
+  const pairs = units.flatMap((unit, i) => {
+    const model = measured.get(unit.layer.name);
+    return model ? [[sensitivity[i]!, model.atLowestWidth] as const] : [];
+  });
+  if (pairs.length < 3) return undefined;
+  return kendallTau(
+    pairs.map((p) => p[0]),
+    pairs.map((p) => p[1]),
+  );
+}

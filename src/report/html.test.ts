@@ -1,0 +1,101 @@
+/** The HTML report stands alone, cannot be broken by names, and draws only what was measured. */
+import { describe, expect, it } from 'vitest';
+import { evaluateReport, inspectReport, profileReport, quantizeReport, quantizedLayers } from '../testing/reports.js';
+import { reportToHtml } from './html.js';
+import { reportToMarkdown } from './markdown.js';
+
+/** Everything that would load or run something. */
+const OUTSIDE = /https?:|<script|<link|<img|<iframe|\ssrc=|@import|url\((?!#)|\son\w+=/i;
+const EVIL = `"><script>alert(1)</script><img src=x onerror=alert(1)>`;
+
+describe('reportToHtml', () => {
+  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport()])(
+    '$command is self-contained',
+    async (report) => {
+      const page = await reportToHtml(report);
+      expect(page).toMatch(/^<!doctype html>/);
+      expect(page).toContain('prefers-color-scheme: dark');
+      expect(page).toContain('name="viewport"');
+      expect(page).toContain('<svg ');
+      expect(page.replaceAll('&#39;', "'")).not.toMatch(OUTSIDE);
+      expect(page).not.toMatch(/NaN|undefined|\[object/);
+    },
+  );
+
+  it('escapes names, paths and messages everywhere', async () => {
+    const layers = quantizedLayers(2).map((layer) => ({ ...layer, name: EVIL, note: EVIL }));
+    const report = quantizeReport({
+      layers,
+      model: EVIL,
+      output: EVIL,
+      method: EVIL,
+      warnings: [EVIL],
+      commandLine: EVIL,
+      settings: { [EVIL]: EVIL },
+    });
+    const page = await reportToHtml(report);
+    expect(page).not.toMatch(/<script|<img/);
+    expect(page).toContain('&lt;script&gt;');
+  });
+
+  it('is the same text for the same report', async () => {
+    expect(await reportToHtml(quantizeReport())).toBe(await reportToHtml(quantizeReport()));
+  });
+
+  it('draws every plot whose values were measured, in a wide and a narrow form', async () => {
+    const page = await reportToHtml(quantizeReport());
+    for (const id of ['tradeoff', 'latency', 'bits', 'kl', 'bytes', 'flow']) expect(page).toContain(`id="${id}"`);
+    expect(page.match(/class="wide"/g)).toHaveLength(6);
+    expect(page.match(/class="narrow"/g)).toHaveLength(6);
+  });
+
+  it('leaves out plots and sections without values', async () => {
+    const layers = quantizedLayers(2).map(({ name, op, bits, execution, bytes }) => ({
+      name,
+      op,
+      bits,
+      execution,
+      bytes,
+    }));
+    const page = await reportToHtml(
+      quantizeReport({ layers, sweep: undefined, before: { bytes: 9 }, after: { bytes: 5 } }),
+    );
+    for (const id of ['tradeoff', 'latency', 'kl', 'bytes', 'flow']) expect(page).not.toContain(`id="${id}"`);
+    expect(page).toContain('id="bits"');
+    expect(page).not.toContain('sensitivity, largest');
+  });
+
+  it('puts the figures on cards and says how to reproduce them', async () => {
+    const page = await reportToHtml(quantizeReport({ commandLine: "flow-compress quantize 'a b.onnx'" }));
+    expect(page).toMatch(/<div class="value">125 kB<\/div>/);
+    expect(page).toContain('8.00x smaller');
+    expect(page).toContain('flow-compress quantize &#39;a b.onnx&#39;');
+  });
+
+  it('copes with no layers at all and with KL of zero', async () => {
+    await expect(reportToHtml(quantizeReport({ layers: [] }))).resolves.toContain('</html>');
+    const zero = quantizedLayers(2).map((layer) => ({ ...layer, kl: { '2': 0, '4': -1e-9 } }));
+    await expect(reportToHtml(quantizeReport({ layers: zero }))).resolves.toContain('id="kl"');
+  });
+});
+
+describe('reportToMarkdown', () => {
+  it('has a row per comparison and layer, and no markup from names', () => {
+    const layers = quantizedLayers(2).map((layer) => ({ ...layer, name: `a|b${EVIL}` }));
+    const text = reportToMarkdown(quantizeReport({ layers }));
+    expect(text).toContain('| file size | 1 MB | 125 kB | 8.00x smaller |');
+    expect(text).toContain('a\\|b');
+    expect(text).not.toMatch(/(?<!\\)<script/);
+  });
+
+  it.each([evaluateReport(), profileReport(), inspectReport()])('$command has tables of equal width', (report) => {
+    const tables = reportToMarkdown(report)
+      .split('\n\n')
+      .filter((part) => part.startsWith('| '));
+    expect(tables.length).toBeGreaterThan(0);
+    for (const table of tables) {
+      const cells = table.split('\n').map((line) => line.split(/(?<!\\)\|/).length);
+      expect(new Set(cells).size).toBe(1);
+    }
+  });
+});

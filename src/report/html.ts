@@ -1,0 +1,84 @@
+/** The report as one self-contained HTML file: inline SVG and CSS, no script, no address, nothing to load. */
+import { baseName } from './format.js';
+import { html, trustedMarkup } from './html/markup.js';
+import type { Content } from './html/markup.js';
+import { evaluateBody, inspectBody, profileBody } from './html/others.js';
+import { quantizeBody } from './html/quantize.js';
+import { reproductionSection, warningNotice } from './html/shared.js';
+import { STYLE } from './html/style.js';
+import type { Report } from './report.js';
+
+/**
+ * Draws the page. It follows the reader's light or dark scheme, reads on a 390 px phone and on a desktop, and is the
+ * same text for the same report.
+ */
+export async function reportToHtml(report: Report): Promise<string> {
+  const { title, subtitle } = headingOf(report);
+  const page = html`<!doctype html>
+    <html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <title>${title}</title>
+        <style>
+          ${trustedMarkup(STYLE)}
+        </style>
+      </head>
+      <body>
+        <main>
+          <header>
+            <div class="brand">Flow Compress</div>
+            <h1>${title}</h1>
+            <p class="sub">${subtitle}</p>
+          </header>
+          ${await bodyOf(report)} ${warningNotice(report)} ${reproductionSection(report)}
+          <footer>${footerOf(report)}</footer>
+        </main>
+      </body>
+    </html> `;
+  return page.markup;
+}
+
+async function bodyOf(report: Report): Promise<Content[]> {
+  return (await partsOf(report)).map((part) => html`${part} `);
+}
+
+async function partsOf(report: Report): Promise<Content[]> {
+  switch (report.command) {
+    case 'inspect':
+      return await inspectBody(report);
+    case 'evaluate':
+      return await evaluateBody(report);
+    case 'profile':
+      return await profileBody(report);
+    case 'quantize':
+      return await quantizeBody(report);
+  }
+}
+
+function headingOf(report: Report): { title: string; subtitle: string } {
+  switch (report.command) {
+    case 'inspect':
+      return { title: baseName(report.model.path), subtitle: `Inspection of ${report.model.path}` };
+    case 'evaluate': {
+      const n = report.files.length;
+      return {
+        title: n === 1 ? baseName(report.files[0].path) : `${n} models compared`,
+        subtitle: `Evaluation, target ${report.target}`,
+      };
+    }
+    case 'profile':
+      return { title: baseName(report.model), subtitle: `Layer profile, target ${report.target}` };
+    case 'quantize':
+      return {
+        title: baseName(report.output),
+        subtitle: `${baseName(report.model)} quantized with ${report.method}, seed ${report.seed}, target ${report.target}`,
+      };
+  }
+}
+
+function footerOf(report: Report): string {
+  if (report.command === 'inspect') return 'What could not be determined is not shown.';
+  const engine = report.environment === undefined ? '' : ` with ${report.environment.engine}`;
+  return `Accuracy, bytes and latency were measured on the files themselves${engine}; what was not measured is not shown.`;
+}

@@ -1,0 +1,224 @@
+/** Body of the HTML report of `quantize`. */
+import {
+  formatBits,
+  formatBytes,
+  formatCount,
+  formatMetric,
+  formatMetricChange,
+  formatMs,
+  metricLabel,
+  significant,
+} from '../format.js';
+import { plotsOf } from '../plots.js';
+import type { QuantizedLayer, QuantizeReport } from '../report.js';
+import { budgetSentence, comparisonRows, widthGroups } from '../summary.js';
+import type { ComparisonRow, Verdict } from '../summary.js';
+import { html } from './markup.js';
+import type { Content, Markup } from './markup.js';
+import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
+import type { Card } from './parts.js';
+import { dataFacts } from './shared.js';
+
+export async function quantizeBody(report: QuantizeReport): Promise<Content[]> {
+  const rows = comparisonRows(report.before, report.after);
+  return [
+    cardGrid(headlineCards(report, rows)),
+    budgetNotice(report),
+    ...(await plotSections(plotsOf(report))),
+    comparisonSection(rows),
+    tradeoffSection(report),
+    widthSection(report),
+    layerSection(report),
+    verificationSection(report),
+    section(
+      'How it was made',
+      undefined,
+      html`<div class="columns">
+        ${factList([
+          ['method', report.method],
+          ['seed', report.seed],
+          ['target', report.target],
+          ...settingFacts(report.settings),
+        ])}${factList(dataFacts(report.data))}
+      </div>`,
+    ),
+  ];
+}
+
+/** Size, main metric, each latency and the average width: after, with before and the change below. */
+function headlineCards(report: QuantizeReport, rows: readonly ComparisonRow[]): Card[] {
+  const metric = report.after.metric?.name;
+  const wanted = rows.filter(
+    (row) =>
+      row.label === 'file size' ||
+      row.label.startsWith('latency') ||
+      (metric !== undefined && row.label === metricLabel(metric)),
+  );
+  const cards = wanted.flatMap((row): Card[] =>
+    row.after === undefined
+      ? []
+      : [
+          {
+            label: row.label,
+            value: row.after,
+            note: html`${row.before === undefined ? undefined : `from ${row.before} `}${changeOf(row)}`,
+          },
+        ],
+  );
+  const { budget } = report;
+  if (budget?.unit === 'bits') {
+    cards.push({
+      label: 'average stored width',
+      value: `${formatBits(budget.achieved)} bits`,
+      note: `asked for ${formatBits(budget.requested)}`,
+    });
+  }
+  return cards.slice(0, 5);
+}
+
+function changeOf(row: ComparisonRow): Content {
+  if (row.change === undefined) return undefined;
+  return html`<span class="${classOf(row.verdict)}">${row.change}</span>`;
+}
+
+function classOf(verdict: Verdict | undefined): string {
+  return verdict === 'better' ? 'good' : verdict === 'worse' ? 'bad' : '';
+}
+
+function budgetNotice(report: QuantizeReport): Content {
+  const sentence = budgetSentence(report);
+  if (sentence === undefined || report.budget?.met !== false) return undefined;
+  return html`<div class="notice"><p>${sentence}</p></div>`;
+}
+
+function comparisonSection(rows: readonly ComparisonRow[]): Markup {
+  return section(
+    'Before and after',
+    'Bytes are those of the file on disk. Accuracy and latency are of the written file in ONNX Runtime.',
+    dataTable(
+      [
+        { head: '', kind: 'text', cell: (row) => row.label },
+        { head: 'before', kind: 'number', cell: (row) => row.before },
+        { head: 'after', kind: 'number', cell: (row) => row.after },
+        { head: 'change', kind: 'text', cell: changeOf },
+      ],
+      rows,
+    ),
+  );
+}
+
+function tradeoffSection(report: QuantizeReport): Content {
+  const { sweep = [], baselines = [], before } = report;
+  const rows = [...sweep.map((point) => ({ ...point, method: report.method })), ...baselines];
+  if (rows.length === 0) return undefined;
+  const reference = before.metric;
+  return section(
+    'Against other widths and methods',
+    'Same model, same data, same measurement.',
+    dataTable(
+      [
+        { head: 'method', kind: 'text', cell: (row) => row.method },
+        { head: 'bits', kind: 'number', cell: (row) => row.bits && formatBits(row.bits) },
+        { head: 'file size', kind: 'number', cell: (row) => formatBytes(row.bytes) },
+        { head: metricLabel(rows[0].metric.name), kind: 'number', cell: (row) => formatMetric(row.metric) },
+        {
+          head: 'change',
+          kind: 'number',
+          cell: (row) => (reference?.name === row.metric.name ? formatMetricChange(reference, row.metric) : undefined),
+        },
+        { head: 'latency', kind: 'number', cell: (row) => row.latency && formatMs(row.latency.medianMs) },
+      ],
+      rows,
+    ),
+  );
+}
+
+function widthSection(report: QuantizeReport): Content {
+  const groups = widthGroups(report.layers);
+  if (groups.length === 0) return undefined;
+  return section(
+    'Layers by stored width',
+    undefined,
+    dataTable(
+      [
+        { head: 'bits', kind: 'number', cell: (row) => formatBits(row.bits) },
+        { head: 'execution', kind: 'text', cell: (row) => row.execution },
+        { head: 'layers', kind: 'number', cell: (row) => row.layers },
+        {
+          head: 'weights',
+          kind: 'number',
+          cell: (row) => (row.params !== undefined && formatCount(row.params)) || undefined,
+        },
+        { head: 'bytes', kind: 'number', cell: (row) => formatBytes(row.bytes) },
+      ],
+      groups,
+    ),
+  );
+}
+
+function layerSection(report: QuantizeReport): Content {
+  if (report.layers.length === 0) return undefined;
+  const check = report.sensitivityCheck;
+  const caption =
+    check === undefined
+      ? undefined
+      : `Kendall tau of the flow sensitivity against the measured KL: ${check.kendallTau.toFixed(2)} over ${check.layers} layers.`;
+  const number = (value: number | undefined): string | undefined =>
+    value === undefined ? undefined : significant(value, 3);
+  return section(
+    'Layers',
+    caption,
+    dataTable<QuantizedLayer>(
+      [
+        { head: '#', kind: 'number', cell: (_, i) => i + 1 },
+        { head: 'layer', kind: 'name', cell: (row) => row.name },
+        { head: 'op', kind: 'text', cell: (row) => row.op },
+        { head: 'bits', kind: 'number', cell: (row) => formatBits(row.bits) },
+        { head: 'execution', kind: 'text', cell: (row) => row.execution },
+        {
+          head: 'weights',
+          kind: 'number',
+          cell: (row) => (row.params === undefined ? undefined : formatCount(row.params)),
+        },
+        {
+          head: 'bytes before',
+          kind: 'number',
+          cell: (row) => (row.bytesBefore === undefined ? undefined : formatBytes(row.bytesBefore)),
+        },
+        { head: 'bytes', kind: 'number', cell: (row) => formatBytes(row.bytes) },
+        { head: 'sensitivity', kind: 'number', cell: (row) => number(row.sensitivity) },
+        { head: 'flow', kind: 'number', cell: (row) => number(row.flow) },
+        { head: 'flow change', kind: 'number', cell: (row) => number(row.flowChange) },
+        { head: 'KL at this width', kind: 'number', cell: (row) => number(row.kl?.[String(row.bits)]) },
+        { head: 'SQNR, dB', kind: 'number', cell: (row) => row.sqnrDb?.toFixed(1) },
+        { head: 'note', kind: 'text', cell: (row) => row.note },
+      ],
+      report.layers,
+    ),
+  );
+}
+
+function verificationSection(report: QuantizeReport): Content {
+  const { verification } = report;
+  if (verification === undefined) return undefined;
+  const { maxAbsDiff, samples, fused, checks = [] } = verification;
+  const operators = Object.entries(fused ?? {}).sort((a, b) => b[1] - a[1]);
+  return section(
+    'Verification',
+    'Checked on the written file.',
+    factList([
+      [
+        'largest difference to the simulation',
+        maxAbsDiff === undefined
+          ? undefined
+          : `${significant(maxAbsDiff, 3)}${samples === undefined ? '' : ` over ${samples} samples`}`,
+      ],
+      ['operators after optimisation', operators.map(([op, n]) => `${n} x ${op}`).join(', ')],
+      ...checks.map((check): [string, Content] => [
+        check.name,
+        html`<span class="${check.passed ? 'good' : 'bad'}">${check.passed ? 'passed' : 'FAILED'}</span
+          >${check.detail === undefined ? undefined : ` (${check.detail})`}`,
+      ]),
+    ]),
+  );
+}

@@ -1,0 +1,204 @@
+/** The report as Markdown, for pull requests and notebooks: the same rows as the terminal tables. */
+import {
+  formatBits,
+  formatBytes,
+  formatCount,
+  formatDims,
+  formatMetric,
+  formatMs,
+  formatSeconds,
+  formatSetting,
+  metricLabel,
+  printable,
+  significant,
+} from './format.js';
+import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport, Report } from './report.js';
+import { budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
+
+/** GitHub-flavoured Markdown with a final newline. */
+export function reportToMarkdown(report: Report): string {
+  const parts = [...bodyOf(report), ...warningLines(report), ...footer(report)];
+  return `${parts.join('\n\n')}\n`;
+}
+
+function bodyOf(report: Report): string[] {
+  switch (report.command) {
+    case 'inspect':
+      return inspectParts(report);
+    case 'evaluate':
+      return evaluateParts(report);
+    case 'profile':
+      return profileParts(report);
+    case 'quantize':
+      return quantizeParts(report);
+  }
+}
+
+function quantizeParts(report: QuantizeReport): string[] {
+  const budget = budgetSentence(report);
+  const others = [
+    ...(report.sweep ?? []).map((point) => ({ ...point, method: report.method })),
+    ...(report.baselines ?? []),
+  ];
+  const settings = Object.entries(report.settings ?? {}).map(([key, value]) => [key, formatSetting(value)]);
+  return [
+    `# ${inline(report.output)}`,
+    `${inline(report.model)} quantized with ${inline(report.method)}, seed ${report.seed}, target ${report.target}.${budget === undefined ? '' : ` ${budget}`}`,
+    table(
+      ['', 'before', 'after', 'change'],
+      comparisonRows(report.before, report.after).map((row) => [row.label, row.before, row.after, row.change]),
+      'lrrl',
+    ),
+    ...titled('Other widths and methods', others.length, () =>
+      table(
+        ['method', 'bits', 'file size', metricLabel(others[0].metric.name)],
+        others.map((one) => [
+          one.method,
+          one.bits === undefined ? undefined : formatBits(one.bits),
+          formatBytes(one.bytes),
+          formatMetric(one.metric),
+        ]),
+        'lrrr',
+      ),
+    ),
+    ...titled('Layers', report.layers.length, () =>
+      table(
+        ['layer', 'op', 'bits', 'execution', 'bytes before', 'bytes', 'sensitivity'],
+        report.layers.map((layer) => [
+          layer.name,
+          layer.op,
+          formatBits(layer.bits),
+          layer.execution,
+          layer.bytesBefore === undefined ? undefined : formatBytes(layer.bytesBefore),
+          formatBytes(layer.bytes),
+          number(layer.sensitivity),
+        ]),
+        'llrlrrr',
+      ),
+    ),
+    ...titled('Settings', settings.length, () => table(['setting', 'value'], settings, 'll')),
+  ];
+}
+
+function evaluateParts(report: EvaluateReport): string[] {
+  const batches = [...new Set(report.files.flatMap((file) => latenciesOf(file).map((one) => one.batch)))].sort(
+    (a, b) => a - b,
+  );
+  const metric = report.files.find((file) => file.metric !== undefined)?.metric;
+  return [
+    '# Evaluation',
+    table(
+      [
+        'file',
+        'size',
+        'gzip',
+        metric === undefined ? 'metric' : metricLabel(metric.name),
+        ...batches.map((batch) => `batch ${batch}`),
+      ],
+      report.files.map((file) => [
+        file.path,
+        formatBytes(file.bytes),
+        file.gzipBytes === undefined ? undefined : formatBytes(file.gzipBytes),
+        file.metric && formatMetric(file.metric),
+        ...batches.map((batch) => {
+          const latency = latenciesOf(file).find((one) => one.batch === batch);
+          return latency && formatMs(latency.medianMs);
+        }),
+      ]),
+      `l${'r'.repeat(3 + batches.length)}`,
+    ),
+  ];
+}
+
+function profileParts(report: ProfileReport): string[] {
+  const widths = klWidths(report.layers);
+  return [
+    `# Profile of ${inline(report.model)}`,
+    table(
+      ['layer', 'op', 'parameters', 'sensitivity', 'flow', 'flow change', ...widths.map((width) => `KL ${width} bits`)],
+      report.layers.map((layer) => [
+        layer.name,
+        layer.op,
+        layer.params === undefined ? undefined : formatCount(layer.params),
+        number(layer.sensitivity),
+        number(layer.flow),
+        number(layer.flowChange),
+        ...widths.map((width) => number(layer.kl?.[width])),
+      ]),
+      `ll${'r'.repeat(4 + widths.length)}`,
+    ),
+  ];
+}
+
+function inspectParts({ model }: InspectReport): string[] {
+  const signature = (kind: string, values: InspectReport['model']['inputs']): string[][] =>
+    values.map((value) => [kind, `${value.name}: ${value.type}, ${formatDims(value.dims)}`]);
+  const unsupported = model.unsupported ?? [];
+  return [
+    `# ${inline(model.path)}`,
+    table(
+      ['', ''],
+      [
+        ...signature('input', model.inputs),
+        ...signature('output', model.outputs),
+        ['opset', String(model.opset)],
+        ['parameters', formatCount(model.params)],
+        ['MACs', model.macs === undefined ? undefined : formatCount(model.macs)],
+        ['file size', formatBytes(model.bytes)],
+      ],
+      'll',
+    ),
+    table(
+      ['layer', 'op', 'weight', 'parameters', 'MACs', 'bytes', 'note'],
+      model.rows.map((row) => [
+        row.name,
+        row.op,
+        row.weightDims && formatDims(row.weightDims),
+        formatCount(row.params),
+        row.macs === undefined ? undefined : formatCount(row.macs),
+        formatBytes(row.bytes),
+        row.note,
+      ]),
+      'lllrrrl',
+    ),
+    ...titled('Not supported', unsupported.length, () =>
+      table(
+        ['node', 'op', 'why'],
+        unsupported.map((one) => [one.node, one.op, one.reason]),
+        'lll',
+      ),
+    ),
+  ];
+}
+
+function warningLines(report: Report): string[] {
+  const warnings = report.warnings ?? [];
+  return warnings.length === 0 ? [] : [warnings.map((text) => `> ${inline(text)}`).join('\n>\n')];
+}
+
+function footer(report: Report): string[] {
+  const engine = report.environment === undefined ? '' : `, ${inline(report.environment.engine)}`;
+  const command = report.commandLine === undefined ? [] : [`\`\`\`sh\n${printable(report.commandLine)}\n\`\`\``];
+  return [...command, `${formatSeconds(report.seconds)}${engine}.`];
+}
+
+function titled(title: string, count: number, content: () => string): string[] {
+  return count === 0 ? [] : [`## ${title}`, content()];
+}
+
+function number(value: number | undefined): string | undefined {
+  return value === undefined ? undefined : significant(value, 3);
+}
+
+/** A pipe table; `align` has one letter per column, l or r. */
+function table(head: readonly string[], rows: readonly (readonly (string | undefined)[])[], align: string): string {
+  const line = (cells: readonly (string | undefined)[]): string =>
+    `| ${cells.map((cell) => inline(cell ?? '')).join(' | ')} |`;
+  const rule = `| ${[...align].map((letter) => (letter === 'r' ? '---:' : '---')).join(' | ')} |`;
+  return [line(head), rule, ...rows.map(line)].join('\n');
+}
+
+/** Text of a model or a path that cannot become Markdown or HTML. */
+function inline(text: string): string {
+  return printable(text).replace(/[\\`*_[\]<>|#]/g, (one) => `\\${one}`);
+}

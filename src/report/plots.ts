@@ -1,0 +1,201 @@
+/** Which plots a report gets. Each one is drawn at the width the reader has, as SVG text. */
+import { baseName, formatBits, metricLabel } from './format.js';
+import type { TopLevelSpec } from 'vega-lite';
+import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitivityPlot } from './plots/layers.js';
+import type { PlotLayer } from './plots/layers.js';
+import { renderSvg } from './plots/render.js';
+import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
+import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
+import type { EvaluateReport, QuantizeReport, Report } from './report.js';
+import { latenciesOf } from './summary.js';
+
+export interface Plot {
+  /** Letters and hyphens; unique in a report. */
+  readonly id: string;
+  readonly title: string;
+  readonly caption: string;
+  /** Plots of span `half` may stand side by side on a wide page. */
+  readonly span: 'full' | 'half';
+  /** The Vega-Lite specification for a picture `width` pixels wide. */
+  readonly spec: (width: number) => TopLevelSpec;
+}
+
+/** The plots that the measured values of a report allow; a plot whose values are absent is left out. */
+export function plotsOf(report: Report): Plot[] {
+  switch (report.command) {
+    case 'quantize':
+      return present([
+        tradeoffOfQuantize(report),
+        latencyOf([
+          { label: 'original', latencies: latenciesOf(report.before), reference: true },
+          { label: report.method, latencies: latenciesOf(report.after) },
+        ]),
+        bitsOf(report.layers),
+        klOf(report.layers),
+        bytesOf(report.layers),
+        flowOf(report.layers),
+      ]);
+    case 'profile':
+      return present([sensitivityOf(report.layers), klOf(report.layers), flowOf(report.layers)]);
+    case 'evaluate':
+      return present([tradeoffOfFiles(report), latencyOf(fileLatencies(report))]);
+    case 'inspect':
+      return present([costOf(report.model.rows)]);
+  }
+}
+
+/** A plot as a standalone SVG document of the given width in pixels, with or without tooltips on its marks. */
+export async function plotToSvg(plot: Plot, width: number, tooltips = true): Promise<string> {
+  return await renderSvg(plot.spec(width), tooltips);
+}
+
+function present(plots: readonly (Plot | undefined)[]): Plot[] {
+  return plots.filter((plot) => plot !== undefined);
+}
+
+function some<T>(layers: readonly T[], key: (layer: T) => unknown): boolean {
+  return layers.some((layer) => key(layer) !== undefined);
+}
+
+function bitsOf(layers: readonly PlotLayer[]): Plot | undefined {
+  if (layers.length === 0) return undefined;
+  return {
+    id: 'bits',
+    title: 'Bits and sensitivity per layer',
+    caption: 'Layers in the order of the network.',
+    span: 'full',
+    spec: (width) => bitsAndSensitivityPlot(layers, width),
+  };
+}
+
+function sensitivityOf(layers: readonly PlotLayer[]): Plot | undefined {
+  if (!some(layers, (layer) => layer.sensitivity)) return undefined;
+  return {
+    id: 'sensitivity',
+    title: 'Sensitivity per layer',
+    caption: 'How much of the loss is at stake when the layer loses precision, relative to the most sensitive layer.',
+    span: 'full',
+    spec: (width) => sensitivityPlot(layers, width),
+  };
+}
+
+function klOf(layers: readonly PlotLayer[]): Plot | undefined {
+  if (!layers.some((layer) => Object.keys(layer.kl ?? {}).length > 0)) return undefined;
+  const chosen = some(layers, (layer) => layer.bits) ? ' A dot marks the width that was chosen.' : '';
+  return {
+    id: 'kl',
+    title: 'Cost of every width, layer by layer',
+    caption: `KL divergence of the network's outputs with only this layer quantized. A stronger colour is worse.${chosen}`,
+    span: 'full',
+    spec: (width) => klPlot(layers, width),
+  };
+}
+
+function bytesOf(layers: readonly PlotLayer[]): Plot | undefined {
+  if (!some(layers, (layer) => layer.bytesBefore)) return undefined;
+  return {
+    id: 'bytes',
+    title: 'Bytes by layer, before and after',
+    caption: 'Weights with their scales and zero points, as stored in the file.',
+    span: 'full',
+    spec: (width) => bytesPlot(layers, width),
+  };
+}
+
+function flowOf(layers: readonly PlotLayer[]): Plot | undefined {
+  if (!some(layers, (layer) => layer.flow) && !some(layers, (layer) => layer.flowChange)) return undefined;
+  return {
+    id: 'flow',
+    title: 'Information flow through the depth',
+    caption:
+      'Mean over the calibration samples. The change is the relative difference between what enters a layer and what leaves it.',
+    span: 'full',
+    spec: (width) => flowPlot(layers, width),
+  };
+}
+
+function costOf(rows: readonly PlotLayer[]): Plot | undefined {
+  if (rows.length === 0) return undefined;
+  return {
+    id: 'cost',
+    title: 'Where the parameters and the work are',
+    caption: 'Layers in the order of the network.',
+    span: 'full',
+    spec: (width) => costPlot(rows, width),
+  };
+}
+
+function latencyOf(entries: readonly LatencyEntry[]): Plot | undefined {
+  const measured = entries.filter((entry) => entry.latencies.length > 0);
+  if (measured.length === 0) return undefined;
+  return {
+    id: 'latency',
+    title: 'Latency',
+    caption:
+      'Median time per sample in ONNX Runtime; the text is the time of the whole batch, the tick the 90th percentile.',
+    span: 'half',
+    spec: (width) => latencyPlot(measured, width),
+  };
+}
+
+function fileLatencies(report: EvaluateReport): LatencyEntry[] {
+  const labels = fileLabels(report);
+  return report.files.map((file, i) => ({ label: labels[i], latencies: latenciesOf(file), reference: i === 0 }));
+}
+
+/** File names without their folders where that is still unambiguous. */
+function fileLabels(report: EvaluateReport): string[] {
+  const names = report.files.map((file) => baseName(file.path));
+  return report.files.map((file, i) =>
+    names.indexOf(names[i]) === names.lastIndexOf(names[i]) ? names[i] : file.path,
+  );
+}
+
+function tradeoffOfFiles(report: EvaluateReport): Plot | undefined {
+  const labels = fileLabels(report);
+  const points = report.files.flatMap((file, i): TradeoffPoint[] =>
+    file.metric === undefined
+      ? []
+      : [{ series: labels[i], name: file.path, bytes: file.bytes, metric: file.metric, reference: i === 0 }],
+  );
+  return tradeoff(points);
+}
+
+function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {
+  const { before, after, sweep = [], baselines = [], method } = report;
+  const points: TradeoffPoint[] = [];
+  if (after.metric !== undefined) {
+    points.push({ series: method, name: 'this file', bytes: after.bytes, metric: after.metric, highlight: true });
+  }
+  for (const { bits, bytes, metric } of sweep) {
+    const width = formatBits(bits);
+    points.push({ series: method, name: `${width} bits`, bytes, metric, label: `${width}b`, line: true });
+  }
+  for (const { method: series, bits, bytes, metric } of baselines) {
+    points.push({
+      series,
+      name: bits === undefined ? undefined : `${formatBits(bits)} bits`,
+      bytes,
+      metric,
+      line: true,
+    });
+  }
+  if (before.metric !== undefined)
+    points.push({ series: 'original', bytes: before.bytes, metric: before.metric, reference: true });
+  return tradeoff(points, ' The ring is this file.');
+}
+
+/** Points of the most frequent metric; one point alone says nothing. */
+function tradeoff(points: readonly TradeoffPoint[], note = ''): Plot | undefined {
+  const name = points[0]?.metric.name;
+  const comparable = points.filter((point) => point.metric.name === name && point.bytes > 0);
+  if (name === undefined || comparable.length < 2) return undefined;
+  const split = comparable[0].metric.split;
+  return {
+    id: 'tradeoff',
+    title: 'Accuracy against bytes',
+    caption: `Measured ${metricLabel(name)} of the files on the ${split} split; up and to the left is better.${note}`,
+    span: 'half',
+    spec: (width) => tradeoffPlot(comparable, width),
+  };
+}

@@ -1,0 +1,193 @@
+/** Plots that compare files: accuracy against bytes, and latency per batch size. */
+import type { TopLevelSpec } from 'vega-lite';
+import { formatBytes, formatMetric, formatMs, isFraction, metricLabel, printable, truncateMiddle } from '../format.js';
+import type { Latency, Metric } from '../report.js';
+import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth } from './theme.js';
+
+/** One file in the accuracy-bytes plane. Points of a `line` series are joined in order of bytes. */
+export interface TradeoffPoint {
+  readonly series: string;
+  readonly bytes: number;
+  readonly metric: Metric;
+  /** Short text beside the point. */
+  readonly label?: string;
+  /** What the point is, for its tooltip. */
+  readonly name?: string;
+  readonly line?: boolean;
+  /** Drawn larger and with a ring: the file this report is about. */
+  readonly highlight?: boolean;
+  /** The uncompressed model: grey. */
+  readonly reference?: boolean;
+}
+
+/** Points further below the best one than this (in units of the axis) are drawn at the lower edge, with their value. */
+const FRACTION_SPAN = 12;
+const DECIBEL_SPAN = 30;
+
+/** Metric against bytes on disk (logarithmic). All points must share one metric. */
+export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, height = 260): TopLevelSpec {
+  const inner = plotWidth(width);
+  const { rows, low: lowest, high: highest } = tradeoffRows(points);
+  const metric = points[0].metric;
+  const names = [...new Set(points.map((point) => point.series))];
+  const references = new Set(points.filter((point) => point.reference === true).map((point) => point.series));
+  const color = {
+    field: 'series',
+    type: 'nominal' as const,
+    scale: { domain: names, range: seriesColours(names, references, COLOURS.muted) },
+    legend: legendLayout(names, inner),
+  };
+  const low = points.reduce((least, point) => Math.min(least, point.bytes), Infinity) / 1.2;
+  const high = points.reduce((most, point) => Math.max(most, point.bytes), 0) * 1.2;
+  const margin = Math.max((highest - lowest) * 0.08, 1e-3 * Math.max(1, Math.abs(highest)));
+  const y = {
+    field: 'value',
+    type: 'quantitative' as const,
+    scale: { domain: [lowest - margin, highest + margin], nice: false, zero: false },
+    axis: { title: null, tickCount: 6 },
+  };
+  const x = {
+    field: 'bytes',
+    type: 'quantitative' as const,
+    scale: { type: 'log' as const, domain: [low, high], nice: false },
+    axis: { title: 'file size', values: logTicks(low, high), labelExpr: "format(datum.value, '~s') + 'B'", grid: true },
+  };
+  const label = { type: 'text' as const, fontSize: 10, color: COLOURS.muted };
+  const text = { text: { field: 'label' }, color: { value: COLOURS.muted } };
+  return {
+    width: inner,
+    height,
+    title: metricLabel(metric.name) + unitSuffix(metric.name),
+    data: { values: rows },
+    encoding: { x, y, color, description: { field: 'tip' } },
+    layer: [
+      {
+        transform: [{ filter: 'datum.line' }],
+        mark: { type: 'line', strokeWidth: 1.5, opacity: 0.7 },
+        encoding: { order: { field: 'bytes' } },
+      },
+      { transform: [{ filter: '!datum.below' }], mark: { type: 'point', filled: true, size: 55, opacity: 1 } },
+      {
+        transform: [{ filter: 'datum.below' }],
+        mark: { type: 'point', filled: true, shape: 'triangle-down', size: 80, opacity: 1 },
+      },
+      {
+        transform: [{ filter: 'datum.highlight' }],
+        mark: { type: 'point', filled: false, size: 260, strokeWidth: 2, opacity: 1 },
+      },
+      { transform: [{ filter: "!datum.below && datum.label !== ''" }], mark: { ...label, dy: -12 }, encoding: text },
+      {
+        transform: [{ filter: "datum.below && datum.label !== ''" }],
+        mark: { ...label, dx: 8, align: 'left' },
+        encoding: text,
+      },
+    ],
+  };
+}
+
+/** Rows of the plot in axis units, with values far below the best one moved to the lower edge and labelled with what they are. */
+function tradeoffRows(points: readonly TradeoffPoint[]): { rows: object[]; low: number; high: number } {
+  const { name } = points[0].metric;
+  const factor = isFraction(name) ? 100 : 1;
+  const values = points.map((point) => point.metric.value * factor);
+  const high = values.reduce((a, b) => Math.max(a, b));
+  const least = values.reduce((a, b) => Math.min(a, b));
+  const span = factor === 100 ? FRACTION_SPAN : name.endsWith('Db') ? DECIBEL_SPAN : Infinity;
+  const low = Math.max(least, high - span);
+  const rows = points.map((point, i) => {
+    const below = values[i] < low;
+    const where = [point.label, below ? formatMetric(point.metric) : undefined]
+      .filter((part) => part !== undefined)
+      .join(': ');
+    const full = [point.series, point.name, `${formatBytes(point.bytes)}, ${formatMetric(point.metric)}`];
+    return {
+      series: point.series,
+      bytes: point.bytes,
+      value: Math.max(values[i], low),
+      below,
+      label: printable(where),
+      line: point.line === true,
+      highlight: point.highlight === true,
+      tip: printable(full.filter((part) => part !== undefined).join(', ')),
+    };
+  });
+  return { rows, low, high };
+}
+
+function unitSuffix(metricName: string): string {
+  if (isFraction(metricName)) return ', %';
+  return metricName.endsWith('Db') ? ', dB' : '';
+}
+
+/** One colour per series; references get `grey` and use none up. */
+function seriesColours(names: readonly string[], references: ReadonlySet<string>, grey: string): string[] {
+  let used = 0;
+  return names.map((name) => (references.has(name) ? grey : COLOURS.series[used++ % COLOURS.series.length]));
+}
+
+/** A file and its measured latencies. */
+export interface LatencyEntry {
+  readonly label: string;
+  readonly latencies: readonly Latency[];
+  readonly reference?: boolean;
+}
+
+/** Median time per sample, a bar per file in each batch size; the text gives the whole batch, the tick its 90th percentile. */
+export function latencyPlot(entries: readonly LatencyEntry[], width: number): TopLevelSpec {
+  const left = LEFT + 10;
+  const inner = width - left - RIGHT - 14;
+  const names = entries.map((entry) => truncateMiddle(printable(entry.label), 40));
+  const rows = entries.flatMap((entry, i) =>
+    entry.latencies.map((one) => ({
+      file: names[i],
+      batch: one.batch,
+      median: one.medianMs / one.batch,
+      p90: one.p90Ms / one.batch,
+      text: formatMs(one.medianMs),
+      tip: `${names[i]}, batch ${one.batch}: median ${formatMs(one.medianMs)}, 90th percentile ${formatMs(one.p90Ms)}`,
+    })),
+  );
+  const batches = [...new Set(rows.map((row) => row.batch))].sort((a, b) => a - b);
+  const longest = rows.reduce((most, row) => Math.max(most, row.median, row.p90), 0);
+  const references = new Set(names.filter((_, i) => entries[i].reference === true));
+  const y = {
+    field: 'batch',
+    type: 'ordinal' as const,
+    scale: { domain: batches, paddingInner: 0.25, paddingOuter: 0.1 },
+    axis: { title: null, labelExpr: "'batch ' + datum.value", minExtent: left, maxExtent: left },
+  };
+  const yOffset = { field: 'file', type: 'nominal' as const, scale: { domain: names }, sort: null };
+  const x = (field: string): object => ({
+    field,
+    type: 'quantitative',
+    scale: { domain: [0, longest * 1.3] },
+    axis: { title: 'ms per sample', grid: true, tickCount: 5 },
+  });
+  const description = { field: 'tip' };
+  return {
+    width: inner,
+    height: batches.length * (entries.length * (rows.length <= 4 ? 38 : 28) + 16),
+    data: { values: rows },
+    encoding: { y, yOffset },
+    layer: [
+      {
+        mark: { type: 'bar' },
+        encoding: {
+          x: x('median'),
+          color: {
+            field: 'file',
+            type: 'nominal',
+            scale: { domain: names, range: seriesColours(names, references, COLOURS.pale) },
+            legend: legendLayout(names, inner),
+          },
+          description,
+        },
+      },
+      { mark: { type: 'tick', thickness: 1.5, color: COLOURS.muted }, encoding: { x: x('p90') } },
+      {
+        mark: { type: 'text', align: 'left', dx: 6, fontSize: 11, color: COLOURS.ink },
+        encoding: { x: x('p90'), text: { field: 'text' } },
+      },
+    ],
+  };
+}

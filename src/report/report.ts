@@ -1,0 +1,276 @@
+/** The one report object: what every command measured, as a zod schema. Tables, JSON, Markdown and HTML are made from it alone. */
+import { z } from 'zod';
+import { FlowCompressError } from '../errors.js';
+
+/**
+ * Rules of every field: sizes are bytes, times are milliseconds (`...Ms`) or seconds (`seconds`), fractions lie in 0..1.
+ * A value that was not measured is absent; it is never zero, never estimated. NaN and infinities are refused.
+ */
+const count = z.number().int().nonnegative();
+const seconds = z.number().nonnegative();
+const milliseconds = z.number().nonnegative();
+
+export const targetSchema = z.enum(['cpu', 'wasm', 'webgpu']);
+export type Target = z.infer<typeof targetSchema>;
+
+/** One figure on one split. Without labels the name is `agreement` (top-1 against the original) or `sqnrDb`. */
+export const metricSchema = z.object({
+  /** `top1`, `top5`, `agreement` (fractions, 0..1), `sqnrDb` (decibels) or another name; higher is better. */
+  name: z.string().min(1),
+  value: z.number(),
+  split: z.enum(['train', 'val', 'calib', 'test']),
+  samples: count,
+});
+export type Metric = z.infer<typeof metricSchema>;
+
+/** Wall time of one `run` of the file, in the session options of the deployment. */
+export const latencySchema = z.object({
+  medianMs: milliseconds,
+  p90Ms: milliseconds,
+  batch: count.min(1),
+  threads: count.optional(),
+  provider: z.string(),
+  /** Timed runs behind the median. */
+  runs: count.optional(),
+});
+export type Latency = z.infer<typeof latencySchema>;
+
+/** What was measured of one model file. */
+export const measurementSchema = z.object({
+  /** Bytes on disk, external data included. */
+  bytes: count,
+  gzipBytes: count.optional(),
+  params: count.optional(),
+  /** Multiply-accumulates of one sample. */
+  macs: count.optional(),
+  metric: metricSchema.optional(),
+  /** Further figures of the same file (top-5, agreement with the original, ...). */
+  metrics: z.array(metricSchema).optional(),
+  latency: latencySchema.optional(),
+  /** One entry per batch size when several were timed, `latency` among them. */
+  latencies: z.array(latencySchema).optional(),
+});
+export type Measurement = z.infer<typeof measurementSchema>;
+
+const layerFields = {
+  name: z.string(),
+  op: z.string(),
+  params: count.optional(),
+  macs: count.optional(),
+  /** Bytes of the layer's weights and bias in the original file. */
+  bytesBefore: count.optional(),
+  /** Relative sensitivity, largest layer = 1. */
+  sensitivity: z.number().nonnegative().optional(),
+  /** flowMagnitude, mean over the calibration samples. */
+  flow: z.number().nonnegative().optional(),
+  /** flowChange: relative difference between the layer's input and output. */
+  flowChange: z.number().nonnegative().optional(),
+  /** KL divergence (nats, mean over samples) of the outputs with only this layer at the width given by the key, in bits. */
+  kl: z.record(z.string().regex(/^\d+(\.\d+)?$/, 'must be a width in bits'), z.number()).optional(),
+  /** Signal to quantization noise of the layer's weights at the chosen width, decibels. */
+  sqnrDb: z.number().optional(),
+  /** Position in the network: 0 first layer, 1 last. */
+  depth: z.number().min(0).max(1).optional(),
+  /** Why the layer got a special treatment, for example `class head: 8 bits`. */
+  note: z.string().optional(),
+};
+
+/** A layer of the profiled, unchanged model. */
+export const profiledLayerSchema = z.object({ ...layerFields, bytes: count.optional() });
+export type ProfiledLayer = z.infer<typeof profiledLayerSchema>;
+
+/** A layer of the written model: stored width, execution precision and bytes in the file (codes, scales, zero points). */
+export const quantizedLayerSchema = z.object({
+  ...layerFields,
+  bits: z.number().min(1).max(32),
+  execution: z.enum(['int8', 'float']),
+  bytes: count,
+});
+export type QuantizedLayer = z.infer<typeof quantizedLayerSchema>;
+
+/** One model of a sweep over average widths. */
+export const sweepPointSchema = z.object({
+  bits: z.number().positive(),
+  bytes: count,
+  metric: metricSchema,
+  latency: latencySchema.optional(),
+});
+export type SweepPoint = z.infer<typeof sweepPointSchema>;
+
+/** The same model, data and budget under another method. */
+export const baselineSchema = z.object({
+  method: z.string(),
+  bits: z.number().positive().optional(),
+  bytes: count,
+  metric: metricSchema,
+  latency: latencySchema.optional(),
+});
+export type Baseline = z.infer<typeof baselineSchema>;
+
+/** Proof that the written file does what the report says. */
+export const verificationSchema = z.object({
+  /** Largest absolute difference between the written file and the simulation of it, over the checked outputs. */
+  maxAbsDiff: z.number().nonnegative().optional(),
+  /** Samples behind `maxAbsDiff`. */
+  samples: count.optional(),
+  /** Operators of the graph as ONNX Runtime optimised it: type -> count. */
+  fused: z.record(z.string(), count).optional(),
+  checks: z.array(z.object({ name: z.string(), passed: z.boolean(), detail: z.string().optional() })).optional(),
+});
+export type Verification = z.infer<typeof verificationSchema>;
+
+const runFields = {
+  /** Version of flow-compress. */
+  version: z.string().optional(),
+  seed: count.optional(),
+  target: targetSchema,
+  seconds,
+  peakRssBytes: count.optional(),
+  stages: z.array(z.object({ name: z.string(), seconds })).optional(),
+  warnings: z.array(z.string()).optional(),
+  /** What the work ran on. */
+  environment: z.object({ engine: z.string(), node: z.string().optional(), cpu: z.string().optional() }).optional(),
+  /** The shell command that makes the same result again. */
+  commandLine: z.string().optional(),
+};
+
+/** Where the samples came from and how many each split has. */
+export const dataSummarySchema = z.object({
+  source: z.string(),
+  test: z.string().optional(),
+  labels: z.boolean(),
+  classes: count.optional(),
+  samples: z.object({ train: count, val: count, calib: count, test: count }).partial(),
+});
+export type DataSummary = z.infer<typeof dataSummarySchema>;
+
+const settingsSchema = z.record(
+  z.string(),
+  z.union([z.string(), z.number(), z.boolean(), z.array(z.union([z.string(), z.number()]))]),
+);
+
+/** Agreement of the cheap sensitivity with the measured one, as ranks. */
+const sensitivityCheckSchema = z.object({ kendallTau: z.number().min(-1).max(1), layers: count });
+
+const valueSchema = z.object({
+  name: z.string(),
+  type: z.string(),
+  dims: z.array(z.union([z.number(), z.string()])),
+});
+
+export const inspectReportSchema = z.object({
+  command: z.literal('inspect'),
+  ...runFields,
+  target: targetSchema.optional(),
+  model: z.object({
+    path: z.string(),
+    inputs: z.array(valueSchema),
+    outputs: z.array(valueSchema),
+    opset: count,
+    irVersion: count,
+    producer: z.string().optional(),
+    nodes: count.optional(),
+    params: count,
+    macs: count.optional(),
+    bytes: count,
+    gzipBytes: count.optional(),
+    /** One row per layer that holds weights. */
+    rows: z.array(
+      z.object({
+        name: z.string(),
+        op: z.string(),
+        weightDims: z.array(count).optional(),
+        outputDims: z.array(z.union([z.number(), z.string()])).optional(),
+        params: count,
+        macs: count.optional(),
+        bytes: count,
+        /** What the compressor would not touch here, and why. */
+        note: z.string().optional(),
+      }),
+    ),
+    /** Channels that can only be removed together. */
+    groups: z.array(z.object({ layers: z.array(z.string()), channels: count, params: count.optional() })).optional(),
+    unsupported: z.array(z.object({ node: z.string(), op: z.string(), reason: z.string() })).optional(),
+  }),
+});
+export type InspectReport = z.infer<typeof inspectReportSchema>;
+
+export const evaluateReportSchema = z.object({
+  command: z.literal('evaluate'),
+  ...runFields,
+  data: dataSummarySchema.optional(),
+  /** In the order of the command line; the first one is the reference of every ratio. */
+  files: z.array(measurementSchema.extend({ path: z.string() })).min(1),
+});
+export type EvaluateReport = z.infer<typeof evaluateReportSchema>;
+
+export const profileReportSchema = z.object({
+  command: z.literal('profile'),
+  ...runFields,
+  model: z.string(),
+  data: dataSummarySchema.optional(),
+  settings: settingsSchema.optional(),
+  before: measurementSchema.optional(),
+  layers: z.array(profiledLayerSchema),
+  sensitivityCheck: sensitivityCheckSchema.optional(),
+});
+export type ProfileReport = z.infer<typeof profileReportSchema>;
+
+/** What was asked for and what came out. `unit` bits: parameter-weighted mean stored width; bytes: size of the file. */
+const budgetSchema = z.object({
+  unit: z.enum(['bits', 'bytes']),
+  requested: z.number().positive(),
+  achieved: z.number().nonnegative(),
+  met: z.boolean(),
+});
+
+export const quantizeReportSchema = z.object({
+  command: z.literal('quantize'),
+  method: z.string(),
+  ...runFields,
+  seed: count,
+  model: z.string(),
+  output: z.string(),
+  data: dataSummarySchema.optional(),
+  settings: settingsSchema.optional(),
+  budget: budgetSchema.optional(),
+  before: measurementSchema,
+  after: measurementSchema,
+  layers: z.array(quantizedLayerSchema),
+  sensitivityCheck: sensitivityCheckSchema.optional(),
+  sweep: z.array(sweepPointSchema).optional(),
+  baselines: z.array(baselineSchema).optional(),
+  verification: verificationSchema.optional(),
+});
+export type QuantizeReport = z.infer<typeof quantizeReportSchema>;
+
+/** Any report; `command` tells which. */
+export const reportSchema = z.discriminatedUnion('command', [
+  inspectReportSchema,
+  evaluateReportSchema,
+  profileReportSchema,
+  quantizeReportSchema,
+]);
+export type Report = z.infer<typeof reportSchema>;
+
+/**
+ * Checks a report, for example one read back from a `--json` file. Fields this version does not know are dropped.
+ * @throws FlowCompressError `bad-input` naming the fields that do not fit.
+ */
+export function parseReport(value: unknown): Report {
+  const result = reportSchema.safeParse(value);
+  if (result.success) return result.data;
+  throw new FlowCompressError('bad-input', `Not a report: ${describeIssues(result.error)}`, {
+    hint: 'Give the JSON object that a command prints with --json.',
+  });
+}
+
+/** The first few problems of a failed parse as `path: message; ...`. */
+export function describeIssues(error: z.ZodError): string {
+  const shown = error.issues.slice(0, 4).map((issue) => {
+    const path = issue.path.map(String).join('.');
+    return path === '' ? issue.message : `${path}: ${issue.message}`;
+  });
+  const more = error.issues.length - shown.length;
+  return shown.join('; ') + (more > 0 ? `; and ${more} more` : '');
+}

@@ -1,0 +1,64 @@
+/** Terminal tables: width, alignment, colours, absent values. */
+import { describe, expect, it } from 'vitest';
+import { evaluateReport, inspectReport, profileReport, quantizeReport, quantizedLayers } from '../testing/reports.js';
+import { reportToTable } from './table.js';
+
+const ANSI = /\u001b\[/; // eslint-disable-line no-control-regex
+const longName = `/stage1/${'very_long_block_name/'.repeat(12)}Conv`;
+
+describe('reportToTable', () => {
+  it('shows before, after and the change', () => {
+    const text = reportToTable(quantizeReport());
+    expect(text).toMatch(/file size +1 MB +125 kB +8\.00x smaller/);
+    expect(text).toMatch(/top-1 +91\.73 % +91\.23 % +−0\.50 pp/);
+    expect(text).toMatch(/latency, batch 1 +2\.00 ms +1\.00 ms +2\.00x faster/);
+    expect(text).toContain('wrote out.onnx');
+  });
+
+  it('leaves out what was not measured', () => {
+    const text = reportToTable(quantizeReport({ before: { bytes: 10 }, after: { bytes: 5 }, sweep: undefined }));
+    expect(text).toContain('file size');
+    expect(text).not.toMatch(/latency|top-1|gzip|MACs|parameters/);
+  });
+
+  it('says that a budget was missed', () => {
+    const budget = { unit: 'bytes', requested: 100_000, achieved: 125_000, met: false } as const;
+    expect(reportToTable(quantizeReport({ budget }))).toContain('Budget NOT met: file size 125 kB, asked for 100 kB.');
+  });
+
+  it('fits 100 columns with long names and has no trailing spaces', () => {
+    const reports = [quantizeReport({ model: longName }), evaluateReport(), profileReport(), inspectReport()];
+    const [, evaluate, profile, inspect] = reports;
+    if (evaluate.command === 'evaluate') evaluate.files[0].path = longName;
+    if (profile.command === 'profile') profile.layers[0].name = longName;
+    if (inspect.command === 'inspect') {
+      inspect.model.rows[0].name = longName;
+      inspect.model.unsupported = [{ node: longName, op: 'Loop', reason: 'x '.repeat(200) }];
+    }
+    for (const report of reports) {
+      for (const line of reportToTable(report).split('\n')) {
+        expect(line.length, `${report.command}: ${line}`).toBeLessThanOrEqual(100);
+        expect(line).toBe(line.trimEnd());
+      }
+    }
+  });
+
+  it('colours only when asked', () => {
+    expect(reportToTable(quantizeReport())).not.toMatch(ANSI);
+    expect(reportToTable(quantizeReport(), { colour: true })).toMatch(ANSI);
+  });
+
+  it('does not pass control characters of names on', () => {
+    const layers = quantizedLayers(1).map((layer) => ({ ...layer, name: '\u001b[2Jevil' }));
+    const profile = { ...profileReport(), layers };
+    expect(reportToTable(profile)).not.toMatch(ANSI);
+    expect(reportToTable({ ...quantizeReport(), output: '\u001b[2J' })).not.toMatch(ANSI);
+  });
+
+  it('lists what inspect found', () => {
+    const text = reportToTable(inspectReport());
+    expect(text).toMatch(/conv1 +Conv +16x3x3x3 +448 +442 k +1\.79 kB/);
+    expect(text).toMatch(/loop1 +Loop +weights inside a loop body/);
+    expect(text).toContain('batch x 3 x 32 x 32');
+  });
+});

@@ -1,0 +1,68 @@
+/** Shapes, types and values of intermediate tensors, read from the engine by making them outputs of the model. */
+import { create } from '@bufbuild/protobuf';
+import { ValueInfoProtoSchema, type ModelProto } from 'onnx-buf';
+import { Graph, type Value } from '../onnx/graph.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { Engine, Feeds, HostTensor, HostType, Session } from './engine.js';
+
+/** What a run showed of one value. */
+export interface TracedValue {
+  readonly type: HostType;
+  readonly dims: readonly number[];
+}
+
+export type TracedValues = ReadonlyMap<string, TracedValue>;
+
+/** Makes a value an output of the graph, unless it is one. The engine infers its type. */
+export function exposeValue(graph: Graph, value: Value): void {
+  if (graph.isGraphOutput(value)) return;
+  value.info = create(ValueInfoProtoSchema, { name: value.name });
+  graph.outputs.push(value);
+}
+
+/** Compiles the model with more outputs, or with other ones. The caller releases the session. */
+export async function openTraced(
+  engine: Engine,
+  model: ModelProto,
+  edit: (graph: Graph) => void,
+  optimization: 'disabled' | 'basic' | 'all' = 'all',
+): Promise<Session> {
+  const graph = new Graph(model);
+  edit(graph);
+  return engine.createSession(toBytes(graph.toModel()), { optimization });
+}
+
+/**
+ * Runs the model once and returns the type and dims of every value that a node computes (values inside subgraphs and
+ * values of types that cannot reach JavaScript are left out).
+ */
+export async function traceShapes(engine: Engine, model: ModelProto, feeds: Feeds): Promise<TracedValues> {
+  const values = await traceValues(engine, model, feeds);
+  const traced = new Map<string, TracedValue>();
+  for (const [name, tensor] of values) traced.set(name, { type: tensor.type, dims: tensor.dims });
+  return traced;
+}
+
+/** Runs the model once on `feeds` and returns the values named by `names`, or every value that a node computes. */
+export async function traceValues(
+  engine: Engine,
+  model: ModelProto,
+  feeds: Feeds,
+  names?: ReadonlySet<string>,
+): Promise<Map<string, HostTensor>> {
+  const graph = new Graph(model);
+  for (const node of graph.nodes) {
+    for (const output of node.outputs) {
+      if (output && (!names || names.has(output.name))) exposeValue(graph, output);
+    }
+  }
+  const session = await engine.createSession(toBytes(graph.toModel()), { optimization: 'disabled' });
+  try {
+    const results = await session.run(feeds);
+    const values = new Map<string, HostTensor>(Object.entries(results));
+    for (const [name, tensor] of Object.entries(feeds)) values.set(name, tensor);
+    return values;
+  } finally {
+    await session.release();
+  }
+}

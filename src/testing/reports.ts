@@ -1,0 +1,107 @@
+/** Minimal reports for the tests of tables, pages and the command line. */
+import type {
+  EvaluateReport,
+  InspectReport,
+  Metric,
+  ProfileReport,
+  QuantizedLayer,
+  QuantizeReport,
+} from '../report/report.js';
+
+export function top1(value: number): Metric {
+  return { name: 'top1', value, split: 'test', samples: 1000 };
+}
+
+export function quantizedLayers(count: number): QuantizedLayer[] {
+  return Array.from({ length: count }, (_, i) => ({
+    name: `/block${i}/conv/Conv`,
+    op: 'Conv',
+    bits: 2 + (i % 7),
+    execution: i % 5 === 4 ? 'float' : 'int8',
+    bytes: 100 + i,
+    bytesBefore: 400 + 4 * i,
+    params: 100 + i,
+    sensitivity: 1 / (i + 1),
+    flow: 1 + i,
+    flowChange: 0.5,
+    kl: { '2': 0.1 / (i + 1), '4': 0.01 / (i + 1), '8': 0 },
+    depth: count === 1 ? 0 : i / (count - 1),
+  }));
+}
+
+export function quantizeReport(overrides: Partial<QuantizeReport> = {}): QuantizeReport {
+  return {
+    command: 'quantize',
+    method: 'faaq',
+    seed: 7,
+    target: 'cpu',
+    model: 'in.onnx',
+    output: 'out.onnx',
+    before: {
+      bytes: 1_000_000,
+      gzipBytes: 900_000,
+      params: 250_000,
+      macs: 40_000_000,
+      metric: top1(0.9173),
+      latency: { medianMs: 2, p90Ms: 2.2, batch: 1, threads: 2, provider: 'cpu' },
+    },
+    after: {
+      bytes: 125_000,
+      gzipBytes: 120_000,
+      params: 250_000,
+      macs: 40_000_000,
+      metric: top1(0.9123),
+      latency: { medianMs: 1, p90Ms: 1.2, batch: 1, threads: 2, provider: 'cpu' },
+    },
+    layers: quantizedLayers(3),
+    sweep: [
+      { bits: 2, bytes: 90_000, metric: top1(0.31) },
+      { bits: 4, bytes: 125_000, metric: top1(0.9123) },
+    ],
+    seconds: 12.3,
+    ...overrides,
+  };
+}
+
+export function evaluateReport(): EvaluateReport {
+  const { before, after } = quantizeReport();
+  return {
+    command: 'evaluate',
+    target: 'cpu',
+    seconds: 1,
+    files: [
+      { path: 'a/in.onnx', ...before },
+      { path: 'b/out.onnx', ...after },
+    ],
+  };
+}
+
+export function profileReport(): ProfileReport {
+  const layers = quantizedLayers(3).map(({ name, op, params, sensitivity, flow, kl }) => ({
+    name,
+    op,
+    params,
+    sensitivity,
+    flow,
+    kl,
+  }));
+  return { command: 'profile', target: 'cpu', seed: 0, seconds: 2, model: 'in.onnx', layers };
+}
+
+export function inspectReport(): InspectReport {
+  return {
+    command: 'inspect',
+    seconds: 0.1,
+    model: {
+      path: 'in.onnx',
+      inputs: [{ name: 'image', type: 'float32', dims: ['batch', 3, 32, 32] }],
+      outputs: [{ name: 'logits', type: 'float32', dims: ['batch', 10] }],
+      opset: 17,
+      irVersion: 8,
+      params: 448,
+      bytes: 2000,
+      rows: [{ name: 'conv1', op: 'Conv', weightDims: [16, 3, 3, 3], params: 448, macs: 442_368, bytes: 1792 }],
+      unsupported: [{ node: 'loop1', op: 'Loop', reason: 'weights inside a loop body' }],
+    },
+  };
+}
