@@ -3,7 +3,7 @@
 // Commands: each takes a path and options and returns a report.
 export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
 export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
-export { profileModel, profileModel as profile } from './commands/profile.js';
+export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
 export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
 export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
 export type {

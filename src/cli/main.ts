@@ -15,20 +15,27 @@ function onSignal(): void {
   process.stderr.write('\nstopping; once more to quit at once\n');
 }
 
-/** A reader that went away (`| head`) is no error; anything else is. */
+let outputLost = false;
+
+/** A reader that went away (`| head`) is no error; a full disk behind `>` is. */
 function onStreamError(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error;
+  if (error.code === 'EPIPE') return;
+  outputLost = true;
+  process.exitCode = EXIT.badInput;
+  process.stderr.write(`error: The output cannot be written: ${error.message}\n`);
 }
 
 process.on('SIGINT', onSignal);
 process.on('SIGTERM', onSignal);
+process.on('SIGHUP', onSignal);
 process.stdout.on('error', onStreamError);
-process.stderr.on('error', onStreamError);
+// There is nowhere left to tell it.
+process.stderr.on('error', () => undefined);
 
 const manifest = z.object({ version: z.string() });
 const { version } = manifest.parse(JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')));
 
-process.exitCode = await runCli({
+const exitCode = await runCli({
   library,
   version,
   stdout: process.stdout,
@@ -37,3 +44,4 @@ process.exitCode = await runCli({
   signal: abort.signal,
   args: process.argv.slice(2),
 });
+if (!outputLost) process.exitCode = exitCode;

@@ -65,13 +65,26 @@ export function defineCommand<T extends Report>(
   return command.action(async (argument: string | string[]) => {
     const models = typeof argument === 'string' ? [argument] : argument;
     const values = await collectFlags(flags, command.opts());
-    onExitCode(await execute(definition, models, values, context));
+    const inputs = [...models, ...inputFiles(values), ...inputFiles(command.opts())];
+    onExitCode(await execute(definition, { models, inputs }, values, context));
   });
+}
+
+interface GivenFiles {
+  readonly models: string[];
+  /** The models and every other file that is read: a report must not replace one. */
+  readonly inputs: readonly string[];
+}
+
+const INPUT_KEYS = ['data', 'test', 'preprocess', 'config'];
+
+function inputFiles(values: Readonly<Record<string, unknown>>): string[] {
+  return INPUT_KEYS.map((key) => values[key]).filter((value) => typeof value === 'string');
 }
 
 async function execute<T extends Report>(
   definition: CommandDefinition<T>,
-  models: string[],
+  { models, inputs }: GivenFiles,
   values: FlagValues,
   context: CliContext,
 ): Promise<number> {
@@ -83,7 +96,7 @@ async function execute<T extends Report>(
         hint: 'Give the report a name of its own.',
       });
     }
-    await assertWritableOutput(general.report, { force: general.force, inputs: models });
+    await assertWritableOutput(general.report, { force: general.force, inputs });
   }
   const progress = createProgress(context.stderr, { quiet: general.quiet });
   const control: RunControl = { signal: context.signal, onProgress: progress.onProgress };
@@ -97,7 +110,7 @@ async function execute<T extends Report>(
   const text = general.json
     ? reportToJson(report)
     : reportToTable(report, { colour: wantsColour(context.stdout, context.env), columns: context.stdout.columns });
-  const rules = { force: general.force, inputs: models, signal: context.signal };
+  const rules = { force: general.force, inputs, signal: context.signal };
   try {
     if (general.report !== undefined && render !== undefined)
       await writeFileAtomically(general.report, await render(report), rules);

@@ -36,7 +36,7 @@ export async function evaluateModels(
   try {
     const { files, warnings } = await measureFiles(
       workspace,
-      paths,
+      paths.map((path) => ({ path })),
       {
         dataset: openTest(workspace.test),
         split: 'test',

@@ -1,5 +1,7 @@
 /** How the quantized model executes: which nodes may run in int8, and which of the possible files is the fastest here. */
 import type { ModelProto } from 'onnx-buf';
+import { nodeOpTimeCache } from '../node/op-time-cache.js';
+import { nodeProfiler } from '../node/profiler.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { compactNames } from '../onnx/passes/compact.js';
 import { modelByteLength } from '../onnx/write.js';
@@ -8,12 +10,13 @@ import { tieQuantizers } from '../quantization/activation-range.js';
 import { deployDynamic } from '../quantization/baselines/dynamic-int8.js';
 import { deploy, type Deployment } from '../quantization/deploy.js';
 import { int8Candidates, type Int8Candidate } from '../quantization/execution/candidates.js';
+import { executionAlternatives } from '../quantization/execution/alternatives.js';
+import { chooseExecution } from '../quantization/execution/choose.js';
 import { quantizedValues, quantizerGroups, resultsOf } from '../quantization/execution/quantized-values.js';
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import { simulate } from '../quantization/simulate.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
-import { chooseFastest } from './choose-execution.js';
 import type { Workspace } from './workspace.js';
 
 /** A decision that can be built for any outcome of the same model. */
@@ -39,7 +42,7 @@ export function executionFor(
   workspace: Workspace,
   study: PreparedStudy,
   method: QuantizationMethod,
-  settings: Pick<QuantizeOptions, 'execution' | 'target'>,
+  settings: Pick<QuantizeOptions, 'execution' | 'target' | 'threads'>,
 ): Execution {
   if (method.activations === 'dynamic') return dynamicExecution(study);
   const graph = new Graph(study.model);
@@ -52,7 +55,7 @@ export function executionFor(
     name,
     int8,
     warnings,
-    build: (outcome) => compacted(deploy(study.model, deployment(study, outcome, int8))),
+    build: (outcome) => compacted(deploy(study.model, deployment(study, outcome, int8)), study),
     simulate: (outcome) => simulate(study.model, deployment(study, outcome, int8)),
   });
   const float = choiceOf('float', new Set());
@@ -66,12 +69,36 @@ export function executionFor(
       ),
     async choose(outcome, control) {
       if (all.size === 0) return float;
-      const full = choiceOf('int8', all);
-      if (settings.execution === 'int8') return full;
-      return chooseFastest(workspace, study, candidates, outcome, (name, int8) => choiceOf(name, int8), control);
+      const build = (int8: ReadonlySet<string>): ModelProto => choiceOf('candidate', int8).build(outcome);
+      const { engine, fixedBatch, feedsFor } = workspace;
+      const batches = (fixedBatch === undefined ? BATCHES : [fixedBatch]).map((size) => ({
+        size,
+        feeds: feedsFor(size),
+      }));
+      const alternatives =
+        settings.execution === 'int8'
+          ? [{ name: 'int8', int8: all }]
+          : await executionAlternatives({
+              graph,
+              shapes: study.shapes,
+              target: settings.target,
+              candidates,
+              build,
+              batches,
+              ...(settings.target === 'cpu' && { profiler: nodeProfiler(settings.threads), cache: nodeOpTimeCache() }),
+            });
+      const feeds = batches.map((batch) => batch.feeds);
+      const found = await chooseExecution(engine, build, alternatives, feeds, {
+        ...control,
+        execution: settings.execution,
+      });
+      return choiceOf(found.name, found.int8);
     },
   };
 }
+
+/** Batch sizes at which no file may be slower than another one would be. */
+const BATCHES = [1, 32];
 
 /** Candidates whose result may be rounded: what the caller reads stays exact float. */
 function usable(graph: Graph, study: PreparedStudy, target: QuantizeOptions['target']): Map<string, Int8Candidate> {
@@ -88,14 +115,22 @@ function deployment(study: PreparedStudy, outcome: QuantizationOutcome, int8: Re
   return { weights: outcome.weights, activations: tieQuantizers(outcome.activations, groups), int8 };
 }
 
-function compacted(model: ModelProto): ModelProto {
+/** The smallest form of a model; only the weight layers keep their node names, by which reports call them. */
+function compacted(model: ModelProto, { layers }: PreparedStudy): ModelProto {
+  const named = new Map(layers.map((layer) => [layer.output.name, layer.name]));
   return rewrite(model, (graph) => {
+    const kept = graph.nodes.flatMap((node) => {
+      const name = named.get(node.outputs[0]?.name ?? '');
+      return name === undefined ? [] : [[node, name] as const];
+    });
     compactNames(graph);
+    for (const [node, name] of kept) node.name = name;
   });
 }
 
 function dynamicExecution(study: PreparedStudy): Execution {
-  const build = (outcome: QuantizationOutcome): ModelProto => compacted(deployDynamic(study.model, outcome.weights));
+  const build = (outcome: QuantizationOutcome): ModelProto =>
+    compacted(deployDynamic(study.model, outcome.weights), study);
   const choice: ExecutionChoice = {
     name: 'dynamic',
     int8: new Set(study.layers.filter((l) => l.op === 'MatMul' || l.op === 'Gemm').map((l) => l.output.name)),

@@ -15,6 +15,12 @@ import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
 import { openCheckedModel, type Workspace } from './workspace.js';
 
+/** A file to measure, and what messages call it where that is not its path. */
+export interface MeasuredSubject {
+  readonly path: string;
+  readonly shownAs?: string;
+}
+
 export interface MeasuredFile {
   readonly path: string;
   readonly measurement: Measurement;
@@ -44,7 +50,7 @@ export interface MeasureOptions {
  */
 export async function measureFiles(
   workspace: Workspace,
-  paths: readonly string[],
+  subjects: readonly MeasuredSubject[],
   options: MeasureOptions,
   control: RunControl = {},
 ): Promise<{ files: MeasuredFile[]; warnings: string[] }> {
@@ -52,17 +58,19 @@ export async function measureFiles(
   const { clock, dataset, split } = options;
   const stage: RunClock['stage'] = clock?.stage ?? ((_, work) => work());
   const warnings: string[] = [];
-  const statics = await stage('read files', () => readStatics(workspace, paths, warnings, control));
+  const paths = subjects.map(({ path }) => path);
+  const names = subjects.map(({ path, shownAs }) => shownAs ?? path);
+  const statics = await stage('read files', () => readStatics(workspace, subjects, warnings, control));
   const sessions: Session[] = [];
   try {
     for (const { file } of statics) {
       throwIfAborted(control.signal);
       sessions.push(await engine.createSession(file));
     }
-    sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, paths[0], paths[i]));
+    sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, names[0], names[i]));
     const quality = await stage(`evaluate ${split}`, () =>
       evaluateSessions(
-        sessions.map((session, i) => ({ name: paths[i], session })),
+        sessions.map((session, i) => ({ name: names[i], session })),
         workspace.batch(dataset),
         { ...control, total: dataset.size, stage: `evaluate on ${split}` },
       ),
@@ -102,17 +110,17 @@ interface Statics {
 
 async function readStatics(
   workspace: Workspace,
-  paths: readonly string[],
+  subjects: readonly MeasuredSubject[],
   warnings: string[],
   { signal, onProgress }: RunControl,
 ): Promise<Statics[]> {
   const { engine, opened, feedsFor, fixedBatch } = workspace;
   const statics: Statics[] = [];
-  for (const [i, path] of paths.entries()) {
-    onProgress?.({ stage: 'read files', done: i, total: paths.length, detail: path });
+  for (const [i, { path, shownAs = path }] of subjects.entries()) {
+    onProgress?.({ stage: 'read files', done: i, total: subjects.length, detail: shownAs });
     const file = path === workspace.path ? opened : await openCheckedModel(path, signal);
     const gzip = await gzipBytes(file.path, { signal });
-    const macs = await macsOf(engine, file.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, path, warnings);
+    const macs = await macsOf(engine, file.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, shownAs, warnings);
     statics.push({
       file: file.path,
       sizes: {
@@ -123,7 +131,7 @@ async function readStatics(
       },
     });
   }
-  onProgress?.({ stage: 'read files', done: paths.length, total: paths.length });
+  onProgress?.({ stage: 'read files', done: subjects.length, total: subjects.length });
   return statics;
 }
 

@@ -59,7 +59,7 @@ const resumable = {
   runDir: path.optional(),
   resume: z.boolean().default(false),
 };
-const RESUME_NEEDS_DIR = { message: 'needs a run directory', path: ['resume'] };
+const RESUME_NEEDS_DIR = { message: 'needs --run-dir, the folder of the run to continue', path: ['resume'] };
 
 export const inspectOptionsSchema = z.object({
   /** List the channels that can only be removed together. */
@@ -103,7 +103,8 @@ export const quantizeOptionsSchema = dataOptionsSchema
     execution: z.enum(['auto', 'int8', 'float']).default(DEFAULTS.execution),
     /** Write the best model that was found when the budget cannot be met. */
     bestEffort: z.boolean().default(false),
-    minBits: width.default(DEFAULTS.minBits),
+    /** Narrowest width of a layer. When absent 2, or 1 where the budget asks for about 2 bits or fewer. */
+    minBits: width.optional(),
     maxBits: width.default(DEFAULTS.maxBits),
     /** Width of the first and last layers and of embeddings, where they are small. */
     edgeBits: width.default(DEFAULTS.edgeBits),
@@ -121,7 +122,7 @@ export const quantizeOptionsSchema = dataOptionsSchema
     message: 'cannot be combined with a largest size: give one budget',
     path: ['bits'],
   })
-  .refine((options) => options.minBits <= options.maxBits, {
+  .refine((options) => (options.minBits ?? 1) <= options.maxBits, {
     message: 'must not be above the largest width',
     path: ['minBits'],
   });

@@ -1,11 +1,10 @@
 /** `quantize`: fewer bits per weight; the file is written, verified against a simulation and measured on TEST. */
-import { rm } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
 import type { ModelProto } from 'onnx-buf';
 import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { saveModel } from '../node/model-file.js';
+import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import type { RunControl } from '../progress.js';
 import type { QuantizedWeights } from '../quantization/deploy.js';
 import { packedBytes } from '../quantization/pack.js';
@@ -39,15 +38,21 @@ export async function quantizeModel(
   const settings = parseOptions(quantizeOptionsSchema, options);
   const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
   const method = findMethod(settings.method)!;
-  await assertWritableOutput(settings.output, { force: settings.force, inputs: [path] });
+  const { force } = settings;
+  const given = inputFiles(path, settings);
+  await assertWritableOutput(settings.output, { force, inputs: given });
   const workspace = await clock.stage('open', () => openWorkspace(path, settings, control));
   const warnings = [...workspace.notes];
-  const temporary: string[] = [];
+  const rules = { force, inputs: [...given, workspace.opened.path, ...workspace.opened.externalFiles] };
+  let staged: StagedOutput | undefined;
   try {
+    // The model itself, where a folder was named, and its external data are known only now.
+    await assertWritableOutput(settings.output, rules);
     const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
     warnings.push(...study.warnings);
     const execution = executionFor(workspace, study, method, settings);
-    const context = quantizationContext(workspace, study, execution.quantizable, settings, control, (message) =>
+    const methodSettings = { ...settings, minBits: settings.minBits ?? Math.min(DEFAULTS.minBits, settings.maxBits) };
+    const context = quantizationContext(workspace, study, execution.quantizable, methodSettings, control, (message) =>
       warnings.push(message),
     );
     const prepared = await clock.stage('measure layers', () => method.prepare(context));
@@ -58,17 +63,24 @@ export async function quantizeModel(
     throwIfAborted(control.signal);
     const verification = await clock.stage('verify', () => verifyFile(workspace, study, found.outcome, choice, model));
     warnings.push(...choice.warnings);
-    const inputs = [workspace.opened.path, ...workspace.opened.externalFiles];
+    const output = await stageOutput(settings.output, { ...rules, signal: control.signal });
+    staged = output;
     const saved = await clock.stage('write', () =>
-      saveModel(model, settings.output, { force: settings.force, inputs, signal: control.signal }),
+      output.make((file) => saveModel(model, file, { signal: control.signal })),
     );
 
     const dataset = openTest(workspace.test);
     const measureOptions = { dataset, split: 'test', threads: settings.threads, clock } as const;
-    const measured = await measureFiles(workspace, [path, settings.output], measureOptions, control);
+    const measured = await measureFiles(
+      workspace,
+      [{ path }, { path: saved.path, shownAs: settings.output }],
+      measureOptions,
+      control,
+    );
     warnings.push(...measured.warnings);
     const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
-    const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(settings.sweep!)) : undefined;
+    const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(output, settings.sweep!)) : undefined;
+    await output.publish([...saved.externalFiles, saved.path]);
     const notes = [...new Set(warnings)];
     return {
       model,
@@ -103,19 +115,18 @@ export async function quantizeModel(
       },
     };
 
-    async function runSweep(widths: readonly number[]): Promise<SweepPoint[]> {
+    async function runSweep(staging: StagedOutput, widths: readonly number[]): Promise<SweepPoint[]> {
       const files: { bits: number; path: string }[] = [];
       for (const bits of [...new Set(widths)].sort((a, b) => a - b)) {
         throwIfAborted(control.signal);
         const outcome = await prepared.quantize(codeBudget(study, bits, settings.minBits));
-        const file = join(dirname(settings.output), `.${basename(settings.output)}.sweep-${String(bits)}.onnx`);
-        temporary.push(file);
-        await saveModel(choice.build(outcome), file, { force: true, inputs, signal: control.signal });
+        const file = `${staging.path}.sweep-${String(bits)}.onnx`;
+        await saveModel(choice.build(outcome), file, { force: true, signal: control.signal });
         files.push({ bits, path: file });
       }
       const results = await measureFiles(
         workspace,
-        [path, ...files.map((f) => f.path)],
+        [{ path }, ...files.map((f) => ({ path: f.path, shownAs: `the model of ${String(f.bits)} bits` }))],
         { ...measureOptions, skipLatency: true },
         control,
       );
@@ -126,8 +137,13 @@ export async function quantizeModel(
     }
   } finally {
     await workspace.close();
-    await Promise.all(temporary.map((file) => rm(file, { force: true })));
+    await staged?.discard();
   }
+}
+
+/** What the output must not replace. */
+function inputFiles(model: string, { data, test, preprocessFile }: QuantizeOptions): string[] {
+  return [model, data, test, preprocessFile].filter((file) => file !== undefined);
 }
 
 interface WantedBudget {
@@ -137,9 +153,13 @@ interface WantedBudget {
   readonly params: number;
 }
 
-/** Bytes of codes at an average width. Below the lowest width that every layer may have, single layers go lower. */
-function codeBudget(study: PreparedStudy, bits: number, minBits: number): CodeBudget {
-  return { codeBytes: Math.floor((quantizableParams(study) * bits) / 8), minBits: bits < minBits + 0.25 ? 1 : minBits };
+/**
+ * Bytes of codes at an average width. Where the user set no lowest width and the average hardly leaves room above the
+ * usual one, single layers go lower.
+ */
+function codeBudget(study: PreparedStudy, bits: number, lowest: number | undefined): CodeBudget {
+  const minBits = lowest ?? (bits < DEFAULTS.minBits + 0.25 ? 1 : DEFAULTS.minBits);
+  return { codeBytes: Math.floor((quantizableParams(study) * bits) / 8), minBits };
 }
 
 function quantizableParams({ layers }: PreparedStudy): number {
@@ -153,7 +173,7 @@ function budgetOf(
 ): WantedBudget {
   const params = quantizableParams(study);
   if (settings.maxSize !== undefined) {
-    const codes = { codeBytes: settings.maxSize, minBits: settings.minBits };
+    const codes = { codeBytes: settings.maxSize, minBits: settings.minBits ?? DEFAULTS.minBits };
     return { unit: 'bytes', requested: settings.maxSize, codes, params };
   }
   const bits = method.fixedBits ?? settings.bits ?? DEFAULTS.bits;

@@ -1,9 +1,9 @@
 /** Checks the model that is about to be written: what the engine makes of it, and that it computes what was planned. */
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
+import { withTemporaryFolder } from '../node/temporary-folder.js';
 import { decodeModel } from '../onnx/read.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
@@ -82,13 +82,10 @@ const INTEGER_OPERATORS = [
 
 /** Operators of the graph as the engine optimised it. */
 async function readBack({ engine }: Workspace, bytes: Uint8Array): Promise<Record<string, number>> {
-  const folder = await mkdtemp(join(tmpdir(), 'flow-compress-'));
-  const file = join(folder, 'optimized.onnx');
-  try {
+  return withTemporaryFolder(async (folder) => {
+    const file = join(folder, 'optimized.onnx');
     const session = await engine.createSession(bytes, { optimizedModelPath: file });
     await session.release();
     return countOperators(decodeModel(await readFile(file), file));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  });
 }

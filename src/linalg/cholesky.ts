@@ -9,29 +9,38 @@ import { FlowCompressError } from '../errors.js';
 export function cholesky(a: ArrayLike<number>, n: number): Float64Array {
   const l = new Float64Array(n * n);
   for (let i = 0; i < n; i++) {
-    const rowI = i * n;
-    for (let j = 0; j <= i; j++) {
-      const rowJ = j * n;
-      // Four running sums hide the latency of the additions.
+    const row = i * n;
+    for (let j = 0; j <= i; j += 4) {
+      // Four columns at a time share the loads of row i; the triangle among themselves follows.
+      const width = Math.min(4, i - j + 1);
+      const r0 = j * n;
+      const r1 = width > 1 ? r0 + n : r0;
+      const r2 = width > 2 ? r1 + n : r0;
+      const r3 = width > 3 ? r2 + n : r0;
       let s0 = 0;
       let s1 = 0;
       let s2 = 0;
       let s3 = 0;
-      let k = 0;
-      for (; k + 3 < j; k += 4) {
-        s0 += l[rowI + k]! * l[rowJ + k]!;
-        s1 += l[rowI + k + 1]! * l[rowJ + k + 1]!;
-        s2 += l[rowI + k + 2]! * l[rowJ + k + 2]!;
-        s3 += l[rowI + k + 3]! * l[rowJ + k + 3]!;
+      for (let k = 0; k < j; k++) {
+        const x = l[row + k]!;
+        s0 += x * l[r0 + k]!;
+        s1 += x * l[r1 + k]!;
+        s2 += x * l[r2 + k]!;
+        s3 += x * l[r3 + k]!;
       }
-      for (; k < j; k++) s0 += l[rowI + k]! * l[rowJ + k]!;
-      const rest = a[rowI + j]! - (s0 + s1 + s2 + s3);
-      if (i !== j) {
-        l[rowI + j] = rest / l[rowJ + j]!;
-      } else {
-        if (!(rest > 0))
-          throw new FlowCompressError('internal', `Matrix of size ${String(n)} is not positive definite.`);
-        l[rowI + i] = Math.sqrt(rest);
+      const sums = [s0, s1, s2, s3];
+      for (let c = 0; c < width; c++) {
+        const column = j + c;
+        let rest = a[row + column]! - sums[c]!;
+        for (let k = j; k < column; k++) rest -= l[row + k]! * l[column * n + k]!;
+        if (column < i) {
+          l[row + column] = rest / l[column * n + column]!;
+        } else {
+          if (!(rest > 0)) {
+            throw new FlowCompressError('internal', `Matrix of size ${String(n)} is not positive definite.`);
+          }
+          l[row + column] = Math.sqrt(rest);
+        }
       }
     }
   }

@@ -48,8 +48,18 @@ describe('flowNetwork', () => {
   });
 
   it('never cuts an infinite edge when another cut exists, and says so when none does', () => {
-    expect(cutOf([{ from: 0, to: 1, capacity: Infinity }, { from: 1, to: 5, capacity: 3 }]).value).toBe(3);
-    expect(cutOf([{ from: 0, to: 1, capacity: Infinity }, { from: 1, to: 5, capacity: Infinity }]).value).toBe(Infinity);
+    expect(
+      cutOf([
+        { from: 0, to: 1, capacity: Infinity },
+        { from: 1, to: 5, capacity: 3 },
+      ]).value,
+    ).toBe(3);
+    expect(
+      cutOf([
+        { from: 0, to: 1, capacity: Infinity },
+        { from: 1, to: 5, capacity: Infinity },
+      ]).value,
+    ).toBe(Infinity);
   });
 
   it('handles a chain of many vertices without recursion', () => {

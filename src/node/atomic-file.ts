@@ -71,7 +71,8 @@ async function targetOf(path: string): Promise<{ target: string; existing: BigIn
   return { target: path, existing, link: dangling !== undefined };
 }
 
-async function check(path: string, { force = false, inputs = [] }: OutputRules): Promise<string> {
+/** As {@link assertWritableOutput}, but what the file system says is thrown as it is. */
+async function checkedTarget(path: string, { force = false, inputs = [] }: OutputRules): Promise<string> {
   if (path === '')
     throw new FlowCompressError('bad-input', 'The output path is empty.', { hint: 'Give the name of a file.' });
   const { target, existing, link: dangling } = await targetOf(path);
@@ -107,12 +108,13 @@ async function check(path: string, { force = false, inputs = [] }: OutputRules):
 
 /**
  * Checks that `path` may and can be written, before the work that leads to it. Creates nothing.
+ * @returns the file that would be written: `path`, or the existing file that it links to.
  * @throws FlowCompressError `bad-input` when it exists without `force` or is one of `inputs` (also through links);
  *   `io` when its folder is missing or not writable.
  */
-export async function assertWritableOutput(path: string, rules: OutputRules = {}): Promise<void> {
+export async function assertWritableOutput(path: string, rules: OutputRules = {}): Promise<string> {
   try {
-    await check(path, rules);
+    return await checkedTarget(path, rules);
   } catch (error) {
     throw writeError(path, error);
   }
@@ -234,13 +236,13 @@ export async function writeFilesAtomically(
   files: readonly { path: string; content: FileContent }[],
   options: AtomicWriteOptions = {},
 ): Promise<number[]> {
-  const { force = false, signal } = options;
+  const { signal } = options;
   const pending: Pending[] = [];
   let current = '';
   try {
     for (const { path } of files) {
       current = path;
-      const target = await check(path, options);
+      const target = await checkedTarget(path, options);
       pending.push({ path, target, temporary: hiddenName(target), bytes: 0 });
     }
     for (const [i, { content }] of files.entries()) {
@@ -255,6 +257,18 @@ export async function writeFilesAtomically(
         await handle.close();
       }
     }
+  } catch (error) {
+    await undo(pending);
+    throw writeError(current, error);
+  }
+  await putAll(pending, options);
+  return pending.map(({ bytes }) => bytes);
+}
+
+/** Puts all of the files in place, or none. */
+async function putAll(pending: readonly Pending[], { force = false, signal }: AtomicWriteOptions): Promise<void> {
+  let current = '';
+  try {
     for (const file of pending) {
       current = file.path;
       throwIfAborted(signal);
@@ -266,7 +280,23 @@ export async function writeFilesAtomically(
   }
   for (const { backup } of pending) if (backup !== undefined) await unlink(backup).catch(() => undefined);
   for (const folder of new Set(pending.map(({ target }) => dirname(target)))) await syncFolder(folder);
-  return pending.map(({ bytes }) => bytes);
+}
+
+/**
+ * Moves finished files, `from`, to where they belong; after a failure or an abort nothing there has changed and the
+ * finished files are gone. Both must be on one file system. The last one is put in place last.
+ * @throws FlowCompressError as {@link writeFileAtomically}.
+ */
+export async function placeFiles(
+  files: readonly { from: string; path: string }[],
+  options: AtomicWriteOptions = {},
+): Promise<void> {
+  const pending: Pending[] = [];
+  for (const { from, path } of files) {
+    const target = await assertWritableOutput(path, options);
+    pending.push({ path, target, temporary: from, bytes: 0 });
+  }
+  await putAll(pending, options);
 }
 
 /**

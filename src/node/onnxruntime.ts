@@ -28,7 +28,8 @@ export function nodeEngine(defaults: Pick<SessionOptions, 'threads'> = {}): Engi
         executionProviders: ['cpu'],
         graphOptimizationLevel: LEVELS[options.optimization ?? 'all'],
         interOpNumThreads: 1,
-        logSeverityLevel: 3,
+        // Errors are thrown; on stderr they would appear a second time.
+        logSeverityLevel: 4,
         ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
         ...(options.optimizedModelPath === undefined ? {} : { optimizedModelFilePath: options.optimizedModelPath }),
         ...(options.config === undefined ? {} : { extra: nested(options.config) }),

@@ -28,13 +28,13 @@ export function nodeProfiler(threads?: number): Profiler {
     async profile(model, feeds, runs) {
       const folder = await mkdtemp(join(tmpdir(), 'flow-compress-'));
       try {
-        await runProfiled(model, feeds, runs, join(folder, 'profile'), threads);
+        const done = await runProfiled(model, feeds, runs, join(folder, 'profile'), threads);
         const [file] = await readdir(folder);
         if (file === undefined) throw new FlowCompressError('internal', 'ONNX Runtime wrote no profile.');
         const events = kernelEvents(await readFile(join(folder, file), 'utf8'));
-        const perRun = Math.floor(events.length / (runs + 1));
+        const perRun = Math.floor(events.length / (done + 1));
         // The first run allocates and is not representative.
-        return Array.from({ length: runs }, (_, i) => events.slice((i + 1) * perRun, (i + 2) * perRun));
+        return Array.from({ length: done }, (_, i) => events.slice((i + 1) * perRun, (i + 2) * perRun));
       } finally {
         await rm(folder, { recursive: true, force: true });
       }
@@ -48,7 +48,18 @@ function machineKey(threads: number | undefined): string {
   return `${model} x${String(cpus().length)}, onnxruntime ${version}, ${threads === undefined ? 'default' : String(threads)} threads`;
 }
 
-async function runProfiled(model: Uint8Array, feeds: Feeds, runs: number, prefix: string, threads?: number): Promise<void> {
+/** After this time three runs are enough. */
+const PATIENCE_MS = 500;
+const ENOUGH_RUNS = 3;
+
+/** Runs once to warm up and up to `runs` times more. @returns how many times more */
+async function runProfiled(
+  model: Uint8Array,
+  feeds: Feeds,
+  runs: number,
+  prefix: string,
+  threads?: number,
+): Promise<number> {
   const inputs: Record<string, ort.Tensor> = {};
   for (const [name, tensor] of Object.entries(feeds)) inputs[name] = toOrt(tensor);
   try {
@@ -56,14 +67,20 @@ async function runProfiled(model: Uint8Array, feeds: Feeds, runs: number, prefix
       executionProviders: ['cpu'],
       graphOptimizationLevel: 'all',
       interOpNumThreads: 1,
-      logSeverityLevel: 3,
+      logSeverityLevel: 4,
       enableProfiling: true,
       profileFilePrefix: prefix,
       ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     });
     try {
-      for (let i = 0; i <= runs; i++) await session.run(inputs);
+      const start = performance.now();
+      let done = -1;
+      while (done < runs && (done < ENOUGH_RUNS || performance.now() - start < PATIENCE_MS)) {
+        await session.run(inputs);
+        done++;
+      }
       session.endProfiling();
+      return done;
     } finally {
       await session.release();
     }

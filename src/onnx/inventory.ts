@@ -147,9 +147,11 @@ function storageOf(graph: Graph, node: Node, weight: Value): Storage | undefined
     return { kind: 'packed', text: `already quantized: ${bits}packed weights` };
   }
   const codes = [...storedLeaves(weight)].flatMap((leaf) => graph.constant(leaf) ?? []);
-  const code = codes.find((tensor) => ['int', 'uint'].includes(dataTypeInfo(tensor.dataType).kind));
-  if (!code) return undefined;
-  return { kind: 'qdq', text: `already quantized: ${dataTypeName(code.dataType)} weights (${decoder.opType})` };
+  const types = codes.map((tensor) => dataTypeInfo(tensor.dataType));
+  // Wider integers are shapes and indices of a decoding that is written out.
+  const code = types.find(({ kind, bits }) => (kind === 'int' || kind === 'uint') && bits <= 16);
+  if (!code && decoder.opType !== 'DequantizeLinear') return undefined;
+  return { kind: 'qdq', text: `already quantized: ${code?.name ?? 'integer'} weights (${decoder.opType})` };
 }
 
 /** Why quantization does not take up a layer whose weights it can see. */

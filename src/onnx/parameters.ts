@@ -1,5 +1,12 @@
 /** How many learned numbers a model holds, counted alike in float models and in every quantized form of them. */
-import type { FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto } from 'onnx-buf';
+import {
+  TensorProto_DataType as DataType,
+  type FunctionProto,
+  type GraphProto,
+  type ModelProto,
+  type NodeProto,
+  type TensorProto,
+} from 'onnx-buf';
 import { dataTypeInfo } from './dtypes.js';
 import { Graph, type Node, type Value } from './graph.js';
 import { decodedDims, isStoredFloat, loadTimeValues, storedLeaves } from './load-time.js';
@@ -97,12 +104,23 @@ export function parametersOf(graph: Graph, node: Node, known: ReadonlySet<Value>
 /** Elements of a load-time value after decoding. */
 export function weightCount(graph: Graph, value: Value): number {
   const dims = decodedDims(graph, value);
-  if (dims) return elementCount(dims, value.name);
+  if (dims) {
+    const count = elementCount(dims, value.name);
+    return count > 1 && isGenerated(graph, value) ? 0 : count;
+  }
   let total = 0;
   for (const leaf of storedLeaves(value)) {
     if (isStoredFloat(graph, leaf)) total += elementCount(decodedDims(graph, leaf) ?? [0], leaf.name);
   }
   return total;
+}
+
+/** True for constants made from shapes and scalars alone (an identity kernel, zeros): nothing in them was learned. */
+function isGenerated(graph: Graph, value: Value): boolean {
+  if (!value.producer || value.producer.is('Constant')) return false;
+  return storedTensors(graph, value).every(
+    (tensor) => tensor.dataType === Number(DataType.INT64) || elementCount(tensor.dims, tensor.name) <= 1,
+  );
 }
 
 /** The tensors in the file that a load-time value is decoded from. */

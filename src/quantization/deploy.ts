@@ -101,9 +101,8 @@ function placeBias(
   if (!slot) return;
   if (weights.bias) graph.setInput(slot.node, slot.index, writer.floatBias(layer, weights.bias));
   const bias = slot.node.inputs[slot.index];
-  // Only Conv and Gemm take the bias in int32; the Add behind a MatMul stays float.
-  if (bias && input && slot.node === layer.node)
-    graph.setInput(slot.node, slot.index, writer.bias(layer, bias, weights, input));
+  // The engine joins a MatMul of two axes and the Add behind it to a Gemm, which is fused with an integer bias only.
+  if (bias && input) graph.setInput(slot.node, slot.index, writer.bias(layer, bias, weights, input));
 }
 
 /** The layer's bias, zeros when it has none. @returns undefined when the layer has no place for one. */

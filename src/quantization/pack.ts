@@ -104,7 +104,10 @@ export function unpackFunction(form: UnpackForm, opset: number): FunctionProto {
     body.op('Cast', [shaped], [to], 'w');
     return body.finish(['p', 'v', 'o'], ['w'], ['s']);
   }
-  body.op('DequantizeLinear', [body.op('Cast', [shaped], [to]), 'c'], [referenceAttribute('axis', 'x', Kind.INT)], 'w');
+  // A zero point, although it is 0 everywhere: without one the engine does not form QGemm.
+  const zero = body.op('Cast', [body.op('Sub', ['c', 'c'])], [to]);
+  const integer = body.op('Cast', [shaped], [to]);
+  body.op('DequantizeLinear', [integer, 'c', zero], [referenceAttribute('axis', 'x', Kind.INT)], 'w');
   return body.finish(['p', 'v', 'o', 'c'], ['w'], ['s', 'x']);
 }
 

@@ -2,7 +2,17 @@
 import type { Gram } from '../flow/gram-probe.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { gridOf, type Grid } from './grid.js';
-import { descendRow, refitScale, roundHalfEven, roundRow, roundingBasis, type RoundingBasis } from './round.js';
+import {
+  prepareRefinement,
+  refineRows,
+  roundHalfEven,
+  roundingBasis,
+  roundRows,
+  rowBlock,
+  ROWS,
+  type RoundingBasis,
+  type RowBlock,
+} from './round.js';
 
 export interface RoundedLayer {
   readonly grid: Grid;
@@ -33,7 +43,7 @@ export function layerBases(gram: Gram, damping = 0.01): RoundingBasis[] {
 }
 
 export interface RoundingEffort {
-  /** Candidate scales per row; 1 takes a single, statistically good one. */
+  /** Candidate scales: a single, statistically good one, or a search. */
   readonly search: 'full' | 'one';
   /** Rounds of scale refit + coordinate descent after the compensating pass. */
   readonly refinements: number;
@@ -54,47 +64,135 @@ export function roundLayer(
   const { rows, cols, groups } = layer;
   // Levels symmetric around zero gain up to a tenth of the error at 1 to 3 bits; above, an exact zero is worth more.
   const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
-  const clips = effort.search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)];
+  const work: LayerWork = { cols, weights, grid, block: rowBlock(cols), peaks: new Float64Array(ROWS) };
   const codes = new Int8Array(rows * cols);
   const scales = new Float32Array(rows);
-  const w = new Float32Array(cols);
-  const scratch = new Float32Array(cols);
-  const levels = new Float32Array(cols);
-  const trial = new Int8Array(cols);
-  const best = new Int8Array(cols);
+  const perGroup = rows / groups;
+  const all = effort.search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)];
+  const clips = all.length > KEPT_CLIPS ? bestClips(layer, bases, work, all) : all;
   let error = 0;
-  for (let row = 0; row < rows; row++) {
-    const basis = bases[Math.floor((row * groups) / rows)]!;
-    const { order } = basis;
-    let peak = 0;
-    for (let i = 0; i < cols; i++) {
-      w[i] = weights[row * cols + order[i]!]!;
-      peak = Math.max(peak, Math.abs(w[i]!));
+  for (let group = 0; group < groups; group++) {
+    const basis = bases[group]!;
+    for (let first = group * perGroup; first < (group + 1) * perGroup; first += ROWS) {
+      const count = Math.min(ROWS, (group + 1) * perGroup - first);
+      load(
+        work,
+        basis,
+        Array.from({ length: count }, (_, r) => first + r),
+      );
+      const best = tryClips(work, basis, clips);
+      const { block } = work;
+      if (effort.refinements > 0) {
+        if (clips.length > 1) {
+          block.scales.set(best.scales);
+          roundRows(basis, block, grid);
+        }
+        prepareRefinement(basis, block);
+        refineRows(basis, block, grid, effort.refinements);
+        best.codes.set(block.codes);
+        best.scales.set(block.scales);
+        best.energies.set(block.energies);
+      }
+      for (let r = 0; r < count; r++) {
+        scales[first + r] = best.scales[r]!;
+        error += best.energies[r]!;
+        for (let i = 0; i < cols; i++) codes[(first + r) * cols + basis.order[i]!] = best.codes[r * cols + i]!;
+      }
     }
-    let scale = 0;
-    let energy = 0;
-    if (peak > 0) {
-      energy = Infinity;
-      for (const clip of clips) {
-        const candidate = Math.fround((peak * clip) / (grid.high + grid.offset));
-        const reached = roundRow(basis, w, candidate, grid, trial, scratch);
-        if (reached >= energy) continue;
-        energy = reached;
-        scale = candidate;
-        best.set(trial);
-      }
-      for (let pass = 0; pass < effort.refinements; pass++) {
-        for (let i = 0; i < cols; i++) levels[i] = best[i]! + grid.offset;
-        const refit = Math.fround(refitScale(basis, w, levels));
-        if (refit > 0) scale = refit;
-        energy = descendRow(basis, w, scale, grid, best, scratch, 4);
-      }
-    } else best.fill(0);
-    scales[row] = scale;
-    error += energy;
-    for (let i = 0; i < cols; i++) codes[row * cols + order[i]!] = best[i]!;
   }
   return { grid, codes, scales, error };
+}
+
+/** Clips that every row tries, after the rest was ruled out on a sample of rows. */
+const KEPT_CLIPS = 2;
+/** Rows of the sample, in blocks. */
+const SAMPLED_BLOCKS = 4;
+
+interface LayerWork {
+  readonly cols: number;
+  readonly weights: Float32Array;
+  readonly grid: Grid;
+  readonly block: RowBlock;
+  /** Largest magnitude of each row in the block. */
+  readonly peaks: Float64Array;
+}
+
+/** Loads rows in processing order; missing ones become zero rows with scale 0. */
+function load({ cols, weights, block, peaks }: LayerWork, { order }: RoundingBasis, rows: readonly number[]): void {
+  block.w.fill(0);
+  peaks.fill(0);
+  rows.forEach((row, r) => {
+    for (let i = 0; i < cols; i++) {
+      const value = weights[row * cols + order[i]!]!;
+      block.w[r * cols + i] = value;
+      if (Math.abs(value) > peaks[r]!) peaks[r] = Math.abs(value);
+    }
+  });
+}
+
+function setScales({ block, peaks, grid }: LayerWork, clip: number): void {
+  for (let r = 0; r < ROWS; r++) block.scales[r] = Math.fround((peaks[r]! * clip) / (grid.high + grid.offset));
+}
+
+interface BestRows {
+  readonly codes: Int8Array;
+  readonly scales: Float64Array;
+  readonly energies: Float64Array;
+}
+
+/** The best clip of each loaded row. */
+function tryClips(work: LayerWork, basis: RoundingBasis, clips: readonly number[]): BestRows {
+  const { block, cols } = work;
+  const best: BestRows = {
+    codes: new Int8Array(ROWS * cols),
+    scales: new Float64Array(ROWS),
+    energies: new Float64Array(ROWS).fill(Infinity),
+  };
+  for (const clip of clips) {
+    setScales(work, clip);
+    roundRows(basis, block, work.grid);
+    for (let r = 0; r < ROWS; r++) {
+      if (block.energies[r]! >= best.energies[r]!) continue;
+      best.energies[r] = block.energies[r]!;
+      best.scales[r] = block.scales[r]!;
+      best.codes.set(block.codes.subarray(r * cols, (r + 1) * cols), r * cols);
+    }
+  }
+  return best;
+}
+
+/** The clips with the least summed error on rows spread over the layer: the optimum hardly moves between rows. */
+function bestClips(
+  layer: WeightLayer,
+  bases: readonly RoundingBasis[],
+  work: LayerWork,
+  clips: readonly number[],
+): readonly number[] {
+  const { rows, groups } = layer;
+  const perGroup = rows / groups;
+  const sums = clips.map(() => 0);
+  const sampled = Math.min(rows, SAMPLED_BLOCKS * ROWS);
+  const byGroup = new Map<number, number[]>();
+  for (let i = 0; i < sampled; i++) {
+    const row = Math.floor((i * rows) / sampled);
+    const group = Math.floor(row / perGroup);
+    byGroup.set(group, [...(byGroup.get(group) ?? []), row]);
+  }
+  for (const [group, members] of byGroup) {
+    for (let at = 0; at < members.length; at += ROWS) {
+      load(work, bases[group]!, members.slice(at, at + ROWS));
+      clips.forEach((clip, c) => {
+        setScales(work, clip);
+        roundRows(bases[group]!, work.block, work.grid);
+        sums[c]! += work.block.energies.reduce((a, b) => a + b, 0);
+      });
+    }
+  }
+  return clips
+    .map((clip, c) => ({ clip, sum: sums[c]! }))
+    .sort((a, b) => a.sum - b.sum)
+    .slice(0, KEPT_CLIPS)
+    .map(({ clip }) => clip);
 }
 
 /**

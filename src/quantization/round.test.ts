@@ -1,7 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import { normals } from '../testing/tiny-models.js';
 import { gridOf } from './grid.js';
-import { descendRow, refitScale, roundHalfEven, roundingBasis, roundRow } from './round.js';
+import {
+  prepareRefinement,
+  refineRows,
+  roundHalfEven,
+  roundingBasis,
+  roundRows,
+  rowBlock,
+  ROWS,
+  type RowBlock,
+} from './round.js';
 
 const N = 6;
 
@@ -32,73 +41,92 @@ function energyOf(
   return total;
 }
 
+/** A block with the given rows and one scale for all. */
+function blockOf(rows: readonly Float32Array[], scale: number): RowBlock {
+  const block = rowBlock(N);
+  rows.forEach((row, r) => {
+    block.w.set(row, r * N);
+    block.scales[r] = scale;
+  });
+  return block;
+}
+
+const rowsOf = (seed: number, scale = 0.4): Float32Array[] =>
+  Array.from({ length: ROWS }, (_, r) => normals(N, seed * 10 + r, scale));
+
 describe('compensated rounding', () => {
   it('beats round-to-nearest over many rows', () => {
     const grid = gridOf(3, 0.5);
     let compensated = 0;
     let nearest = 0;
-    for (let seed = 1; seed <= 40; seed++) {
+    for (let seed = 1; seed <= 10; seed++) {
       const basis = roundingBasis(gramOf(seed), N);
-      const w = normals(N, seed + 100, 0.4);
-      const codes = new Int8Array(N);
-      compensated += roundRow(basis, w, 0.25, grid, codes, new Float32Array(N));
-      const plain = Int8Array.from(w, (v) => Math.min(grid.high, Math.max(grid.low, roundHalfEven(v / 0.25 - 0.5))));
-      nearest += energyOf(basis, w, 0.25, 0.5, plain);
+      const rows = rowsOf(seed);
+      const block = blockOf(rows, 0.25);
+      roundRows(basis, block, grid);
+      compensated += block.energies.reduce((a, b) => a + b, 0);
+      for (const w of rows) {
+        const ordered = w;
+        const plain = Int8Array.from(ordered, (v) =>
+          Math.min(grid.high, Math.max(grid.low, roundHalfEven(v / 0.25 - 0.5))),
+        );
+        nearest += energyOf(basis, ordered, 0.25, 0.5, plain);
+      }
     }
     expect(compensated).toBeLessThan(0.97 * nearest);
   });
 
   it.each([1, 2, 3, 4])('reports its energy, descends, and stays above the brute-force optimum (seed %i)', (seed) => {
     const basis = roundingBasis(gramOf(seed), N);
-    const w = normals(N, seed + 100, 0.4);
+    const rows = rowsOf(seed);
     const grid = gridOf(2, 0.5);
-    const scale = 0.35;
-    const scratch = new Float32Array(N);
-    const codes = new Int8Array(N);
-    const reported = roundRow(basis, w, scale, grid, codes, scratch);
-    const compensated = energyOf(basis, w, scale, 0.5, codes);
-    expect(reported).toBeCloseTo(compensated, 4);
+    const block = blockOf(rows, 0.35);
+    roundRows(basis, block, grid);
+    const before = [...block.energies];
+    rows.forEach((w, r) => {
+      const codes = block.codes.subarray(r * N, (r + 1) * N);
+      expect(block.energies[r]).toBeCloseTo(energyOf(basis, w, 0.35, 0.5, codes), 4);
+    });
 
-    const before = compensated;
-    const after = descendRow(basis, w, scale, grid, codes, scratch, 10);
-    expect(after).toBeCloseTo(energyOf(basis, w, scale, 0.5, codes), 4);
-    expect(after).toBeLessThanOrEqual(before + 1e-6);
-
-    let best = Infinity;
-    const trial = new Int8Array(N);
-    for (let k = 0; k < 4 ** N; k++) {
-      for (let i = 0; i < N; i++) trial[i] = grid.low + (Math.floor(k / 4 ** i) % 4);
-      best = Math.min(best, energyOf(basis, w, scale, 0.5, trial));
-    }
-    expect(after).toBeGreaterThanOrEqual(best - 1e-6);
-  });
-
-  it('refits the scale to the least energy for given levels', () => {
-    const basis = roundingBasis(gramOf(9), N);
-    const w = normals(N, 5, 0.4);
-    const codes = Int8Array.of(1, -2, 0, 1, -1, 0);
-    const levels = Float32Array.from(codes, (c) => c + 0.5);
-    const scale = refitScale(basis, w, levels);
-    const at = (s: number): number => energyOf(basis, w, s, 0.5, codes);
-    expect(at(scale)).toBeLessThanOrEqual(Math.min(at(scale * 1.01), at(scale * 0.99)));
+    prepareRefinement(basis, block);
+    refineRows(basis, block, grid, 2);
+    rows.forEach((w, r) => {
+      const codes = block.codes.subarray(r * N, (r + 1) * N);
+      const scale = block.scales[r]!;
+      expect(block.energies[r]).toBeCloseTo(energyOf(basis, w, scale, 0.5, codes), 3);
+      expect(block.energies[r]).toBeLessThanOrEqual(before[r]! + 1e-4);
+      // The scale is the best one for the codes.
+      expect(energyOf(basis, w, scale * 1.02, 0.5, codes)).toBeGreaterThanOrEqual(block.energies[r]! - 1e-4);
+      expect(energyOf(basis, w, scale * 0.98, 0.5, codes)).toBeGreaterThanOrEqual(block.energies[r]! - 1e-4);
+      let best = Infinity;
+      const trial = new Int8Array(N);
+      for (let k = 0; k < 4 ** N; k++) {
+        for (let i = 0; i < N; i++) trial[i] = grid.low + (Math.floor(k / 4 ** i) % 4);
+        best = Math.min(best, energyOf(basis, w, scale, 0.5, trial));
+      }
+      expect(block.energies[r]).toBeGreaterThanOrEqual(best - 1e-4);
+    });
   });
 
   it('scales with the weights: ten times the weights, the same codes', () => {
     const basis = roundingBasis(gramOf(2), N);
-    const w = normals(N, 6, 0.4);
     const grid = gridOf(3, 0.5);
-    const [a, b] = [new Int8Array(N), new Int8Array(N)];
-    const small = roundRow(basis, w, 0.2, grid, a, new Float32Array(N));
-    const large = roundRow(
-      basis,
-      w.map((v) => v * 10),
+    const small = blockOf(rowsOf(6), 0.2);
+    const large = blockOf(
+      rowsOf(6).map((row) => row.map((v) => v * 10)),
       2,
-      grid,
-      b,
-      new Float32Array(N),
     );
-    expect(b).toEqual(a);
-    expect(large / small).toBeCloseTo(100, 2);
+    roundRows(basis, small, grid);
+    roundRows(basis, large, grid);
+    expect(large.codes).toEqual(small.codes);
+    expect(large.energies[0]! / small.energies[0]!).toBeCloseTo(100, 1);
+  });
+
+  it('leaves rows without a scale at zero error growth', () => {
+    const basis = roundingBasis(gramOf(3), N);
+    const block = blockOf([new Float32Array(N)], 0);
+    roundRows(basis, block, gridOf(4, 0));
+    expect(block.energies[0]).toBe(0);
   });
 });
 

@@ -104,6 +104,11 @@ export function formatDims(dims: readonly (number | string)[]): string {
   return dims.map((dim) => (dim === -1 || dim === '' ? '?' : String(dim))).join(' x ');
 }
 
+/** Name of a setting as text: `probeSamples` -> `probe samples`. */
+export function settingLabel(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+}
+
 /** A setting as text: lists joined by commas, booleans as yes and no. */
 export function formatSetting(value: string | number | boolean | readonly (string | number)[]): string {
   if (typeof value === 'boolean') return value ? 'yes' : 'no';

@@ -10,6 +10,7 @@ import {
   formatSetting,
   metricLabel,
   printable,
+  settingLabel,
   significant,
 } from './format.js';
 import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport, Report } from './report.js';
@@ -40,7 +41,10 @@ function quantizeParts(report: QuantizeReport): string[] {
     ...(report.sweep ?? []).map((point) => ({ ...point, method: report.method })),
     ...(report.baselines ?? []),
   ];
-  const settings = Object.entries(report.settings ?? {}).map(([key, value]) => [key, formatSetting(value)]);
+  const settings = Object.entries(report.settings ?? {}).map(([key, value]) => [
+    settingLabel(key),
+    formatSetting(value),
+  ]);
   return [
     `# ${inline(report.output)}`,
     `${inline(report.model)} quantized with ${inline(report.method)}, seed ${report.seed}, target ${report.target}.${budget === undefined ? '' : ` ${budget}`}`,

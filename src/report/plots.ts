@@ -73,7 +73,8 @@ function sensitivityOf(layers: readonly PlotLayer[]): Plot | undefined {
   return {
     id: 'sensitivity',
     title: 'Sensitivity per layer',
-    caption: 'How much of the loss is at stake when the layer loses precision, relative to the most sensitive layer.',
+    caption:
+      'From the information flow of the layer and the spread of its weights, relative to the most sensitive layer.',
     span: 'full',
     spec: (width) => sensitivityPlot(layers, width),
   };
@@ -162,10 +163,19 @@ function tradeoffOfFiles(report: EvaluateReport): Plot | undefined {
 }
 
 function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {
-  const { before, after, sweep = [], baselines = [], method } = report;
+  const { before, after, budget, sweep = [], baselines = [], method } = report;
   const points: TradeoffPoint[] = [];
   if (after.metric !== undefined) {
-    points.push({ series: method, name: 'this file', bytes: after.bytes, metric: after.metric, highlight: true });
+    const width = budget?.unit === 'bits' ? budget.requested : undefined;
+    points.push({
+      series: method,
+      name: 'this file',
+      bytes: after.bytes,
+      metric: after.metric,
+      highlight: true,
+      line: sweep.length > 0,
+      ...(width !== undefined && sweep.every(({ bits }) => bits !== width) && { label: `${formatBits(width)}b` }),
+    });
   }
   for (const { bits, bytes, metric } of sweep) {
     const width = formatBits(bits);

@@ -27,7 +27,7 @@ export interface OperatorEvent {
 export interface Profiler {
   /** Engine, version, processor and threads: what times depend on. */
   readonly machine: string;
-  /** Runs the model `runs` times after one warm-up; one list of events per run, in execution order. */
+  /** Runs the model up to `runs` times after one warm-up (slow models less often); events of each run in execution order. */
   profile(model: Uint8Array, feeds: Feeds, runs: number): Promise<OperatorEvent[][]>;
 }
 

@@ -47,6 +47,8 @@ export async function runProbes(pass: ProbePass, control: RunControl = {}): Prom
   const context: ProbeContext = { graph, shapes: pass.shapes };
   // Attach everything first: names must stay unique and a value may be asked for twice.
   const wanted = pass.probes.map((probe) => probe.attach(context));
+  // An engine compiles no model without outputs.
+  if (wanted.every((values) => values.length === 0)) return;
   graph.outputs.length = 0;
   for (const values of wanted) for (const value of values) exposeValue(graph, value);
   graph.removeDead();

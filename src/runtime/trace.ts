@@ -16,7 +16,8 @@ export type TracedValues = ReadonlyMap<string, TracedValue>;
 /** Makes a value an output of the graph, unless it is one. The engine infers its type. */
 export function exposeValue(graph: Graph, value: Value): void {
   if (graph.isGraphOutput(value)) return;
-  value.info = create(ValueInfoProtoSchema, { name: value.name });
+  // An input that is read back must stay declared.
+  if (!graph.inputs.includes(value)) value.info = create(ValueInfoProtoSchema, { name: value.name });
   graph.outputs.push(value);
 }
 

@@ -93,10 +93,17 @@ async function scanClasses(folder: string, skipped: string[], notes: string[]): 
   if (found === 0) return { files: images.map((name) => join(folder, name)) };
   if (images.length > 0)
     notes.push(`${images.length} images directly in ${folder} are left out: its classes are its sub-folders.`);
-  classNames.forEach((name, i) => {
-    if (perClass[i].length === 0)
-      notes.push(`Class folder ${join(folder, name)} holds no images; it keeps label ${i}.`);
-  });
+  const empty = classNames.filter((_, i) => perClass[i].length === 0).map((name) => join(folder, name));
+  if (empty.length > 0) {
+    throw new FlowCompressError(
+      'bad-input',
+      `Class folder ${empty[0]} holds no PNG, JPEG or WebP images${empty.length > 1 ? ` (${empty.length} such folders)` : ''}.`,
+      {
+        node: empty[0],
+        hint: 'Put the images of the class into it, or remove the folder if the model has no such class.',
+      },
+    );
+  }
   return {
     files: perClass.flat(),
     labels: Int32Array.from(perClass.flatMap((files, label) => files.map(() => label))),

@@ -18,7 +18,7 @@ export async function decodeImage(path: string): Promise<Pixels> {
   } catch (error) {
     throw new FlowCompressError(
       'bad-input',
-      `${path} cannot be decoded as an image: ${messageOf(error).split('\n')[0]}`,
+      `${path} cannot be decoded as an image: ${messageOf(error).split('\n')[0].replace(/:\s*$/, '')}`,
       {
         node: path,
         hint: 'Replace or remove this file.',

@@ -25,9 +25,14 @@ export async function openDataset(
   options: PreprocessOptions = {},
 ): Promise<OpenedData> {
   if (inputs.length === 0)
-    throw new FlowCompressError('bad-input', 'The model has no inputs, so no data can be fed to it.', { node: source });
+    throw new FlowCompressError('bad-input', 'The model has no inputs, so no data can be fed to it.', {
+      node: source,
+      hint: 'Only `flow-compress inspect` works for such a model.',
+    });
   const found = await stat(source).catch((error: unknown) => {
-    throw new FlowCompressError('bad-input', `${source} was not found or cannot be opened: ${messageOf(error)}`, {
+    const missing = error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+    const problem = missing ? 'does not exist' : `cannot be opened: ${messageOf(error)}`;
+    throw new FlowCompressError('bad-input', `${source} ${problem}.`, {
       node: source,
       hint: KINDS,
       cause: error,

@@ -30,7 +30,7 @@ export interface ExecutionChoice extends ExecutionAlternative {
 export interface ChooseOptions {
   /** `int8` and `float` take the alternative of that name as it is. */
   readonly execution?: 'auto' | 'int8' | 'float';
-  /** Time to spend on runs once every file has run at every batch, milliseconds. */
+  /** Time to spend on timed runs, milliseconds; three rounds are made in any case. */
   readonly budgetMs?: number;
   /** Milliseconds from any origin; for tests. */
   readonly now?: () => number;
@@ -38,12 +38,12 @@ export interface ChooseOptions {
 
 /** Files closer than this count as equally fast: the one with fewer int8 nodes, hence less rounding error, wins. */
 const TIE = 0.015;
-/** A file this much slower than the leader, by its worst batch, leaves after its first runs. */
-const HOPELESS = 1.5;
-/** The same once it has taken part in `SETTLED` rounds. */
+/** A file this much slower than the leader, by its worst batch, leaves: after any round, after 3, after 5. */
+const BEYOND_NOISE = 2;
+const HOPELESS = 1.4;
 const CLEARLY_SLOWER = 1.1;
-const SETTLED = 5;
 const MIN_ROUNDS = 3;
+const SETTLED = 5;
 const MAX_ROUNDS = 60;
 const DEFAULT_BUDGET_MS = 1200;
 
@@ -131,22 +131,16 @@ async function race(
       await runner.session.release();
     }
   };
-  // The first run of a session at a batch size allocates; it shows only who is out of the race.
-  for (const runner of runners) {
-    for (let b = 0; b < batches.length; b++) {
-      await timed(runner, b);
-      runner.times[b]!.push(await timed(runner, b));
-    }
-  }
-  await discard(HOPELESS * 1.5);
+  // The first run of a session at a batch size allocates and is not counted.
+  for (const runner of runners) for (let b = 0; b < batches.length; b++) await timed(runner, b);
   const start = now();
   for (let round = 1; round <= MAX_ROUNDS; round++) {
     const active = runners.filter((runner) => !released.has(runner));
-    if (active.length === 1 && round > 1) break;
+    if (active.length === 1) break;
     options.onProgress?.({ stage: 'choose execution', done: round - 1, total: MAX_ROUNDS });
     for (let b = 0; b < batches.length; b++) {
       // A short run is repeated, so that all batches are known equally well for the same effort.
-      const repeats = repeatsOf(active, b);
+      const repeats = round === 1 ? MIN_REPEATS : repeatsOf(active, b);
       for (let i = 0; i < repeats; i++) {
         for (let k = 0; k < active.length; k++) {
           const runner = active[(k + round + i) % active.length]!;
@@ -154,11 +148,13 @@ async function race(
         }
       }
     }
-    if (round >= MIN_ROUNDS) await discard(round >= SETTLED ? CLEARLY_SLOWER : HOPELESS);
+    await discard(round >= SETTLED ? CLEARLY_SLOWER : round >= MIN_ROUNDS ? HOPELESS : BEYOND_NOISE);
     if (round >= MIN_ROUNDS && now() - start > budget) break;
   }
 }
 
+/** A single run may be hit by a neighbour on the machine. */
+const MIN_REPEATS = 2;
 const MAX_REPEATS = 8;
 
 /** How often a batch runs per round: up to 8 times as often as the slowest batch, as far as it is faster. */

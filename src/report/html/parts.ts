@@ -1,5 +1,5 @@
 /** Building blocks of the HTML report: cards, fact lists, tables in their scroll boxes, plots in two widths. */
-import { formatSetting } from '../format.js';
+import { formatSetting, settingLabel } from '../format.js';
 import { plotToSvg } from '../plots.js';
 import type { Plot } from '../plots.js';
 import { escapeHtml, html, trustedMarkup } from './markup.js';
@@ -53,7 +53,7 @@ export function factList(facts: readonly (readonly [string, Content])[]): Markup
 export function settingFacts(
   settings: Readonly<Record<string, string | number | boolean | readonly (string | number)[]>> | undefined,
 ): [string, string][] {
-  return Object.entries(settings ?? {}).map(([key, value]) => [key, formatSetting(value)]);
+  return Object.entries(settings ?? {}).map(([key, value]) => [settingLabel(key), formatSetting(value)]);
 }
 
 export interface Column<T> {

@@ -10,7 +10,7 @@ import {
   truncateMiddle,
 } from '../format.js';
 import { klWidths } from '../summary.js';
-import { COLOURS, logTicks, plotWidth, thinnedTicks } from './theme.js';
+import { COLOURS, logTicks, plotWidth, siLabels, thinnedTicks } from './theme.js';
 
 /** What the plots need of a layer; profile, quantize and inspect rows all have this shape. */
 export interface PlotLayer {
@@ -224,7 +224,7 @@ function panels(layers: readonly PlotLayer[], all: readonly Panel[], width: numb
           field: 'value',
           type: 'quantitative' as const,
           stack: null,
-          axis: { title: null, ...(panel.si === undefined ? {} : { labelExpr: siLabel(panel.si) }) },
+          axis: { title: null, ...(panel.si === undefined ? {} : { labelExpr: siLabels(panel.si) }) },
           scale: { domain: [0, top > 0 ? top : 1], nice: true },
         },
         description: { field: 'tip' },
@@ -287,10 +287,6 @@ function layerAxis(
     },
     axis: labelled ? { ...axis, ticks: false } : { labels: false, ticks: false, title: null },
   };
-}
-
-function siLabel(unit: string): string {
-  return `datum.value === 0 ? '0' : format(datum.value, '~s') + '${unit}'`;
 }
 
 function tip(layer: PlotLayer, index: number, text: string): string {

@@ -74,6 +74,12 @@ export function thinnedTicks(layers: number, width: number, pixels = 24): number
   return ticks;
 }
 
+/** Expression of axis labels with prefixes, as everywhere in the reports: `200 kB`, or `200k` without a unit. */
+export function siLabels(unit: string): string {
+  const number = "format(datum.value, '~s')";
+  return `datum.value === 0 ? '0' : ${unit === '' ? number : `replace(${number}, /([a-zA-Z]?)$/, ' $1') + '${unit}'`}`;
+}
+
 /** Round values 1, 2, 5 x 10^k inside [low, high] for a logarithmic axis; only the powers of ten when there are many. */
 export function logTicks(low: number, high: number): number[] {
   const make = (mantissas: readonly number[]): number[] => {

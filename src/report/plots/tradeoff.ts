@@ -2,7 +2,7 @@
 import type { TopLevelSpec } from 'vega-lite';
 import { formatBytes, formatMetric, formatMs, isFraction, metricLabel, printable, truncateMiddle } from '../format.js';
 import type { Latency, Metric } from '../report.js';
-import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth } from './theme.js';
+import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth, siLabels } from './theme.js';
 
 /** One file in the accuracy-bytes plane. Points of a `line` series are joined in order of bytes. */
 export interface TradeoffPoint {
@@ -50,7 +50,7 @@ export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, he
     field: 'bytes',
     type: 'quantitative' as const,
     scale: { type: 'log' as const, domain: [low, high], nice: false },
-    axis: { title: 'file size', values: logTicks(low, high), labelExpr: "format(datum.value, '~s') + 'B'", grid: true },
+    axis: { title: 'file size', values: logTicks(low, high), labelExpr: siLabels('B'), grid: true },
   };
   const label = { type: 'text' as const, fontSize: 10, color: COLOURS.muted };
   const text = { text: { field: 'label' }, color: { value: COLOURS.muted } };

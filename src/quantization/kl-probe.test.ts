@@ -1,0 +1,54 @@
+import { describe, expect, it } from 'vitest';
+import { nodeEngine } from '../node/onnxruntime.js';
+import { Graph, rewrite } from '../onnx/graph.js';
+import { findLayers } from '../onnx/layers.js';
+import { makeTensor, readFloats } from '../onnx/tensor.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import { traceShapes } from '../runtime/trace.js';
+import { normalBatches, normals, tinyResNet } from '../testing/tiny-models.js';
+import { meanKl, openKlProbe } from './kl-probe.js';
+
+const engine = nodeEngine({ threads: 1 });
+
+describe('openKlProbe', () => {
+  it('gives what the whole model with the changed layer gives, for every layer', async () => {
+    const model = tinyResNet();
+    const batch = (await normalBatches('x', [3, 8, 8], 6, 6).next()).value!;
+    const shapes = await traceShapes(engine, model, (await normalBatches('x', [3, 8, 8], 1, 1).next()).value!.feeds);
+    const graph = new Graph(model);
+    const probe = await openKlProbe(engine, model, batch, shapes);
+    expect(probe.kind).toBe('kl');
+    const run = async (bytes: Uint8Array): Promise<{ dims: readonly number[]; data: unknown }> => {
+      const session = await engine.createSession(bytes);
+      const { logits } = await session.run(batch.feeds);
+      await session.release();
+      return logits!;
+    };
+    const reference = await run(toBytes(model));
+    for (const [i, layer] of findLayers(graph).entries()) {
+      const noise = normals(layer.params, 50 + i, 0.05);
+      const changed = readFloats(graph.constant(layer.weight)!).map((w, k) => w + noise[k]!);
+      const whole = rewrite(model, (g) => {
+        const value = g.mustGet(layer.weight.name);
+        g.setInitializer(value, makeTensor(value.name, 1, [...layer.dims], changed));
+      });
+      const expected = meanKl(reference as never, (await run(toBytes(whole))) as never);
+      const [measured, none] = await probe.measure(layer, [changed, readFloats(graph.constant(layer.weight)!)]);
+      expect(expected).toBeGreaterThan(0);
+      expect(measured).toBeCloseTo(expected, 5);
+      expect(none).toBeCloseTo(0, 6);
+    }
+  });
+});
+
+describe('meanKl', () => {
+  it('agrees with a hand computation', () => {
+    const logits = (values: number[]): never =>
+      ({ type: 'float32', dims: [1, 2], data: Float32Array.from(values) }) as never;
+    const p = [0.75, 0.25];
+    const q = [0.5, 0.5];
+    const expected = p[0]! * Math.log(p[0]! / q[0]!) + p[1]! * Math.log(p[1]! / q[1]!);
+    expect(meanKl(logits(p.map(Math.log)), logits(q.map(Math.log)))).toBeCloseTo(expected, 6);
+    expect(meanKl(logits(p), logits(q), true)).toBeCloseTo(expected, 6);
+  });
+});
