@@ -24,6 +24,6 @@ export default tseslint.config(
     ignores: ['src/node/**', 'src/cli/**', 'src/commands/**', 'src/index.ts', 'src/testing/**', 'src/**/*.test.ts'],
     rules: { 'no-restricted-imports': ['error', { patterns: [nodeOnly] }] },
   },
-  { files: ['bench/**', 'demo/**', 'src/cli/**'], rules: { 'no-console': 'off' } },
+  { files: ['bench/**', 'demo/**', 'src/cli/**', '.ci/**'], rules: { 'no-console': 'off' } },
   { files: ['**/*.js'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } } },
 );

@@ -64,7 +64,13 @@ async function runInPlainOnnxRuntime() {
     await session.release();
   }
   console.log(`\nThe first ${count} test images in onnxruntime-node alone:`);
-  for (const row of rows) console.log(row.map((cell) => cell.padEnd(10)).join(''));
+  for (const row of rows)
+    console.log(
+      row
+        .map((cell) => cell.padEnd(10))
+        .join('')
+        .trimEnd(),
+    );
 }
 
 function argmax(values) {

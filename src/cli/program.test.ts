@@ -145,7 +145,7 @@ describe('errors', () => {
     [[...QUANTIZE, '--min-bits', '6', '--max-bits', '4'], /--min-bits: must not be above/],
     [[...QUANTIZE, '--mean', '1,x'], /--mean: "x" is not a number/],
     [[...QUANTIZE, '--target', 'gpu'], /--target: .*"cpu"/],
-    [[...QUANTIZE, '--resume'], /--resume: needs a run directory/],
+    [[...QUANTIZE, '--resume'], /--resume: needs --run-dir/],
     [[...QUANTIZE, '--report', 'r.pdf'], /must end in \.html/],
     [[...QUANTIZE, '--report', 'out.html', '-o', 'out.html'], /name the same file/],
     [[...QUANTIZE, '--methd', 'faaq'], /Did you mean --method/],

@@ -37,8 +37,18 @@ const FLAGS = [
     DEFAULTS.sensitivity,
   ),
   valueFlag('--edge-bits <n>', 'width of the first and last layers and of embeddings', parseInteger, DEFAULTS.edgeBits),
-  valueFlag('--attention-bits <n>', 'lowest width of attention with the flow sensitivity', parseInteger, DEFAULTS.attentionBits),
-  valueFlag('--probe-samples <n>', 'samples on which the divergence of a layer is measured', parseInteger, DEFAULTS.probeSamples),
+  valueFlag(
+    '--attention-bits <n>',
+    'lowest width of attention with the flow sensitivity',
+    parseInteger,
+    DEFAULTS.attentionBits,
+  ),
+  valueFlag(
+    '--probe-samples <n>',
+    'samples on which the divergence of a layer is measured',
+    parseInteger,
+    DEFAULTS.probeSamples,
+  ),
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
   switchFlag('--best-effort', 'write the best model found when the budget cannot be met (exit code 3)'),
 ];

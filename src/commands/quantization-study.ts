@@ -1,4 +1,5 @@
 /** What `quantize` and `profile` share: the prepared model with everything a quantization method asks for. */
+import { subset } from '../data/subset.js';
 import { FlowCompressError } from '../errors.js';
 import { findAttention } from '../flow/attention.js';
 import { magnitudeProbes } from '../flow/magnitude.js';
@@ -75,7 +76,8 @@ export function quantizationContext(
     settings,
     control,
     warn,
-    calibration: () => batch(working.calib),
+    calibration: (limit = working.calib.size) =>
+      batch(limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib),
     calibrationSamples: working.calib.size,
     async probeBatch(n) {
       for await (const first of batch(working.calib, fixedBatch ?? Math.min(n, working.calib.size))) return first;
@@ -83,6 +85,10 @@ export function quantizationContext(
     },
     flow: () => flowSource(model, layers, shapes),
   };
+}
+
+function firstIndices(count: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, i) => i);
 }
 
 function flowSource(model: ModelProto, layers: readonly WeightLayer[], shapes: TracedValues): FlowSource {

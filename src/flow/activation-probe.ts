@@ -5,7 +5,7 @@ import type { HostTensor } from '../runtime/engine.js';
 import type { Probe } from '../runtime/probe.js';
 import { addToHistogram, emptyHistogram, type Histogram } from './histogram.js';
 
-/** Smallest and largest value seen, NaN-free. */
+/** Smallest and largest value seen. */
 export interface Range {
   readonly min: number;
   readonly max: number;
@@ -15,21 +15,35 @@ export interface RangeProbe extends Probe {
   result(): Range;
 }
 
-/** Exact minimum and maximum of a value over all samples. */
+/** Exact minimum and maximum of a value over all samples; 0 is always inside. */
 export function rangeProbe(name: string): RangeProbe {
-  let min = Infinity;
-  let max = -Infinity;
+  let min = 0;
+  let max = 0;
   return {
-    attach({ graph }) {
+    attach({ graph, shapes }) {
       const value = graph.mustGet(name);
-      return [reduce(graph, 'ReduceMin', value), reduce(graph, 'ReduceMax', value)];
+      // Pooling over positions stays in the engine's blocked layout, which a plain reduction would have to leave.
+      const pooled = shapes.get(name)?.dims.length === 4 ? graph.insertOp('GlobalMaxPool', [value]) : value;
+      const high = reduce(graph, 'ReduceMax', pooled);
+      return isNonNegative(value) ? [high] : [high, reduce(graph, 'ReduceMin', value)];
     },
-    update([low, high]: HostTensor[]) {
-      min = Math.min(min, (low!.data as Float32Array)[0]!);
+    update([high, low]: HostTensor[]) {
       max = Math.max(max, (high!.data as Float32Array)[0]!);
+      if (low) min = Math.min(min, (low.data as Float32Array)[0]!);
     },
     result: () => ({ min, max }),
   };
+}
+
+/** True for values that cannot be below 0: the smallest need not be looked for. */
+function isNonNegative(value: Value): boolean {
+  const node = value.producer;
+  if (!node) return false;
+  if (node.is('Relu') || node.is('Sigmoid') || node.is('Softmax')) return true;
+  const passes = ['GlobalAveragePool', 'AveragePool', 'MaxPool', 'Flatten', 'Reshape', 'Transpose'].some((op) =>
+    node.is(op),
+  );
+  return passes && node.inputs[0] !== undefined && isNonNegative(node.inputs[0]);
 }
 
 export interface HistogramProbe extends Probe {

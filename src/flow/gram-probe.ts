@@ -3,10 +3,13 @@
  * unfolded patches (im2col) of convolution inputs. Built inside the engine, on a strided sample of positions.
  */
 import { FlowCompressError } from '../errors.js';
+import { TensorProto_DataType as DataType } from 'onnx-buf';
 import type { Value } from '../onnx/graph.js';
 import { convGeometry } from '../onnx/conv-geometry.js';
 import type { WeightLayer } from '../onnx/layers.js';
-import { concat, constantOf, reduce, reshape, slice, transpose, unsqueeze } from '../onnx/ops.js';
+import { intAttribute, intsAttribute } from '../onnx/attributes.js';
+import { reduce, reshape, slice, transpose, unsqueeze } from '../onnx/ops.js';
+import { makeTensor } from '../onnx/tensor.js';
 import type { HostTensor } from '../runtime/engine.js';
 import type { Probe, ProbeContext } from '../runtime/probe.js';
 
@@ -75,39 +78,57 @@ interface Columns {
   rows: number;
 }
 
-/** Patches under the kernel at a strided subset of the output positions; order of cols: channel, then kernel tap. */
+/**
+ * Patches under the kernel at a strided subset of the output positions; order of cols: channel, then kernel tap. Cut out
+ * by a grouped convolution with one-hot kernels, one output channel per tap, whose stride skips positions and whose
+ * kernel is enlarged to start in the middle of the first stride: border and interior keep their natural proportion.
+ */
 function convColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
   const inputDims = shapes.get(layer.input.name)!.dims;
-  const { kernel, strides, dilations, padBegin, padEnd, output } = convGeometry(layer.node, inputDims, layer.dims);
+  const geometry = convGeometry(layer.node, inputDims, layer.dims);
+  const { kernel, strides, dilations, padBegin, padEnd } = geometry;
   const rank = kernel.length;
-  const steps = samplingSteps(output, positions);
-  const counts = output.map((n, i) => Math.floor(n / steps[i]!));
-  // A fixed phase in the middle of each step keeps border and interior positions in their natural proportion.
-  const phases = steps.map((s, i) => Math.min(Math.floor(s / 2), output[i]! - 1 - (counts[i]! - 1) * s));
-  let padded = input;
-  if ([...padBegin, ...padEnd].some((p) => p !== 0)) {
-    const pads = constantOf(graph, [0, 0, ...padBegin, 0, 0, ...padEnd], 'int64');
-    padded = graph.insertOp('Pad', [input, pads]);
-  }
-  const axes = kernel.map((_, i) => i + 2);
-  const taps: Value[] = [];
-  for (const tap of tapsOf(kernel)) {
-    const starts = tap.map((t, i) => t * dilations[i]! + phases[i]! * strides[i]!);
-    const ends = starts.map((s, i) => s + (counts[i]! - 1) * strides[i]! * steps[i]! + 1);
-    const sampled = slice(
-      graph,
-      padded,
-      axes,
-      starts,
-      ends,
-      strides.map((s, i) => s * steps[i]!),
-    );
-    taps.push(unsqueeze(graph, sampled, [2]));
-  }
-  // [N, C, taps, *counts] -> [C, taps, N, *counts] -> [groups, C / groups * taps, rows]
-  const joined = concat(graph, taps, 2);
-  const perm = [1, 2, 0, ...Array.from({ length: rank }, (_, i) => i + 3)];
-  const columns = reshape(graph, transpose(graph, joined, perm), [layer.groups, layer.cols, -1]);
+  const steps = samplingSteps(geometry.output, positions);
+  const phases = steps.map((step, i) => {
+    const last = (Math.floor(geometry.output[i]! / step) - 1) * step;
+    return Math.min(Math.floor(step / 2), geometry.output[i]! - 1 - last);
+  });
+  const offsets = phases.map((phase, i) => phase * strides[i]!);
+  const extent = kernel.map((k, i) => offsets[i]! + (k - 1) * dilations[i]! + 1);
+  const channels = inputDims[1]!;
+  const taps = tapsOf(kernel);
+  const area = extent.reduce((a, b) => a * b, 1);
+  const oneHot = new Float32Array(taps.length * area);
+  taps.forEach((tap, t) => {
+    const at = tap.reduce((index, position, i) => index * extent[i]! + offsets[i]! + position * dilations[i]!, 0);
+    oneHot[t * area + at] = 1;
+  });
+  const repeated = new Float32Array(channels * oneHot.length);
+  for (let c = 0; c < channels; c++) repeated.set(oneHot, c * oneHot.length);
+  const weightName = graph.uniqueName('unfold');
+  const weight = graph.addInitializer(
+    makeTensor(weightName, DataType.FLOAT, [channels * taps.length, 1, ...extent], repeated),
+  );
+  const patches = graph.insertOp(
+    'Conv',
+    [input, weight],
+    [
+      intAttribute('group', channels),
+      intsAttribute('kernel_shape', extent),
+      intsAttribute('pads', [...padBegin, ...padEnd]),
+      intsAttribute(
+        'strides',
+        strides.map((s, i) => s * steps[i]!),
+      ),
+    ],
+  );
+  const counts = extent.map((e, i) => {
+    const room = inputDims[i + 2]! + padBegin[i]! + padEnd[i]! - e;
+    return Math.floor(room / (strides[i]! * steps[i]!)) + 1;
+  });
+  // [N, C * taps, *counts] -> [groups, C / groups * taps, rows]
+  const perm = [1, 0, ...Array.from({ length: rank }, (_, i) => i + 2)];
+  const columns = reshape(graph, transpose(graph, patches, perm), [layer.groups, layer.cols, -1]);
   return { columns, rows: counts.reduce((a, b) => a * b, 1) };
 }
 

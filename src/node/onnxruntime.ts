@@ -1,6 +1,6 @@
 /** The engine interface on onnxruntime-node. */
-import * as ort from 'onnxruntime-node';
 import { FlowCompressError, messageOf } from '../errors.js';
+import * as ort from './ort.js';
 import type {
   Engine,
   Feeds,

@@ -7,7 +7,8 @@ import type { OpTimeCache } from '../runtime/op-times.js';
 
 /** `%LOCALAPPDATA%`, `~/Library/Caches` or `$XDG_CACHE_HOME` (`~/.cache`), by platform. */
 export function cacheFolder(platform = process.platform, environment = process.env): string {
-  if (platform === 'win32') return join(environment['LOCALAPPDATA'] ?? join(homedir(), 'AppData', 'Local'), 'flow-compress');
+  if (platform === 'win32')
+    return join(environment['LOCALAPPDATA'] ?? join(homedir(), 'AppData', 'Local'), 'flow-compress');
   if (platform === 'darwin') return join(homedir(), 'Library', 'Caches', 'flow-compress');
   const xdg = environment['XDG_CACHE_HOME'];
   return join(xdg?.startsWith('/') ? xdg : join(homedir(), '.cache'), 'flow-compress');
@@ -18,7 +19,8 @@ export function cacheFolder(platform = process.platform, environment = process.e
  * or not at all, so processes may share the folder.
  */
 export function nodeOpTimeCache(folder = cacheFolder()): OpTimeCache {
-  const pathOf = (key: string): string => join(folder, `${createHash('sha256').update(key).digest('hex').slice(0, 24)}.json`);
+  const pathOf = (key: string): string =>
+    join(folder, `${createHash('sha256').update(key).digest('hex').slice(0, 24)}.json`);
   return {
     async read(key) {
       try {
@@ -35,7 +37,7 @@ export function nodeOpTimeCache(folder = cacheFolder()): OpTimeCache {
         await writeFile(temporary, text);
         await rename(temporary, path);
       } catch {
-        await rm(temporary, { force: true });
+        await rm(temporary, { force: true }).catch(() => undefined);
       }
     },
   };

@@ -1,13 +1,14 @@
 /** Operator times from ONNX Runtime's profile of a session, on onnxruntime-node. */
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { cpus, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import * as ort from 'onnxruntime-node';
 import { z } from 'zod';
 import { FlowCompressError, messageOf } from '../errors.js';
 import type { Feeds } from '../runtime/engine.js';
 import type { OperatorEvent, Profiler } from '../runtime/op-times.js';
 import { toOrt } from './onnxruntime.js';
+import * as ort from './ort.js';
+import { withTemporaryFolder } from './temporary-folder.js';
 
 const SUFFIX = '_kernel_time';
 
@@ -25,9 +26,8 @@ const kernelEvent = z.object({
 export function nodeProfiler(threads?: number): Profiler {
   return {
     machine: machineKey(threads),
-    async profile(model, feeds, runs) {
-      const folder = await mkdtemp(join(tmpdir(), 'flow-compress-'));
-      try {
+    profile: (model, feeds, runs) =>
+      withTemporaryFolder(async (folder) => {
         const done = await runProfiled(model, feeds, runs, join(folder, 'profile'), threads);
         const [file] = await readdir(folder);
         if (file === undefined) throw new FlowCompressError('internal', 'ONNX Runtime wrote no profile.');
@@ -35,10 +35,7 @@ export function nodeProfiler(threads?: number): Profiler {
         const perRun = Math.floor(events.length / (done + 1));
         // The first run allocates and is not representative.
         return Array.from({ length: done }, (_, i) => events.slice((i + 1) * perRun, (i + 2) * perRun));
-      } finally {
-        await rm(folder, { recursive: true, force: true });
-      }
-    },
+      }),
   };
 }
 
@@ -92,8 +89,20 @@ async function runProfiled(
   }
 }
 
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new FlowCompressError('io', `The profile that ONNX Runtime wrote cannot be read: ${messageOf(error)}`, {
+      node: tmpdir(),
+      hint: 'Check that the disk with the temporary folder is not full, or set TMPDIR to another one.',
+      cause: error,
+    });
+  }
+}
+
 function kernelEvents(text: string): OperatorEvent[] {
-  const entries: unknown = JSON.parse(text);
+  const entries = parsed(text);
   if (!Array.isArray(entries)) return [];
   const events: OperatorEvent[] = [];
   for (const entry of entries) {

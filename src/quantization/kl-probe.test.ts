@@ -25,7 +25,18 @@ describe('openKlProbe', () => {
       return logits!;
     };
     const reference = await run(toBytes(model));
-    for (const [i, layer] of findLayers(graph).entries()) {
+    const layers = findLayers(graph);
+    const groups = probe.groups(layers);
+    expect(
+      groups
+        .flat()
+        .map((l) => l.name)
+        .sort(),
+    ).toEqual(layers.map((l) => l.name).sort());
+    // The two convolutions of the block share their starting point.
+    expect(groups.map((g) => g.map((l) => l.name))).toContainEqual(['block.a', 'block.b']);
+    const layerIn = (name: string): typeof layers => groups.find((g) => g.some((l) => l.name === name))!;
+    for (const [i, layer] of layers.entries()) {
       const noise = normals(layer.params, 50 + i, 0.05);
       const changed = readFloats(graph.constant(layer.weight)!).map((w, k) => w + noise[k]!);
       const whole = rewrite(model, (g) => {
@@ -33,7 +44,10 @@ describe('openKlProbe', () => {
         g.setInitializer(value, makeTensor(value.name, 1, [...layer.dims], changed));
       });
       const expected = meanKl(reference as never, (await run(toBytes(whole))) as never);
-      const [measured, none] = await probe.measure(layer, [changed, readFloats(graph.constant(layer.weight)!)]);
+      const original = readFloats(graph.constant(layer.weight)!);
+      const requests = layerIn(layer.name).map((l) => ({ layer: l, variants: l === layer ? [changed, original] : [] }));
+      const results = await probe.measure(requests);
+      const [measured, none] = results[requests.findIndex((r) => r.layer === layer)]!;
       expect(expected).toBeGreaterThan(0);
       expect(measured).toBeCloseTo(expected, 5);
       expect(none).toBeCloseTo(0, 6);

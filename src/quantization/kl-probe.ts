@@ -9,19 +9,28 @@ import type { Batch } from '../data/dataset.js';
 import { Graph } from '../onnx/graph.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { withFields } from '../onnx/message.js';
+import { readFloats } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
 import { exposeValue, type TracedValues } from '../runtime/trace.js';
 
+/** Weights to try in one layer, in the layout of its initializer. */
+export interface ProbeRequest {
+  readonly layer: WeightLayer;
+  readonly variants: readonly Float32Array[];
+}
+
 export interface KlProbe {
   /** What `measure` returns: Kullback-Leibler divergence of class probabilities, or relative squared error. */
   readonly kind: 'kl' | 'relative-error';
+  /** Layers that are best measured together, because the network is run from the same value on for all of them. */
+  groups(layers: readonly WeightLayer[]): WeightLayer[][];
   /**
-   * Divergence of the outputs when the layer's weights are replaced.
-   * @param variants weights in the layout of the initializer; one result each
+   * Divergence of the outputs when the weights of one layer at a time are replaced: per request, one result per variant.
+   * @param requests layers of one group
    */
-  measure(layer: WeightLayer, variants: readonly Float32Array[], signal?: AbortSignal): Promise<number[]>;
+  measure(requests: readonly ProbeRequest[], signal?: AbortSignal): Promise<number[][]>;
 }
 
 /** @param batch the probe samples, held in memory (a few dozen) */
@@ -44,27 +53,50 @@ export async function openKlProbe(
   }
   const kind = outputs.length === 1 && reference[outputs[0]!]?.dims.length === 2 ? 'kl' : 'relative-error';
   const fromProbabilities = kind === 'kl' && new Graph(model).outputs[0]?.producer?.is('Softmax') === true;
+  const cutOf = (layer: WeightLayer): string | undefined => cuts.get(layer.output.name);
   return {
     kind,
-    async measure(layer, variants, signal) {
-      const suffix = suffixModel(model, layer, cuts.get(layer.output.name), shapes);
-      const opened = await engine.createSession(toBytes(suffix));
+    groups(layers) {
+      const groups: WeightLayer[][] = [];
+      const open = new Map<string | undefined, WeightLayer[]>();
+      for (const layer of layers) {
+        let group = open.get(cutOf(layer));
+        if (!group || group.length >= GROUP_SIZE) {
+          group = [];
+          groups.push(group);
+          open.set(cutOf(layer), group);
+        }
+        group.push(layer);
+      }
+      return groups;
+    },
+    async measure(requests, signal) {
+      const [first] = requests;
+      if (!first) return [];
+      const layers = requests.map((request) => request.layer);
+      const opened = await engine.createSession(toBytes(suffixModel(model, layers, cutOf(first.layer), shapes)));
       try {
         const feeds: Feeds = {};
         for (const { name } of opened.inputs) {
           const tensor = batch.feeds[name] ?? reference[name];
           if (tensor) feeds[name] = tensor;
         }
-        const results: number[] = [];
-        for (const weights of variants) {
-          throwIfAborted(signal);
-          feeds[WEIGHT_INPUT] = { type: 'float32', dims: layer.dims, data: weights };
-          const changed = await opened.run(feeds);
-          results.push(
-            kind === 'kl'
-              ? meanKl(reference[outputs[0]!]!, changed[outputs[0]!]!, fromProbabilities)
-              : relativeError(outputs, reference, changed),
-          );
+        const originals = layers.map((layer) => weightTensor(layer, readFloats(graph.constant(layer.weight)!)));
+        const results: number[][] = [];
+        for (const { layer, variants } of requests) {
+          const divergences: number[] = [];
+          for (const weights of variants) {
+            throwIfAborted(signal);
+            originals.forEach((tensor, i) => (feeds[weightInput(i)] = tensor));
+            feeds[weightInput(layers.indexOf(layer))] = weightTensor(layer, weights);
+            const changed = await opened.run(feeds);
+            divergences.push(
+              kind === 'kl'
+                ? meanKl(reference[outputs[0]!]!, changed[outputs[0]!]!, fromProbabilities)
+                : relativeError(outputs, reference, changed),
+            );
+          }
+          results.push(divergences);
         }
         return results;
       } finally {
@@ -74,18 +106,35 @@ export async function openKlProbe(
   };
 }
 
-const WEIGHT_INPUT = 'probe weight';
+/** Layers per session: each has its weight as an input, which costs its kernel speed. */
+const GROUP_SIZE = 3;
 
-/** The model from the cut value on, with the layer's weight as an input. */
-function suffixModel(model: ModelProto, layer: WeightLayer, cut: string | undefined, shapes: TracedValues): ModelProto {
+function weightInput(index: number): string {
+  return `probe weight ${String(index)}`;
+}
+
+function weightTensor(layer: WeightLayer, data: Float32Array): HostTensor {
+  return { type: 'float32', dims: layer.dims, data };
+}
+
+/** The model from the cut value on, with the layers' weights as inputs. */
+function suffixModel(
+  model: ModelProto,
+  layers: readonly WeightLayer[],
+  cut: string | undefined,
+  shapes: TracedValues,
+): ModelProto {
   const graph = new Graph(model);
-  const node = graph.mustGet(layer.output.name).producer!;
+  const nodes = layers.map((layer) => graph.mustGet(layer.output.name).producer!);
   if (cut !== undefined) {
     graph.feed(graph.mustGet(cut), tensorInfo(cut, DataType.FLOAT, ['N', ...shapes.get(cut)!.dims.slice(1)]));
   }
-  const weight = graph.addInitializer(withFields(graph.constant(layer.weight)!, { name: WEIGHT_INPUT }));
-  graph.setInput(node, layer.weightIndex, weight);
-  graph.feed(weight, tensorInfo(WEIGHT_INPUT, DataType.FLOAT, layer.dims));
+  layers.forEach((layer, i) => {
+    const name = weightInput(i);
+    const weight = graph.addInitializer(withFields(graph.constant(layer.weight)!, { name }));
+    graph.setInput(nodes[i]!, layer.weightIndex, weight);
+    graph.feed(weight, tensorInfo(name, DataType.FLOAT, layer.dims));
+  });
   graph.removeDead();
   graph.dropUnreadInputs();
   return graph.toModel();

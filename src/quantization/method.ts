@@ -31,8 +31,8 @@ export interface QuantizationContext {
   readonly shapes: TracedValues;
   /** Names of the values that int8 execution would quantize. */
   readonly quantizable: ReadonlySet<string>;
-  /** A fresh pass over CALIB. */
-  readonly calibration: () => AsyncIterable<Batch>;
+  /** A fresh pass over CALIB, or over its first `limit` samples. */
+  readonly calibration: (limit?: number) => AsyncIterable<Batch>;
   readonly calibrationSamples: number;
   /** The first `n` CALIB samples as one batch. */
   readonly probeBatch: (n: number) => Promise<Batch>;

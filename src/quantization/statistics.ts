@@ -1,4 +1,4 @@
-/** The calibration pass: everything a quantizer asks of the activations, gathered while the samples stream by once. */
+/** The calibration pass: everything a quantizer asks of the activations, gathered while the samples stream by. */
 import type { Batch } from '../data/dataset.js';
 import {
   histogramProbe,
@@ -24,7 +24,7 @@ export interface StatisticsRequest {
   readonly ranges: boolean;
   readonly histograms: boolean;
   readonly grams: boolean;
-  /** Other probes that ride along. */
+  /** Other probes, run with the histograms on a part of the samples. */
   readonly extra?: readonly Probe[];
 }
 
@@ -34,7 +34,9 @@ const MAX_GRAM_COLUMNS = 4608;
 const GRAM_BYTES_PER_PASS = 384e6;
 
 /** Elements of each activation and sample that enter its histogram. */
-const HISTOGRAM_SAMPLES = 512;
+const HISTOGRAM_SAMPLES = 1024;
+/** Samples whose histograms and flow are taken; ranges and Gram matrices see all of them. */
+const SAMPLED = 128;
 
 export async function gatherStatistics(
   context: QuantizationContext,
@@ -60,8 +62,24 @@ export async function gatherStatistics(
       bytes += size;
     }
   }
+  const sampled = [...histograms.values(), ...(request.extra ?? [])];
+  if (sampled.length > 0) {
+    await runProbes(
+      {
+        engine: context.engine,
+        model: context.model,
+        shapes: context.shapes,
+        batches: context.calibration(SAMPLED),
+        probes: sampled,
+        total: Math.min(SAMPLED, context.calibrationSamples),
+        stage: 'measure flow',
+      },
+      context.control,
+    );
+  }
   for (const [index, grams] of passes.entries()) {
-    const first = index === 0 ? [...ranges.values(), ...histograms.values(), ...(request.extra ?? [])] : [];
+    const first = index === 0 ? [...ranges.values()] : [];
+    if (first.length + grams.size === 0) continue;
     await runProbes(
       {
         engine: context.engine,
@@ -82,9 +100,9 @@ export async function gatherStatistics(
   };
 }
 
-/** Positions per sample that give each Gram matrix some twelve rows per column. */
+/** Positions per sample that give each Gram matrix some eight rows per column. */
 function gramRows(layer: WeightLayer, samples: number): number {
-  return Math.max(4, Math.ceil((12 * layer.cols) / Math.max(samples, 1)));
+  return Math.max(4, Math.ceil((8 * layer.cols) / Math.max(samples, 1)));
 }
 
 function mapResults<T>(probes: ReadonlyMap<string, { result(): T }>): Map<string, T> {

@@ -2,7 +2,15 @@ import { describe, expect, it } from 'vitest';
 import { intsAttribute } from '../onnx/attributes.js';
 import { nodeProfiler } from '../node/profiler.js';
 import { info, op, tensorFeed, tinyModel, weights } from '../testing/graph-writing.js';
-import { borderTimesOf, fitLine, measureNodes, timeOf, type OperatorEvent, type OpTimeCache, type Profiler } from './op-times.js';
+import {
+  borderTimesOf,
+  fitLine,
+  measureNodes,
+  timeOf,
+  type OperatorEvent,
+  type OpTimeCache,
+  type Profiler,
+} from './op-times.js';
 
 const padded = [intsAttribute('pads', [1, 1, 1, 1])];
 const model = tinyModel({
@@ -85,7 +93,17 @@ describe('fitLine', () => {
   it('never goes below zero', () => {
     expect(fitLine([])).toEqual({ fixed: 0, perElement: 0 });
     expect(fitLine([{ elements: 10, micros: 5 }])).toEqual({ fixed: 5, perElement: 0 });
-    expect(fitLine([{ elements: 10, micros: 5 }, { elements: 20, micros: 3 }])).toEqual({ fixed: 5, perElement: 0 });
-    expect(fitLine([{ elements: 100, micros: 1 }, { elements: 200, micros: 11 }]).fixed).toBe(0);
+    expect(
+      fitLine([
+        { elements: 10, micros: 5 },
+        { elements: 20, micros: 3 },
+      ]),
+    ).toEqual({ fixed: 5, perElement: 0 });
+    expect(
+      fitLine([
+        { elements: 100, micros: 1 },
+        { elements: 200, micros: 11 },
+      ]).fixed,
+    ).toBe(0);
   });
 });

@@ -39,7 +39,12 @@ export interface NodeTimes {
 }
 
 /** Runs the model under the profiler and attributes the median time of every kernel to the node it came from. */
-export async function measureNodes(profiler: Profiler, model: ModelProto, feeds: Feeds, runs: number): Promise<NodeTimes> {
+export async function measureNodes(
+  profiler: Profiler,
+  model: ModelProto,
+  feeds: Feeds,
+  runs: number,
+): Promise<NodeTimes> {
   const source = requireGraph(model);
   const tagged = withFields(model, {
     graph: withFields(source, {
@@ -55,7 +60,8 @@ export async function measureNodes(profiler: Profiler, model: ModelProto, feeds:
     total += event.micros;
     const index = /@(\d+)@/.exec(event.name)?.[1];
     // Blocked convolutions and pools are named after the value that they compute.
-    const output = index === undefined ? producer.get(event.name.replace(/_nchwc$/, '')) : source.node[Number(index)]?.output[0];
+    const output =
+      index === undefined ? producer.get(event.name.replace(/_nchwc$/, '')) : source.node[Number(index)]?.output[0];
     if (output !== undefined) micros.set(output, (micros.get(output) ?? 0) + event.micros);
   }
   return { micros, total };
@@ -190,13 +196,24 @@ function borderModel(): ModelProto {
   const round = (value: Value): Value =>
     graph.insertOp('DequantizeLinear', [graph.insertOp('QuantizeLinear', [value, scale, zero]), scale, zero]);
   const floatConv = (value: Value, name: string): Value => {
-    const weights = makeTensor(name, DataType.FLOAT, dims, Float32Array.from(pattern, (v) => v / 4096));
-    return graph.insertOp('LeakyRelu', [graph.insertOp('Conv', [value, graph.addInitializer(weights)], padded)], [
-      floatAttribute('alpha', 0.5),
-    ]);
+    const weights = makeTensor(
+      name,
+      DataType.FLOAT,
+      dims,
+      Float32Array.from(pattern, (v) => v / 4096),
+    );
+    return graph.insertOp(
+      'LeakyRelu',
+      [graph.insertOp('Conv', [value, graph.addInitializer(weights)], padded)],
+      [floatAttribute('alpha', 0.5)],
+    );
   };
   graph.addInitializer(makeTensor('codes', DataType.INT8, dims, pattern));
-  const weights = graph.insertOp('DequantizeLinear', [graph.mustGet('codes'), scalar('step', 1 / 4096)], [intAttribute('axis', 0)]);
+  const weights = graph.insertOp(
+    'DequantizeLinear',
+    [graph.mustGet('codes'), scalar('step', 1 / 4096)],
+    [intAttribute('axis', 0)],
+  );
   graph.feed(scalar('x', 0), tensorInfo('x', DataType.FLOAT, ['N', channels, 'H', 'W']));
   const middle = round(graph.insertOp('Conv', [round(floatConv(graph.mustGet('x'), 'w1')), weights], padded));
   const output = floatConv(middle, 'w2');

@@ -36,9 +36,11 @@ export interface Target {
 }
 
 /**
- * Defaults: cpu measured with onnxruntime 1.30 on two cores with AVX-512 VNNI; wasm from onnxruntime-web's SIMD build
- * (a 3x3 convolution 10.6 to 5.0 ms, a MatMul of 128 rows 45 to 19 ms, one row faster in float). They stand in where a
- * machine has not been measured; what ships is always chosen by timing whole files where the engine at hand allows it.
+ * Defaults. cpu: measured with onnxruntime 1.30 on one core with AVX-512 VNNI (image classifiers of 16 to 1024 channels, a
+ * small transformer, 2048-wide layers; grouped convolutions are a guess). wasm: anchored at three measurements of
+ * onnxruntime-web's SIMD build (a 3x3 convolution 10.6 to 5.0 ms, a MatMul of 128 rows 45 to 19 ms, one row faster in
+ * float), the rest in the proportions of cpu. They stand in where a machine has not been measured; where the engine
+ * at hand allows it, what ships is chosen by timing whole files.
  */
 export const TARGETS: Readonly<Record<TargetName, Target>> = {
   cpu: {
@@ -47,29 +49,29 @@ export const TARGETS: Readonly<Record<TargetName, Target>> = {
       perCall: 3,
       floatRate: {
         conv: 50_000,
-        'pointwise-conv': 30_000,
-        'small-conv': 15_000,
+        'pointwise-conv': 45_000,
+        'small-conv': 16_000,
         'grouped-conv': 15_000,
         'depthwise-conv': 8_000,
         matmul: 50_000,
-        matvec: 8_000,
-        elementwise: 1_500,
-        pool: 1_500,
-        move: 2_000,
+        matvec: 3_600,
+        elementwise: 5_000,
+        pool: 900,
+        move: 2_500,
       },
       int8Time: {
-        conv: 0.5,
-        'pointwise-conv': 0.5,
-        'small-conv': 0.7,
+        conv: 0.45,
+        'pointwise-conv': 0.25,
+        'small-conv': 1.3,
         'grouped-conv': 1,
-        'depthwise-conv': 1.6,
-        matmul: 0.35,
+        'depthwise-conv': 0.75,
+        matmul: 0.45,
         matvec: 0.3,
-        elementwise: 0.7,
+        elementwise: 1,
         pool: 0.5,
         move: 0.4,
       },
-      border: { perCall: 4, rate: 4_000, imageRate: 1_200 },
+      border: { perCall: 5, rate: 4_000, imageRate: 1_600 },
     },
   },
   wasm: {

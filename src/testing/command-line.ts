@@ -15,11 +15,11 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-/** Runs one command. @param surroundings what differs from a plain run: the signal, the library's functions */
-export async function commandLine(
-  args: readonly string[],
-  surroundings: Partial<Pick<CliContext, 'library' | 'signal' | 'stdout' | 'stderr'>> = {},
-): Promise<Outcome> {
+/** What differs from a plain run. */
+export type Surroundings = Partial<Pick<CliContext, 'library' | 'signal'>>;
+
+/** Runs one command. */
+export async function commandLine(args: readonly string[], surroundings: Surroundings = {}): Promise<Outcome> {
   const written = { stdout: '', stderr: '' };
   const stream = (name: 'stdout' | 'stderr'): PassThrough =>
     new PassThrough().on('data', (chunk: Buffer) => {
@@ -46,6 +46,8 @@ export interface Workbench {
   /** Writes a file, its folders included. @returns its path */
   write(name: string, content: Uint8Array | string): Promise<string>;
   model(name: string, model: ModelProto): Promise<string>;
+  /** Runs a command and looks at what it did to the files. */
+  run(args: readonly string[], surroundings?: Surroundings): Promise<Outcome & { readonly changed: string[] }>;
   /** Every file below the folder with its contents, hidden ones included. */
   contents(): Promise<Map<string, string>>;
   remove(): Promise<void>;
@@ -59,19 +61,27 @@ export async function workbench(): Promise<Workbench> {
     await writeFile(at(name), content);
     return at(name);
   };
+  const contents = async (): Promise<Map<string, string>> => {
+    const files = new Map<string, string>();
+    for (const name of (await readdir(path, { recursive: true })).sort()) {
+      const isFile = (await stat(at(name))).isFile();
+      files.set(name, isFile ? (await readFile(at(name))).toString('base64') : 'folder');
+    }
+    return files;
+  };
   return {
     path,
     at,
     write,
     model: (name, model) => write(name, toBytes(model)),
-    async contents() {
-      const files = new Map<string, string>();
-      for (const name of (await readdir(path, { recursive: true })).sort()) {
-        const isFile = (await stat(at(name))).isFile();
-        files.set(name, isFile ? (await readFile(at(name))).toString('base64') : 'folder');
-      }
-      return files;
+    async run(args, surroundings) {
+      const before = await contents();
+      const outcome = await commandLine(args, surroundings);
+      const after = await contents();
+      const names = [...new Set([...before.keys(), ...after.keys()])];
+      return { ...outcome, changed: names.filter((name) => before.get(name) !== after.get(name)) };
     },
+    contents,
     remove: () => rm(path, { recursive: true, force: true }),
   };
 }

@@ -126,17 +126,23 @@ describe('image folders', () => {
       'a/notes.txt': 'hi',
       '.cache/x.png': images.png,
       'b/.DS_Store': '',
-      'empty/': '',
       'readme.md': '',
     });
     mkdirSync(join(path, 'b'), { recursive: true });
     symlinkSync(join(path, 'a', '1.png'), join(path, 'b', 'link.png'));
     symlinkSync(join(path, 'gone'), join(path, 'b', 'broken.png'));
     const data = await open(path);
-    expect(data.all!.classNames).toEqual(['a', 'b', 'empty']);
+    expect(data.all!.classNames).toEqual(['a', 'b']);
     expect(Array.from(data.all!.labels!)).toEqual([0, 0, 1]);
-    expect(data.notes.join('\n')).toMatch(/empty holds no images; it keeps label 2/);
     expect(data.notes.join('\n')).toMatch(/3 files .*notes\.txt/);
+  });
+
+  it('refuse class folders without images', async () => {
+    const path = folder({ 'a/1.png': images.png, 'b/notes.txt': 'hi', 'c/': '' });
+    await expect(open(path)).rejects.toMatchObject({
+      code: 'bad-input',
+      message: `Class folder ${join(path, 'b')} holds no PNG, JPEG or WebP images (2 such folders).`,
+    });
   });
 
   it('name a corrupt file among good ones when it is read', async () => {

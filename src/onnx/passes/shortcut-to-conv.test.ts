@@ -16,7 +16,13 @@ interface Shape {
 
 const CHANNELS = 3;
 
-function residual({ ends = [2 ** 31 - 1, 99999], starts = [0, 0], pads = [0, 2, 0, 0, 0, 1, 0, 0], mode, output }: Shape = {}): ModelProto {
+function residual({
+  ends = [2 ** 31 - 1, 99999],
+  starts = [0, 0],
+  pads = [0, 2, 0, 0, 0, 1, 0, 0],
+  mode,
+  output,
+}: Shape = {}): ModelProto {
   return tinyModel({
     inputs: [info('x', ['N', CHANNELS, 'H', 'W'])],
     outputs: output ? [info('padded', ['N', 'C', 'h', 'w'])] : [info('y', ['N', 'C', 'h', 'w'])],
@@ -54,7 +60,10 @@ describe('shortcutToConv', () => {
     expect(replaced).toBe(1);
     expect(opsOf(model)).not.toContain('Pad');
     expect(opsOf(model)).not.toContain('Slice');
-    for (const dims of [[1, CHANNELS, 7, 8], [2, CHANNELS, 4, 9]]) {
+    for (const dims of [
+      [1, CHANNELS, 7, 8],
+      [2, CHANNELS, 4, 9],
+    ]) {
       const feeds = { x: tensorFeed(dims) };
       expect(distance(await run(before, feeds), await run(model, feeds))).toBe(0);
     }

@@ -88,7 +88,16 @@ describe('quantizedValues', () => {
   it('stands behind clamps, and leaves results of MatMul in float unless all readers are int8', () => {
     const graph = new Graph(network);
     const found = quantizedValues(graph, new Set(ALL));
-    expect(found.map((q) => q.value.name).sort()).toEqual(['depth', 'joined', 'mean', 'pooled', 'r1', 'r2', 'row', 'x']);
+    expect(found.map((q) => q.value.name).sort()).toEqual([
+      'depth',
+      'joined',
+      'mean',
+      'pooled',
+      'r1',
+      'r2',
+      'row',
+      'x',
+    ]);
     expect(found.find((q) => q.value.name === 'x')!.madeInInt8).toBe(false);
     expect(found.find((q) => q.value.name === 'r1')!.madeInInt8).toBe(true);
   });
@@ -101,7 +110,10 @@ describe('quantizedValues', () => {
     });
     const readers = (int8: string[]) =>
       Object.fromEntries(
-        quantizedValues(new Graph(model), new Set(int8)).map((q) => [q.value.name, q.readers.map((u) => u.node.opType).sort()]),
+        quantizedValues(new Graph(model), new Set(int8)).map((q) => [
+          q.value.name,
+          q.readers.map((u) => u.node.opType).sort(),
+        ]),
       );
     expect(readers(['s'])).toEqual({ t: ['Sigmoid'], s: ['Add', 'Sub'] });
     expect(readers(['s', 'a'])).toEqual({ t: ['Add', 'Sigmoid'], s: ['Add', 'Sub'], a: ['Tanh'] });

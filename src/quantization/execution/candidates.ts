@@ -25,7 +25,11 @@ export interface Int8Candidate {
 export function int8Candidates(graph: Graph, shapes: TracedValues, target: TargetName): Map<string, Int8Candidate> {
   const candidates = new Map<string, Int8Candidate>();
   if (!TARGETS[target].int8) return candidates;
-  const layers = new Map(findLayers(graph).filter(isQuantizable).map((layer) => [layer.node, layer]));
+  const layers = new Map(
+    findLayers(graph)
+      .filter(isQuantizable)
+      .map((layer) => [layer.node, layer]),
+  );
   const isFloat = (value: Value): boolean => shapes.get(value.name)?.type === 'float32' && !graph.constant(value);
   for (const node of graph.nodes) {
     const output = node.outputs[0];
@@ -106,5 +110,7 @@ function isClampAtZero(graph: Graph, node: Node): boolean {
   if (node.is('Relu')) return true;
   if (!node.is('Clip')) return false;
   const low = graph.constant(node.inputs[1]);
-  return low !== undefined && readFloats(low)[0] === 0 && (!node.inputs[2] || graph.constant(node.inputs[2]) !== undefined);
+  return (
+    low !== undefined && readFloats(low)[0] === 0 && (!node.inputs[2] || graph.constant(node.inputs[2]) !== undefined)
+  );
 }

@@ -38,12 +38,9 @@ export interface ChooseOptions {
 
 /** Files closer than this count as equally fast: the one with fewer int8 nodes, hence less rounding error, wins. */
 const TIE = 0.015;
-/** A file this much slower than the leader, by its worst batch, leaves: after any round, after 3, after 5. */
-const BEYOND_NOISE = 2;
-const HOPELESS = 1.4;
-const CLEARLY_SLOWER = 1.1;
+/** A file this much slower than the leader, by its worst batch, leaves after round 1, round 2 and any later one. */
+const LIMITS = [1.8, 1.3, 1.1];
 const MIN_ROUNDS = 3;
-const SETTLED = 5;
 const MAX_ROUNDS = 60;
 const DEFAULT_BUDGET_MS = 1200;
 
@@ -124,9 +121,10 @@ async function race(
   };
   const discard = async (limit: number): Promise<void> => {
     const active = runners.filter((runner) => !released.has(runner));
-    const best = Math.min(...active.map((runner) => score(runner, active)));
+    const scores = new Map(active.map((runner) => [runner, roughScore(runner, active)]));
+    const best = Math.min(...scores.values());
     for (const runner of active) {
-      if (score(runner, active) <= best * limit) continue;
+      if (scores.get(runner)! <= best * limit) continue;
       released.add(runner);
       await runner.session.release();
     }
@@ -148,7 +146,7 @@ async function race(
         }
       }
     }
-    await discard(round >= SETTLED ? CLEARLY_SLOWER : round >= MIN_ROUNDS ? HOPELESS : BEYOND_NOISE);
+    await discard(LIMITS[round - 1] ?? LIMITS.at(-1)!);
     if (round >= MIN_ROUNDS && now() - start > budget) break;
   }
 }
@@ -184,6 +182,14 @@ function leastWorst(field: readonly Runner[]): Runner {
   const best = Math.min(...scored.map((s) => s.score));
   const tied = scored.filter((s) => s.score <= best * (1 + TIE));
   return tied.reduce((a, b) => (b.runner.alternative.int8.size < a.runner.alternative.int8.size ? b : a)).runner;
+}
+
+/** As `score`, from the least time of each batch: what few runs show best on a machine with other work. */
+function roughScore(runner: Runner, field: readonly Runner[]): number {
+  const least = (times: readonly number[]): number => Math.min(...times);
+  return Math.max(
+    ...runner.times.map((times, b) => least(times) / Math.max(1e-9, Math.min(...field.map((f) => least(f.times[b]!))))),
+  );
 }
 
 function timingOf(runner: Runner, field: readonly Runner[]): ExecutionTiming {

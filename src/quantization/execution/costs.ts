@@ -16,6 +16,16 @@ export interface MeasuredTimes {
   readonly borders: BorderTimes;
 }
 
+/**
+ * MaxPool of uint8 is fast in the channels-last layout only, which it takes over from an int8 node before it; in the
+ * plain layout of a tensor that was just rounded it takes many times as long as in float.
+ */
+const POOL_ENTRY = 20;
+
+function isImagePool(node: Node, shapes: TracedValues): boolean {
+  return node.is('MaxPool') && shapes.get(nameOf(node))?.dims.length === 4;
+}
+
 /** Elements of a value for a batch, from its dims for one sample. */
 function elementsOf(shapes: TracedValues, value: Value | undefined, batch: number): number {
   const dims = value ? shapes.get(value.name)?.dims : undefined;
@@ -35,10 +45,14 @@ export function measuredCosts(graph: Graph, shapes: TracedValues, times: Measure
     return timeOf(borders.transpose, elements) + (value.producer ? timeOf(borders.reorder, elements) : 0);
   };
   return {
-    node: ({ unit }, execution) => unit.reduce((sum, node) => sum + (times[execution].micros.get(nameOf(node)) ?? 0), 0),
+    entry: ({ node }) => POOL_ENTRY * (isImagePool(node, shapes) ? (times.float.micros.get(nameOf(node)) ?? 0) : 0),
+    node: ({ unit }, execution) =>
+      unit.reduce((sum, node) => sum + (times[execution].micros.get(nameOf(node)) ?? 0), 0),
     quantize: (value) => timeOf(borders.quantize, elementsOf(shapes, value, batch)) + layoutChange(value),
     dequantize: (value) =>
-      madeInFloat(graph, value) ? 0 : timeOf(borders.dequantize, elementsOf(shapes, value, batch)) + layoutChange(value),
+      madeInFloat(graph, value)
+        ? 0
+        : timeOf(borders.dequantize, elementsOf(shapes, value, batch)) + layoutChange(value),
   };
 }
 
@@ -50,6 +64,8 @@ export function tableCosts(graph: Graph, shapes: TracedValues, table: KernelTabl
     return table.border.perCall + elementsOf(shapes, value, batch) / rate;
   };
   return {
+    entry: ({ node }) =>
+      isImagePool(node, shapes) ? (POOL_ENTRY * elementsOf(shapes, node.outputs[0], batch)) / table.floatRate.pool : 0,
     node({ node, kind }, execution) {
       const layer = layers.get(node);
       const elements = elementsOf(shapes, node.outputs[0], batch);
@@ -69,6 +85,7 @@ export function weightedSum(parts: readonly { costs: ExecutionCosts; weight: num
     parts.reduce((total, { costs, weight }) => total + weight * of(costs), 0);
   return {
     node: (candidate: Int8Candidate, execution) => sum((costs) => costs.node(candidate, execution)),
+    entry: (candidate) => sum((costs) => costs.entry(candidate)),
     quantize: (value) => sum((costs) => costs.quantize(value)),
     dequantize: (value) => sum((costs) => costs.dequantize(value)),
   };

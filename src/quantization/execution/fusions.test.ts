@@ -52,7 +52,11 @@ const SAMPLES: Readonly<Record<string, Sample>> = {
   Split: { node: 'Split x parts -> y y2', attributes: [intAttribute('axis', 1)], constants: [ints('parts', [8, 8])] },
   Expand: { node: 'Expand x shape -> y', constants: [ints('shape', [2, 16, 8, 8])] },
   Tile: { node: 'Tile x repeats -> y', constants: [ints('repeats', [1, 1, 2, 1])] },
-  Gather: { node: 'Gather x indices -> y', attributes: [intAttribute('axis', 1)], constants: [ints('indices', [3, 1])] },
+  Gather: {
+    node: 'Gather x indices -> y',
+    attributes: [intAttribute('axis', 1)],
+    constants: [ints('indices', [3, 1])],
+  },
   DepthToSpace: { node: 'DepthToSpace x -> y', attributes: [intAttribute('blocksize', 2)] },
 };
 
@@ -89,7 +93,10 @@ function quantized(sample: Sample, variant: Variant = {}): ModelProto {
     makeTensor('z2', DataType.UINT8, [], Uint8Array.of(variant.clamp ? 0 : 100)),
     ...(sample.constants ?? []),
   ];
-  const nodes = inputs.flatMap((x) => [op(`QuantizeLinear ${x}_in s z -> ${x}_q`), op(`DequantizeLinear ${x}_q s z -> ${x}`)]);
+  const nodes = inputs.flatMap((x) => [
+    op(`QuantizeLinear ${x}_in s z -> ${x}_q`),
+    op(`DequantizeLinear ${x}_q s z -> ${x}`),
+  ]);
   if (sample.weight) {
     const channels = sample.weight.dims[sample.weight.axis]!;
     const count = sample.weight.dims.reduce((a, b) => a * b, 1);
@@ -104,7 +111,8 @@ function quantized(sample: Sample, variant: Variant = {}): ModelProto {
   nodes.push(op(sample.node, sample.attributes));
   const results = variant.clamp ? outputs.map((y) => `${y}_clamped`) : outputs;
   if (variant.clamp) for (const y of outputs) nodes.push(op(`${variant.clamp} ${y} -> ${y}_clamped`));
-  for (const y of results) nodes.push(op(`QuantizeLinear ${y} s2 z2 -> ${y}_q`), op(`DequantizeLinear ${y}_q s2 z2 -> ${y}_out`));
+  for (const y of results)
+    nodes.push(op(`QuantizeLinear ${y} s2 z2 -> ${y}_q`), op(`DequantizeLinear ${y}_q s2 z2 -> ${y}_out`));
   return tinyModel({
     opset: 17,
     inputs: inputs.map((x) => info(`${x}_in`, dims)),

@@ -33,7 +33,10 @@ function graphOf(steps: Step[]): { graph: Graph; shapes: TracedValues } {
   const last = names.at(-1)!;
   nodes.push(op(`Tanh ${last} -> y`));
   const model = tinyModel({ inputs: [info('x', [1, 4])], outputs: [info('y', [1, 4])], nodes });
-  return { graph: new Graph(model), shapes: new Map([...names, 'y'].map((n) => [n, { type: 'float32', dims: [1, 4] }])) };
+  return {
+    graph: new Graph(model),
+    shapes: new Map([...names, 'y'].map((n) => [n, { type: 'float32', dims: [1, 4] }])),
+  };
 }
 
 function costsFrom(numbers: number[], graph: Graph): ExecutionCosts {
@@ -43,6 +46,7 @@ function costsFrom(numbers: number[], graph: Graph): ExecutionCosts {
     node: ({ node }, execution) => pick(node.outputs[0]!.name, execution === 'int8' ? 0 : 1),
     quantize: (value) => pick(value.name, 2),
     dequantize: (value) => pick(value.name, 3),
+    entry: ({ node }) => pick(node.outputs[0]!.name, 5) % 3,
   };
 }
 
@@ -55,6 +59,11 @@ function costOf(
 ): number {
   let total = 0;
   for (const [name, candidate] of candidates) total += costs.node(candidate, int8.has(name) ? 'int8' : 'float');
+  for (const candidate of candidates.values()) {
+    if (!int8.has(candidate.node.outputs[0]!.name)) continue;
+    const inputs = new Set(candidate.node.inputs);
+    total += costs.entry(candidate) * [...inputs].filter((v) => !int8.has(v!.name)).length;
+  }
   for (const value of graph.values()) {
     const made = value.producer !== undefined && int8.has(value.name);
     const readers = [...value.uses].map((use) => int8.has(use.node.outputs[0]!.name));
@@ -90,7 +99,7 @@ describe('planRegions', () => {
 
   it('prefers float where it costs the same', () => {
     const { graph, shapes } = graphOf([{ kind: 'Sigmoid', a: 0, b: 0 }]);
-    const free: ExecutionCosts = { node: () => 1, quantize: () => 0, dequantize: () => 0 };
+    const free: ExecutionCosts = { node: () => 1, quantize: () => 0, dequantize: () => 0, entry: () => 0 };
     expect(planRegions(graph, int8Candidates(graph, shapes, 'cpu'), free).size).toBe(0);
   });
 });

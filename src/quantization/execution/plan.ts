@@ -15,6 +15,8 @@ export interface ExecutionCosts {
   quantize(value: Value): number;
   /** Handing an int8 tensor to float readers. */
   dequantize(value: Value): number;
+  /** What a candidate in int8 loses for each activation input that a float node computes, beside its rounding. */
+  entry(candidate: Int8Candidate): number;
 }
 
 /**
@@ -54,6 +56,13 @@ export function planRegions(
   }
   for (const { node } of candidates.values()) {
     for (const value of resultsOf(graph, node)) tensors.set(value, vertexOf.get(node)!);
+  }
+  for (const candidate of candidates.values()) {
+    const entry = costs.entry(candidate);
+    if (entry === 0) continue;
+    for (const value of new Set(activationInputs(graph, candidate.node))) {
+      network.addEdge(vertexOf.get(candidate.node)!, tensors.get(value)!, entry);
+    }
   }
   for (const [value, maker] of tensors) {
     const readers = readersOf(value, value.producer);
