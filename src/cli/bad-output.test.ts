@@ -24,7 +24,20 @@ afterEach(() => bench.remove());
 
 /** Arguments of a quantization that takes no timing of operators. */
 function quantize(output: string, ...flags: string[]): string[] {
-  return ['quantize', model, '-o', output, '--data', data, '--execution', 'float', '--quiet', ...flags];
+  return [
+    'quantize',
+    model,
+    '-o',
+    output,
+    '--data',
+    data,
+    '--execution',
+    'float',
+    '--latency-runs',
+    '2',
+    '--quiet',
+    ...flags,
+  ];
 }
 
 /** Expects one message, the exit code and no change to any file. */

@@ -19,12 +19,31 @@ beforeAll(async () => {
   const labels = Array.from({ length: samples }, (_, i) => i % 5);
   const data = await bench.write('data.npz', npzOf('x', [3, 8, 8], normals(samples * 192, 3), labels));
   const output = await bench.write('out.onnx', 'an earlier result');
-  args = ['quantize', model, '-o', output, '--force', '--data', data, '--execution', 'float', '--calib-samples', '200'];
+  args = [
+    'quantize',
+    model,
+    '-o',
+    output,
+    '--force',
+    '--data',
+    data,
+    '--execution',
+    'float',
+    '--latency-runs',
+    '2',
+    '--calib-samples',
+    '200',
+  ];
 });
 afterAll(() => bench.remove());
 
-/** Quantizes and interrupts when `stage` begins. */
-function interruptedAt(stage: string): ReturnType<Workbench['run']> {
+/** Quantizes, and interrupts when `stage` begins: at once, or as a signal would, by an event of its own. */
+function interruptedAt(
+  stage: string,
+  interrupt: (abort: () => void) => void = (abort) => {
+    abort();
+  },
+): ReturnType<Workbench['run']> {
   const abort = new AbortController();
   return bench.run(args, {
     signal: abort.signal,
@@ -34,7 +53,10 @@ function interruptedAt(stage: string): ReturnType<Workbench['run']> {
         library.quantizeModel(path, {
           ...options,
           onProgress: (event) => {
-            if (event.stage === stage) abort.abort();
+            if (event.stage !== stage) return;
+            interrupt(() => {
+              abort.abort();
+            });
           },
         }),
     },
@@ -59,6 +81,14 @@ describe('an interrupt', () => {
       expect({ stage, code, stdout, changed }).toEqual({ stage, code: 130, stdout: '', changed: [] });
       expect(stderr).toMatch(/^error: Interrupted before the work was complete\.\n$/);
     }
+  });
+
+  it('is noticed between layers while their weights are rounded', async () => {
+    let events = 0;
+    const { code } = await interruptedAt('round weights', (abort) => {
+      if (events++ === 0) setTimeout(abort);
+    });
+    expect({ code, events }).toEqual({ code: 130, events: 1 });
   });
 
   it('by SIGINT stops the process, which cleans up', async () => {

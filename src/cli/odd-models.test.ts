@@ -44,7 +44,7 @@ async function files(model: ModelProto, arrays: Arrays): Promise<{ path: string;
   return { path: await bench.model('model.onnx', model), data: await bench.write('data.npz', writeNpz(arrays)) };
 }
 
-const FLAGS = ['--execution', 'float', '--bits', '8', '--force', '--json', '--quiet'];
+const FLAGS = ['--latency-runs', '2', '--execution', 'float', '--bits', '8', '--force', '--json', '--quiet'];
 
 async function quantize(path: string, data: string): ReturnType<Workbench['run']> {
   return bench.run(['quantize', path, '-o', bench.at('out.onnx'), '--data', data, ...FLAGS]);

@@ -50,6 +50,7 @@ const FLAGS = [
     DEFAULTS.probeSamples,
   ),
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
+  valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
   switchFlag('--best-effort', 'write the best model found when the budget cannot be met (exit code 3)'),
 ];
 

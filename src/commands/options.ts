@@ -116,6 +116,8 @@ export const quantizeOptionsSchema = dataOptionsSchema
     rounding: z.enum(['compensated', 'nearest']).default('compensated'),
     /** `flow` from one profile, `measured` by the KL divergence of every layer and width, `auto` as the method sees fit. */
     sensitivity: z.enum(['auto', 'flow', 'measured']).default(DEFAULTS.sensitivity),
+    /** Timed runs per file and batch size. */
+    latencyRuns: positiveInteger.optional(),
   })
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
   .refine((options) => options.bits === undefined || options.maxSize === undefined, {

@@ -17,6 +17,7 @@ import type { ProfiledLayer, ProfileReport } from '../report/report.js';
 import { DEFAULTS, parseOptions, profileOptionsSchema, type ProfileOptions } from './options.js';
 import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
 import { startRun } from './run-info.js';
+import { finishedReport, logged, openRun } from './run-state.js';
 import { openWorkspace } from './workspace.js';
 
 /** Options of `profileModel`: `data` is needed, everything else has a default. */
@@ -32,11 +33,15 @@ const WIDTHS: readonly number[] = [2, 3, 4, 6, 8];
 export async function profileModel(path: string, options: ProfileInput): Promise<{ report: ProfileReport }> {
   const clock = startRun();
   const settings = parseOptions(profileOptionsSchema, options);
-  const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
+  const given: RunControl = { signal: options.signal, onProgress: options.onProgress };
   const widths = [...new Set(settings.widths ?? WIDTHS)].sort((a, b) => a - b);
-  const workspace = await clock.stage('open', () => openWorkspace(path, settings, control));
+  const workspace = await clock.stage('open', () => openWorkspace(path, settings, given));
   const warnings = [...workspace.notes];
   try {
+    const run = await openRun('profile', workspace, settings, given);
+    const finished = await finishedReport(run, 'profile');
+    if (finished) return { report: finished };
+    const control = logged(given, run);
     const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
     warnings.push(...study.warnings);
     const { engine, working } = workspace;
@@ -59,7 +64,7 @@ export async function profileModel(path: string, options: ProfileInput): Promise
       const rounder = new LayerRounder(new Graph(study.model), statistics.grams, 'compensated');
       const batch = await context.probeBatch(PROBE_SETTINGS.probeSamples);
       const probe = await openKlProbe(engine, study.model, batch, study.shapes);
-      return measureDivergence(weightUnits(study.layers), rounder, probe, widths, control);
+      return measureDivergence(weightUnits(study.layers), rounder, probe, widths, control, run?.divergences);
     });
     const layers = profiledLayers(study, flow, measured);
     const pairs = layers.flatMap((layer) => {
@@ -69,29 +74,29 @@ export async function profileModel(path: string, options: ProfileInput): Promise
         : [];
     });
     const notes = [...new Set(warnings)];
-    return {
-      report: {
-        command: 'profile',
-        seed: settings.seed,
-        target: settings.target,
-        model: path,
-        ...clock.info(engine),
-        ...(notes.length > 0 && { warnings: notes }),
-        data: workspace.data,
-        settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples },
-        before: { bytes: await modelBytes(workspace.opened.path), params: parameterCount(workspace.opened.model) },
-        layers,
-        ...(pairs.length > 2 && {
-          sensitivityCheck: {
-            kendallTau: kendallTau(
-              pairs.map((p) => p[0]),
-              pairs.map((p) => p[1]),
-            ),
-            layers: pairs.length,
-          },
-        }),
-      },
+    const report: ProfileReport = {
+      command: 'profile',
+      seed: settings.seed,
+      target: settings.target,
+      model: path,
+      ...clock.info(engine),
+      ...(notes.length > 0 && { warnings: notes }),
+      data: workspace.data,
+      settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples },
+      before: { bytes: await modelBytes(workspace.opened.path), params: parameterCount(workspace.opened.model) },
+      layers,
+      ...(pairs.length > 2 && {
+        sensitivityCheck: {
+          kendallTau: kendallTau(
+            pairs.map((p) => p[0]),
+            pairs.map((p) => p[1]),
+          ),
+          layers: pairs.length,
+        },
+      }),
     };
+    await run?.finish(report);
+    return { report };
   } finally {
     await workspace.close();
   }

@@ -3,9 +3,8 @@ import type { ModelProto } from 'onnx-buf';
 import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
-import { saveModel } from '../node/model-file.js';
+import { openModel, saveModel } from '../node/model-file.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
-import type { RunControl } from '../progress.js';
 import type { QuantizedWeights } from '../quantization/deploy.js';
 import { packedBytes } from '../quantization/pack.js';
 import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
@@ -18,6 +17,7 @@ import { measureFiles } from './measure.js';
 import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
 import { layerRows } from './quantized-layers.js';
 import { startRun } from './run-info.js';
+import { finishedReport, logged, openRun } from './run-state.js';
 import { verifyFile } from './verify-file.js';
 import { openWorkspace } from './workspace.js';
 
@@ -36,25 +36,34 @@ export async function quantizeModel(
 ): Promise<{ model: ModelProto; report: QuantizeReport }> {
   const clock = startRun();
   const settings = parseOptions(quantizeOptionsSchema, options);
-  const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
+  const { signal } = options;
   const method = findMethod(settings.method)!;
   const { force } = settings;
   const given = inputFiles(path, settings);
-  await assertWritableOutput(settings.output, { force, inputs: given });
-  const workspace = await clock.stage('open', () => openWorkspace(path, settings, control));
+  // The output of a finished run is no obstacle to resuming it.
+  if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
+  const workspace = await clock.stage('open', () =>
+    openWorkspace(path, settings, { signal, onProgress: options.onProgress }),
+  );
   const warnings = [...workspace.notes];
   const rules = { force, inputs: [...given, workspace.opened.path, ...workspace.opened.externalFiles] };
   let staged: StagedOutput | undefined;
   try {
+    const run = await openRun('quantize', workspace, settings, { signal });
+    const finished = await finishedReport(run, 'quantize', settings.output);
+    if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
+    const control = logged({ signal, onProgress: options.onProgress }, run);
     // The model itself, where a folder was named, and its external data are known only now.
     await assertWritableOutput(settings.output, rules);
     const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
     warnings.push(...study.warnings);
     const execution = executionFor(workspace, study, method, settings);
     const methodSettings = { ...settings, minBits: settings.minBits ?? Math.min(DEFAULTS.minBits, settings.maxBits) };
-    const context = quantizationContext(workspace, study, execution.quantizable, methodSettings, control, (message) =>
-      warnings.push(message),
-    );
+    const warn = (message: string): unknown => warnings.push(message);
+    const context = {
+      ...quantizationContext(workspace, study, execution.quantizable, methodSettings, control, warn),
+      divergences: run?.divergences,
+    };
     const prepared = await clock.stage('measure layers', () => method.prepare(context));
     const wanted = budgetOf(settings, study, method);
     const found = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, settings.bestEffort));
@@ -70,7 +79,13 @@ export async function quantizeModel(
     );
 
     const dataset = openTest(workspace.test);
-    const measureOptions = { dataset, split: 'test', threads: settings.threads, clock } as const;
+    const measureOptions = {
+      dataset,
+      split: 'test',
+      threads: settings.threads,
+      latencyRuns: settings.latencyRuns,
+      clock,
+    } as const;
     const measured = await measureFiles(
       workspace,
       [{ path }, { path: saved.path, shownAs: settings.output }],
@@ -82,38 +97,37 @@ export async function quantizeModel(
     const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(output, settings.sweep!)) : undefined;
     await output.publish([...saved.externalFiles, saved.path]);
     const notes = [...new Set(warnings)];
-    return {
-      model,
-      report: {
-        command: 'quantize',
-        method: method.name,
-        seed: settings.seed,
-        target: settings.target,
-        model: path,
-        output: settings.output,
-        ...clock.info(workspace.engine),
-        ...(notes.length > 0 && { warnings: notes }),
-        data: workspace.data,
-        settings: {
-          ...(wanted.unit === 'bits' ? { bits: wanted.requested } : { maxSize: wanted.requested }),
-          execution: choice.name,
-          ...(method.name === 'faaq' && { sensitivity: settings.sensitivity }),
-          calibration: workspace.working.calib.size,
-        },
-        budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
-        before,
-        after,
-        layers: layerRows(study, found.outcome, choice),
-        ...(found.outcome.agreement !== undefined && {
-          sensitivityCheck: {
-            kendallTau: found.outcome.agreement,
-            layers: found.outcome.findings.filter((f) => f.divergence).length,
-          },
-        }),
-        ...(sweep && { sweep }),
-        verification,
+    const report: QuantizeReport = {
+      command: 'quantize',
+      method: method.name,
+      seed: settings.seed,
+      target: settings.target,
+      model: path,
+      output: settings.output,
+      ...clock.info(workspace.engine),
+      ...(notes.length > 0 && { warnings: notes }),
+      data: workspace.data,
+      settings: {
+        ...(wanted.unit === 'bits' ? { bits: wanted.requested } : { maxSize: wanted.requested }),
+        execution: choice.name,
+        ...(method.name === 'faaq' && { sensitivity: settings.sensitivity }),
+        calibration: workspace.working.calib.size,
       },
+      budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
+      before,
+      after,
+      layers: layerRows(study, found.outcome, choice),
+      ...(found.outcome.agreement !== undefined && {
+        sensitivityCheck: {
+          kendallTau: found.outcome.agreement,
+          layers: found.outcome.findings.filter((f) => f.divergence).length,
+        },
+      }),
+      ...(sweep && { sweep }),
+      verification,
     };
+    await run?.finish(report, settings.output);
+    return { model, report };
 
     async function runSweep(staging: StagedOutput, widths: readonly number[]): Promise<SweepPoint[]> {
       const files: { bits: number; path: string }[] = [];

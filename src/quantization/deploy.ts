@@ -9,7 +9,7 @@ import { findLayers, type WeightLayer } from '../onnx/layers.js';
 import { readFloats } from '../onnx/tensor.js';
 import type { ActivationQuantizer } from './activation-range.js';
 import { quantizeShortcut } from '../onnx/passes/shortcut-to-conv.js';
-import { quantizedValues } from './execution/quantized-values.js';
+import { layersBetweenQuantizers, quantizedValues } from './execution/quantized-values.js';
 import type { Grid } from './grid.js';
 import { packedWriter } from './packed-writer.js';
 
@@ -63,6 +63,7 @@ export function place(model: ModelProto, plan: Deployment, writerFor: (graph: Gr
   const layers = findLayers(graph);
   const isInt8 = (node: Node): boolean => plan.int8.has(node.outputs[0]?.name ?? '');
   const activations = quantizedValues(graph, plan.int8);
+  const between = layersBetweenQuantizers(graph, plan.int8);
   for (const node of graph.nodes) if (isInt8(node)) quantizeShortcut(graph, node);
   for (const layer of layers) {
     const weights = plan.weights.get(layer.name);
@@ -71,10 +72,12 @@ export function place(model: ModelProto, plan: Deployment, writerFor: (graph: Gr
     graph.setInput(layer.node, layer.weightIndex, writer.weight(layer, weights, input));
     placeBias(graph, layer, weights, input, writer);
   }
-  for (const { value, readers } of activations) {
-    const rounded = writer.activation(value, quantizerFor(plan, value));
+  for (const { value, readers, guarded } of activations) {
+    const source = guarded ? graph.insertOp('Max', [value]) : value;
+    const rounded = writer.activation(source, quantizerFor(plan, value));
     for (const use of readers) graph.setInput(use.node, use.index, rounded);
   }
+  for (const node of between) graph.setInput(node, 0, graph.insertOp('Max', [node.inputs[0]]));
   writer.finish();
   graph.removeDead();
   return graph.toModel();

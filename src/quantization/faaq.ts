@@ -2,8 +2,8 @@
  * FAAQ: per-layer widths from information flow, checked against the measured divergence of the model's outputs, solved
  * under an exact byte budget, then rounded so that errors cancel.
  */
-import { throwIfAborted } from '../errors.js';
 import { Graph } from '../onnx/graph.js';
+import { pause } from '../progress.js';
 import { chooseQuantizers } from './activation-range.js';
 import { allocateBits, type AllocationItem } from './allocate.js';
 import { correctedBias } from './bias-correction.js';
@@ -69,7 +69,7 @@ async function prepare(context: QuantizationContext): Promise<PreparedMethod> {
     useFlow,
     activations: chooseQuantizers(statistics.ranges, statistics.histograms),
   };
-  return { quantize: (budget) => Promise.resolve(quantize(study, budget)) };
+  return { quantize: (budget) => quantize(study, budget) };
 }
 
 /** Everything about the model that does not depend on the budget. */
@@ -102,7 +102,7 @@ async function judge(
   const batch = await context.probeBatch(context.settings.probeSamples);
   const probe = await openKlProbe(context.engine, context.model, batch, context.shapes);
   const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= context.settings.maxBits);
-  const measured = await measureDivergence(first, rounder, probe, anchors, context.control);
+  const measured = await measureDivergence(first, rounder, probe, anchors, context.control, context.divergences);
   const agreement = kendallOf(units, sensitivity, measured);
   if (!sampled) return { measured, agreement, useFlow: false };
   if (agreement === undefined || agreement >= MIN_TAU) return { measured, agreement, useFlow: true };
@@ -110,11 +110,11 @@ async function judge(
     `The flow sensitivity agrees with the measured divergence only to Kendall tau ${agreement.toFixed(2)}: widths follow the measurement.`,
   );
   const others = units.filter((u) => !measured.has(u.layer.name));
-  const rest = await measureDivergence(others, rounder, probe, anchors, context.control);
+  const rest = await measureDivergence(others, rounder, probe, anchors, context.control, context.divergences);
   return { measured: new Map([...measured, ...rest]), agreement, useFlow: false };
 }
 
-function quantize(study: Study, budget: CodeBudget): QuantizationOutcome {
+async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationOutcome> {
   const { context, graph, units, rounder, sensitivity, measured, flows } = study;
   const { settings, control } = context;
   const bits = allocate(study, budget);
@@ -125,7 +125,7 @@ function quantize(study: Study, budget: CodeBudget): QuantizationOutcome {
     agreement: study.agreement,
   };
   for (const [i, { layer, readers }] of units.entries()) {
-    throwIfAborted(control.signal);
+    await pause(control.signal);
     control.onProgress?.({ stage: 'round weights', done: i, total: units.length, detail: layer.name });
     const rounded = rounder.final(layer, bits[i]!);
     const error = rounder.relativeErrorOf(layer, rounded);

@@ -8,6 +8,7 @@ import type { Engine } from '../runtime/engine.js';
 import type { TracedValues } from '../runtime/trace.js';
 import type { ActivationQuantizer } from './activation-range.js';
 import type { QuantizedWeights } from './deploy.js';
+import type { DivergenceRecord } from './measure-divergence.js';
 import type { SensitivityInput } from './sensitivity.js';
 
 /** What the user asked for, beside the budget, with all defaults filled in. */
@@ -43,6 +44,8 @@ export interface QuantizationContext {
   readonly settings: QuantizationSettings;
   readonly control: RunControl;
   readonly warn: (message: string) => void;
+  /** Divergences that need not be measured again, and where new ones are kept. */
+  readonly divergences?: DivergenceRecord | undefined;
 }
 
 export interface FlowSource {

@@ -34,7 +34,7 @@ describe('openDataset', () => {
   });
 
   it.each([
-    ['gone.npz', /not found/],
+    ['gone.npz', /does not exist/],
     ['data.npy', /single \.npy/],
     ['data.csv', /not a kind of data/],
     ['one.png', /single image/],

@@ -7,7 +7,7 @@ import { makeTensor } from '../../onnx/tensor.js';
 import { traceShapes } from '../../runtime/trace.js';
 import { engine, info, ints, op, tensorFeed, tinyModel, weights } from '../../testing/graph-writing.js';
 import { int8Candidates } from './candidates.js';
-import { quantizedValues, quantizerGroups } from './quantized-values.js';
+import { layersBetweenQuantizers, quantizedValues, quantizerGroups } from './quantized-values.js';
 
 const scalar = (name: string, value: number) => makeTensor(name, DataType.FLOAT, [], Float32Array.of(value));
 const kernel = intsAttribute('kernel_shape', [2, 2]);
@@ -84,7 +84,38 @@ describe('int8Candidates', () => {
   });
 });
 
+describe('int8Candidates of Gemm outputs', () => {
+  const gemms = (second: string) =>
+    tinyModel({
+      inputs: [info('x', [1, 3, 8, 8])],
+      outputs: [info('a'), info('y')],
+      initializers: [weights('w', [192, 4]), weights('v', [4, 4])],
+      nodes: [op('Flatten x -> flat'), op('Gemm flat w -> a'), op(second)],
+    });
+
+  it('may be read by the caller and by float nodes, not by int8 ones as well', async () => {
+    expect([...(await candidatesOf(gemms('Tanh a -> y'))).keys()]).toEqual(['flat', 'a']);
+    expect([...(await candidatesOf(gemms('Gemm a v -> y'))).keys()]).toEqual(['flat', 'y']);
+  });
+});
+
 describe('quantizedValues', () => {
+  it('rounds the result of a Gemm for all readers as soon as one is int8', () => {
+    const gemms = tinyModel({
+      inputs: [info('x', [1, 4])],
+      outputs: [info('y')],
+      initializers: [weights('w', [4, 4])],
+      nodes: [op('Gemm x w -> a'), op('Gemm a w -> b'), op('Tanh a -> t'), op('Add b t -> y')],
+    });
+    const found = (int8: string[]) =>
+      quantizedValues(new Graph(gemms), new Set(int8)).map((q) => [q.value.name, q.readers.length]);
+    expect(found(['a'])).toEqual([['x', 1]]);
+    expect(found(['a', 'b'])).toEqual([
+      ['x', 1],
+      ['a', 2],
+    ]);
+  });
+
   it('stands behind clamps, and leaves results of MatMul in float unless all readers are int8', () => {
     const graph = new Graph(network);
     const found = quantizedValues(graph, new Set(ALL));
@@ -100,6 +131,10 @@ describe('quantizedValues', () => {
     ]);
     expect(found.find((q) => q.value.name === 'x')!.madeInInt8).toBe(false);
     expect(found.find((q) => q.value.name === 'r1')!.madeInInt8).toBe(true);
+    expect(found.some((q) => q.guarded)).toBe(false);
+    // A float pool keeps its quantizer at a distance.
+    const behindPool = quantizedValues(graph, new Set(['depth'])).find((q) => q.value.name === 'pooled');
+    expect(behindPool!.guarded).toBe(true);
   });
 
   it('rounds a float value for its int8 readers only, and an int8 value for all', () => {
@@ -117,6 +152,19 @@ describe('quantizedValues', () => {
       );
     expect(readers(['s'])).toEqual({ t: ['Sigmoid'], s: ['Add', 'Sub'] });
     expect(readers(['s', 'a'])).toEqual({ t: ['Add', 'Sigmoid'], s: ['Add', 'Sub'], a: ['Tanh'] });
+  });
+});
+
+describe('layersBetweenQuantizers', () => {
+  const names = (int8: string[]) =>
+    layersBetweenQuantizers(new Graph(network), new Set(int8)).map((n) => n.outputs[0]!.name);
+
+  it('are float layers with int8 before and behind them', () => {
+    expect(names(['joined', 'pooled', 'mean'])).toEqual(['depth']);
+    // c1 reads the float input; what it makes is rounded for the Concat.
+    expect(names(['joined'])).toEqual([]);
+    expect(names(['joined', 'pooled', 'depth', 'mean'])).toEqual([]);
+    expect(names(['joined', 'pooled'])).toEqual([]);
   });
 });
 

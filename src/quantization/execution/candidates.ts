@@ -43,8 +43,10 @@ export function int8Candidates(graph: Graph, shapes: TracedValues, target: Targe
     if (fusion.activations === 'all' && inputs.length !== node.inputs.length) continue;
     const absorbed = absorbedNodes(graph, node);
     const result = (absorbed.at(-1) ?? node).outputs[0]!;
-    // What the caller reads stays unrounded; only MatMul and Gemm kernels can write floats.
-    if (!handsOutFloats(node) && [result, ...outputsOf(node)].some((v) => graph.isGraphOutput(v))) continue;
+    // What the caller reads stays unrounded. MatMul and Gemm kernels can write floats, but not uint8 beside them.
+    if ([result, ...outputsOf(node)].some((v) => graph.isGraphOutput(v))) {
+      if (!handsOutFloats(node) || [...result.uses].some((use) => fusionOf(use.node, graph))) continue;
+    }
     const layer = layers.get(node);
     if (fusion.kind === 'weighted' && !layer && !isShortcutConv(node)) continue;
     // What a shape or index input says must be known at load, or the engine cannot move it across the quantizers.

@@ -9,7 +9,7 @@ import { DataType } from '../../onnx/dtypes.js';
 import { Graph } from '../../onnx/graph.js';
 import { makeTensor } from '../../onnx/tensor.js';
 import { toBytes } from '../../onnx/to-bytes.js';
-import { engine, info, ints, op, opsOf, tinyModel } from '../../testing/graph-writing.js';
+import { engine, info, ints, op, opsOf, tinyModel, weights } from '../../testing/graph-writing.js';
 import { FUSED_OPERATORS, fusionOf } from './fusions.js';
 
 interface Sample {
@@ -77,6 +77,8 @@ interface Variant {
   otherScale?: boolean;
   /** Operator between the node and the quantizer behind it. */
   clamp?: 'Relu';
+  /** A Max of one input stands between the quantizer and the node. */
+  guard?: boolean;
 }
 
 /** The sample between quantizers: every activation passes QuantizeLinear and DequantizeLinear before and behind it. */
@@ -108,7 +110,8 @@ function quantized(sample: Sample, variant: Variant = {}): ModelProto {
     );
     nodes.push(op('DequantizeLinear codes ws wz -> w', [intAttribute('axis', sample.weight.axis)]));
   }
-  nodes.push(op(sample.node, sample.attributes));
+  if (variant.guard) nodes.push(op('Max x -> guarded'));
+  nodes.push(op(variant.guard ? sample.node.replace(' x ', ' guarded ') : sample.node, sample.attributes));
   const results = variant.clamp ? outputs.map((y) => `${y}_clamped`) : outputs;
   if (variant.clamp) for (const y of outputs) nodes.push(op(`${variant.clamp} ${y} -> ${y}_clamped`));
   for (const y of results)
@@ -165,4 +168,16 @@ describe('the table of int8 kernels, asked of the engine', () => {
     expect(fusion(sample)).toBeUndefined();
     expect(await leftOver(quantized(sample))).toBeGreaterThan(0);
   });
+
+  it.each<[string, readonly number[], readonly number[]]>([
+    ['Conv', [1, 16, 8, 8], [16, 16, 3, 3]],
+    ['Gemm', [4, 16], [16, 8]],
+  ])(
+    'rounds the float weights of a %s between quantizers by itself, unless a Max of one input stands before it',
+    async (name, dims, shape) => {
+      const sample: Sample = { node: `${name} x w -> y`, dims, constants: [weights('w', shape)] };
+      expect(await leftOver(quantized(sample))).toBe(0);
+      expect(await leftOver(quantized(sample, { guard: true }))).toBe(2);
+    },
+  );
 });

@@ -10,12 +10,17 @@ export interface QuantizedValue {
   readonly readers: readonly Use[];
   /** True when an int8 node computes it. */
   readonly madeInInt8: boolean;
+  /**
+   * True for the result of a float MaxPool. The engine would move the quantizer in front of the pool and run it on uint8
+   * in a layout where that is many times slower: an operator that it cannot see through must stand between (`Max` of one input).
+   */
+  readonly guarded: boolean;
 }
 
 /**
  * Every value that is rounded to uint8 when the nodes of `int8` (names of first outputs) execute in int8: their
  * activation inputs and their results, behind the Relu, Clip or bias that becomes part of the kernel.
- * A MatMul or Gemm hands out floats unless all of its readers execute in int8.
+ * A MatMul or Gemm hands out floats unless one of its readers executes in int8.
  */
 export function quantizedValues(graph: Graph, int8: ReadonlySet<string>): QuantizedValue[] {
   const found = new Map<Value, { readers: Set<Use>; madeInInt8: boolean }>();
@@ -33,13 +38,19 @@ export function quantizedValues(graph: Graph, int8: ReadonlySet<string>): Quanti
     }
     for (const value of resultsOf(graph, node)) {
       const uses = [...value.uses].filter((use) => use.index >= 0);
-      if (handsOutFloats(node) && (graph.isGraphOutput(value) || uses.length === 0 || !uses.every(isInt8Use))) continue;
+      // Floats and uint8 at once would keep the kernel from fusing: float readers then take the rounded value.
+      if (handsOutFloats(node) && (graph.isGraphOutput(value) || !uses.some(isInt8Use))) continue;
       const made = entry(value);
       made.madeInInt8 = true;
       for (const use of uses) made.readers.add(use);
     }
   }
-  return [...found].map(([value, { readers, madeInInt8 }]) => ({ value, readers: [...readers], madeInInt8 }));
+  return [...found].map(([value, { readers, madeInInt8 }]) => ({
+    value,
+    readers: [...readers],
+    madeInInt8,
+    guarded: !madeInInt8 && value.producer?.is('MaxPool') === true,
+  }));
 }
 
 /** What an int8 node computes: its outputs, the first one behind the nodes that it absorbs. */
@@ -47,6 +58,36 @@ export function resultsOf(graph: Graph, node: Node): Value[] {
   const last = absorbedNodes(graph, node).at(-1);
   const first = (last ?? node).outputs[0];
   return first ? [first, ...outputsOf(node).filter((v) => v !== node.outputs[0])] : [];
+}
+
+/** Operators whose float weights the engine rounds to int8 by itself, per tensor, when quantizers stand on both sides. */
+const ROUNDED_BY_ENGINE = new Set(['Conv', 'ConvTranspose', 'Gemm', 'MatMul']);
+
+/**
+ * Float layers that read a rounded value and whose result is rounded again. The engine would turn them into int8
+ * layers, with weights of its own making: they need an operator that it cannot see through in front (`Max` of one input).
+ */
+export function layersBetweenQuantizers(graph: Graph, int8: ReadonlySet<string>): Node[] {
+  const rounded = quantizedValues(graph, int8);
+  const results = new Set(rounded.map((q) => q.value));
+  const readers = new Set(rounded.flatMap((q) => q.readers.filter((use) => use.index === 0).map((use) => use.node)));
+  return graph.nodes.filter((node) => {
+    if (node.is('MatMul') && !graph.constant(node.inputs[1])) return false;
+    if (node.domain !== '' || !ROUNDED_BY_ENGINE.has(node.opType) || isInt8(node, int8) || !readers.has(node))
+      return false;
+    let value = node.outputs[0];
+    while (value && !results.has(value)) value = behindClampOrBias(graph, value);
+    return value !== undefined;
+  });
+}
+
+/** The output of the Relu, Clip or addition of a constant that alone reads the value. */
+function behindClampOrBias(graph: Graph, value: Value): Value | undefined {
+  if (value.uses.size !== 1) return undefined;
+  const [use] = value.uses;
+  const node = use!.node;
+  const passes = node.is('Relu') || node.is('Clip') || (node.is('Add') && node.inputs.some((v) => graph.constant(v)));
+  return passes ? node.outputs[0] : undefined;
 }
 
 function isInt8(node: Node, int8: ReadonlySet<string>): boolean {
