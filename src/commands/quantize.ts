@@ -8,6 +8,7 @@ import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import type { QuantizedWeights } from '../quantization/deploy.js';
 import { packedBytes } from '../quantization/pack.js';
 import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
+import { saturates } from '../runtime/saturation.js';
 import { findMethod } from '../quantization/registry.js';
 import { weightUnits } from '../quantization/units.js';
 import type { Measurement, QuantizeReport, SweepPoint } from '../report/report.js';
@@ -19,7 +20,7 @@ import { layerRows } from './quantized-layers.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
 import { verifyFile } from './verify-file.js';
-import { openWorkspace } from './workspace.js';
+import { openWorkspace, type Workspace } from './workspace.js';
 
 /** Options of `quantizeModel`: `data` and `output` are needed, everything else has a default. */
 export type QuantizeInput = Pick<QuantizeOptions, 'data' | 'output'> & Partial<QuantizeOptions>;
@@ -58,8 +59,14 @@ export async function quantizeModel(
     const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
     warnings.push(...study.warnings);
     const execution = executionFor(workspace, study, method, settings);
-    const methodSettings = { ...settings, minBits: settings.minBits ?? Math.min(DEFAULTS.minBits, settings.maxBits) };
     const warn = (message: string): unknown => warnings.push(message);
+    const maxBits = await widestCodes(workspace, execution, settings.maxBits, warn);
+    const methodSettings = {
+      ...settings,
+      maxBits,
+      edgeBits: Math.min(settings.edgeBits, maxBits),
+      minBits: settings.minBits ?? Math.min(DEFAULTS.minBits, maxBits),
+    };
     const context = {
       ...quantizationContext(workspace, study, execution.quantizable, methodSettings, control, warn),
       divergences: run?.divergences,
@@ -153,6 +160,18 @@ export async function quantizeModel(
     await workspace.close();
     await staged?.discard();
   }
+}
+
+/** Integer kernels of some processors add products in 16 bits, which holds for 7-bit weights only. */
+async function widestCodes(
+  { engine }: Workspace,
+  { quantizable }: Execution,
+  maxBits: number,
+  warn: (message: string) => unknown,
+): Promise<number> {
+  if (quantizable.size === 0 || maxBits < 8 || !(await saturates(engine))) return maxBits;
+  warn('The int8 kernels of this processor saturate on 8-bit weights: the widest weights have 7 bits.');
+  return 7;
 }
 
 /** What the output must not replace. */

@@ -1,7 +1,6 @@
 /** Declared types and shapes of values. */
 import { create } from '@bufbuild/protobuf';
-import type {
-  TensorProto_DataType as DataType} from 'onnx-buf';
+import type { TensorProto_DataType as DataType } from 'onnx-buf';
 import {
   TensorShapeProto_DimensionSchema,
   TensorShapeProtoSchema,

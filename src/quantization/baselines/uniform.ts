@@ -15,7 +15,10 @@ export const uniform: QuantizationMethod = {
     return {
       quantize({ codeBytes }) {
         // A fractional average cannot be uniform: the width below it keeps the budget.
-        const bits = Math.max(1, Math.min(8, Math.floor((codeBytes * 8) / Math.max(params, 1) + 1e-9)));
+        const bits = Math.max(
+          1,
+          Math.min(context.settings.maxBits, Math.floor((codeBytes * 8) / Math.max(params, 1) + 1e-9)),
+        );
         return Promise.resolve({ ...roundAll(context, bits, true), activations });
       },
     };
