@@ -8,11 +8,12 @@ import { modelByteLength } from '../onnx/write.js';
 import type { RunControl } from '../progress.js';
 import { tieQuantizers } from '../quantization/activation-range.js';
 import { deployDynamic } from '../quantization/baselines/dynamic-int8.js';
-import { deploy, type Deployment } from '../quantization/deploy.js';
+import { deploy } from '../quantization/deploy.js';
+import type { Deployment } from '../quantization/placement.js';
 import { int8Candidates, type Int8Candidate } from '../quantization/execution/candidates.js';
 import { executionAlternatives } from '../quantization/execution/alternatives.js';
 import { chooseExecution } from '../quantization/execution/choose.js';
-import { quantizedValues, quantizerGroups, resultsOf } from '../quantization/execution/quantized-values.js';
+import { quantizedValues, quantizerGroups } from '../quantization/execution/quantized-values.js';
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import { simulate } from '../quantization/simulate.js';
 import type { QuantizeOptions } from './options.js';
@@ -49,7 +50,7 @@ export function executionFor(
   const candidates =
     settings.execution === 'float' || method.activations === 'none'
       ? new Map<string, Int8Candidate>()
-      : usable(graph, study, settings.target);
+      : int8Candidates(graph, study.shapes, settings.target);
   const all = new Set(candidates.keys());
   const choiceOf = (name: string, int8: ReadonlySet<string>, warnings: readonly string[] = []): ExecutionChoice => ({
     name,
@@ -99,16 +100,6 @@ export function executionFor(
 
 /** Batch sizes at which no file may be slower than another one would be. */
 const BATCHES = [1, 32];
-
-/** Candidates whose result may be rounded: what the caller reads stays exact float. */
-function usable(graph: Graph, study: PreparedStudy, target: QuantizeOptions['target']): Map<string, Int8Candidate> {
-  const candidates = int8Candidates(graph, study.shapes, target);
-  for (const [name, { node }] of candidates) {
-    const floatResult = node.is('Gemm') || node.is('MatMul');
-    if (!floatResult && resultsOf(graph, node).some((value) => graph.isGraphOutput(value))) candidates.delete(name);
-  }
-  return candidates;
-}
 
 function deployment(study: PreparedStudy, outcome: QuantizationOutcome, int8: ReadonlySet<string>): Deployment {
   const groups = quantizerGroups(new Graph(study.model), int8);

@@ -5,7 +5,7 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
-import type { QuantizedWeights } from '../quantization/deploy.js';
+import type { QuantizedWeights } from '../quantization/placement.js';
 import { packedBytes } from '../quantization/pack.js';
 import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import { saturates } from '../runtime/saturation.js';

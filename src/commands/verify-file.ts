@@ -14,6 +14,8 @@ import type { PreparedStudy } from './quantization-study.js';
 import type { Workspace } from './workspace.js';
 
 const CHECKED_SAMPLES = 8;
+/** Times the error against the original that was planned, from which a written file is wrong. */
+const NOISE_MARGIN = 1.25;
 
 /**
  * @throws FlowCompressError `internal` when the outputs differ from the simulation's by more than kernels may
@@ -48,17 +50,26 @@ export async function verifyFile(
   const simulation = choice.simulate(outcome);
   if (!simulation) return { fused: operators, checks };
   const samples = fixedBatch ?? CHECKED_SAMPLES;
-  const comparison = await compareWithSimulation(engine, bytes, simulation, {
-    feeds: feedsFor(samples),
-    size: samples,
-  });
+  const batch = { feeds: feedsFor(samples), size: samples };
+  const comparison = await compareWithSimulation(engine, bytes, simulation, batch);
   const tolerance = choice.int8.size > 0 ? TOLERANCE.int8 : TOLERANCE.float;
   if (comparison.relativeRms > tolerance) {
-    throw new FlowCompressError(
-      'internal',
-      `The written file does not compute what was planned: its outputs differ from the simulation's by ${(100 * comparison.relativeRms).toFixed(1)} % (root mean square).`,
-      { hint: 'Use --execution float and report this model.' },
-    );
+    // Some networks amplify every single rounding step of an int8 kernel: their file must then be no worse than planned.
+    const planned = await compareWithSimulation(engine, toBytes(simulation), study.model, batch);
+    const written = await compareWithSimulation(engine, bytes, study.model, batch);
+    if (choice.int8.size === 0 || written.relativeRms > NOISE_MARGIN * planned.relativeRms) {
+      throw new FlowCompressError(
+        'internal',
+        `The written file does not compute what was planned: its outputs differ from the simulation's by ${(100 * comparison.relativeRms).toFixed(1)} % (root mean square).`,
+        { hint: 'Use --execution float and report this model.' },
+      );
+    }
+    checks.push({
+      name: 'outputs are as close to the original as the simulation',
+      passed: true,
+      detail: `relative RMS difference ${written.relativeRms.toExponential(1)}, planned ${planned.relativeRms.toExponential(1)}`,
+    });
+    return { maxAbsDiff: comparison.maxAbsDiff, samples, fused: operators, checks };
   }
   checks.push({
     name: 'outputs agree with the simulation',

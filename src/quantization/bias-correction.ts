@@ -2,7 +2,7 @@
 import type { Gram } from '../flow/gram-probe.js';
 import type { Graph } from '../onnx/graph.js';
 import { weightMatrix, type WeightLayer } from '../onnx/layers.js';
-import { biasOf } from './deploy.js';
+import { biasOf } from './placement.js';
 import { dequantize, type RoundedLayer } from './round-layer.js';
 
 /**

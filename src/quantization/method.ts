@@ -7,7 +7,7 @@ import type { Probe } from '../runtime/probe.js';
 import type { Engine } from '../runtime/engine.js';
 import type { TracedValues } from '../runtime/trace.js';
 import type { ActivationQuantizer } from './activation-range.js';
-import type { QuantizedWeights } from './deploy.js';
+import type { QuantizedWeights } from './placement.js';
 import type { DivergenceRecord } from './measure-divergence.js';
 import type { SensitivityInput } from './sensitivity.js';
 

@@ -4,7 +4,7 @@ import { floatAttribute, intAttribute, intsAttribute } from '../onnx/attributes.
 import type { Graph, Value } from '../onnx/graph.js';
 import { fromMatrix, type WeightLayer } from '../onnx/layers.js';
 import { makeTensor } from '../onnx/tensor.js';
-import type { QuantizedWeights, Writer } from './deploy.js';
+import type { QuantizedWeights, Writer } from './placement.js';
 import {
   activationFunction,
   biasFunction,

@@ -6,7 +6,7 @@ import { TensorProto_DataType as DataType, type ModelProto } from 'onnx-buf';
 import type { Graph } from '../onnx/graph.js';
 import { fromMatrix } from '../onnx/layers.js';
 import { makeTensor, readFloats } from '../onnx/tensor.js';
-import { place, type Deployment, type Writer } from './deploy.js';
+import { place, type Deployment, type Writer } from './placement.js';
 import { int8Scales } from './packed-writer.js';
 import { roundHalfEven } from './round.js';
 import { dequantize } from './round-layer.js';
