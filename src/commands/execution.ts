@@ -71,8 +71,8 @@ export function executionFor(
     async choose(outcome, control) {
       if (all.size === 0) return float;
       const build = (int8: ReadonlySet<string>): ModelProto => choiceOf('candidate', int8).build(outcome);
-      const { engine, fixedBatch, feedsFor } = workspace;
-      const batches = (fixedBatch === undefined ? BATCHES : [fixedBatch]).map((size) => ({
+      const { engine, timedBatches, feedsFor } = workspace;
+      const batches = timedBatches.map((size) => ({
         size,
         feeds: feedsFor(size),
       }));
@@ -97,9 +97,6 @@ export function executionFor(
     },
   };
 }
-
-/** Batch sizes at which no file may be slower than another one would be. */
-const BATCHES = [1, 32];
 
 function deployment(study: PreparedStudy, outcome: QuantizationOutcome, int8: ReadonlySet<string>): Deployment {
   const groups = quantizerGroups(new Graph(study.model), int8);

@@ -32,7 +32,7 @@ export interface MeasureOptions {
   /** Where the quality is measured, and what that split is called. */
   readonly dataset: Dataset;
   readonly split: Metric['split'];
-  /** Rows per call while timing. Default 1 and 32, or what the model insists on. */
+  /** Rows per call while timing. Default: the workspace's. */
   readonly batchSizes?: readonly number[];
   /** Timed rounds at least. */
   readonly latencyRuns?: number;
@@ -205,13 +205,13 @@ interface TimedFile {
 }
 
 async function timeFiles(
-  { engine, fixedBatch, feedsFor }: Workspace,
+  { engine, fixedBatch, feedsFor, timedBatches }: Workspace,
   sessions: readonly Session[],
   options: MeasureOptions,
   warnings: string[],
   control: RunControl,
 ): Promise<TimedFile[]> {
-  const wanted = options.batchSizes ?? [1, 32];
+  const wanted = options.batchSizes ?? timedBatches;
   const sizes = fixedBatch === undefined ? [...new Set(wanted)].sort((a, b) => a - b) : [fixedBatch];
   if (fixedBatch !== undefined && options.batchSizes?.some((size) => size !== fixedBatch)) {
     warnings.push(`The model runs with batches of ${fixedBatch} only; other batch sizes were not timed.`);

@@ -46,7 +46,7 @@ export const dataOptionsSchema = z.object({
   target: targetSchema.default(DEFAULTS.target),
   /** Samples of TRAIN that calibrate ranges and measure flow. */
   calibSamples: positiveInteger.default(DEFAULTS.calibSamples),
-  /** Samples per engine call, where the model leaves it open. */
+  /** Samples per engine call at most, where the model leaves it open; large inputs are fed in smaller batches. */
   batchSize: positiveInteger.default(DEFAULTS.batchSize),
   /** Preprocessing of uint8 images; wins over what the model folder or `preprocessFile` says. */
   preprocess: preprocessOptionsSchema.default({}),

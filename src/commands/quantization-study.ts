@@ -9,6 +9,7 @@ import { findLayers, weightMatrix, type WeightLayer } from '../onnx/layers.js';
 import type { ModelProto } from 'onnx-buf';
 import type { RunControl } from '../progress.js';
 import type { FlowSource, QuantizationContext, QuantizationSettings } from '../quantization/method.js';
+import { probeSamplesFor } from '../quantization/kl-probe.js';
 import type { SensitivityInput } from '../quantization/sensitivity.js';
 import { traceShapes, type TracedValues } from '../runtime/trace.js';
 import { prepareModel } from './prepare.js';
@@ -79,7 +80,8 @@ export function quantizationContext(
     calibration: (limit = working.calib.size) =>
       batch(limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib),
     calibrationSamples: working.calib.size,
-    async probeBatch(n) {
+    async probeBatch(wanted) {
+      const n = probeSamplesFor(model, shapes, wanted, study.rows);
       for await (const first of batch(working.calib, fixedBatch ?? Math.min(n, working.calib.size))) return first;
       throw new FlowCompressError('bad-input', 'There are no calibration samples.', { hint: 'Give more data.' });
     },

@@ -37,8 +37,10 @@ export interface Workspace {
   readonly data: DataSummary;
   /** What the user should know, for the report's warnings. */
   readonly notes: readonly string[];
-  /** A dataset in batches of `size` samples (default: the options' batch size), or of the rows the model insists on. */
+  /** A dataset in batches of `size` samples (default: the options' batch size, fewer for large inputs), or of the rows the model insists on. */
   readonly batch: (dataset: Dataset, size?: number) => AsyncGenerator<Batch, void, undefined>;
+  /** Batch sizes at which files are timed: 1 and 32, or what the model or its large inputs leave. */
+  readonly timedBatches: readonly number[];
   /** Feeds of `rows` real samples of TRAIN, the same ones every time; few different ones, repeated as needed. */
   readonly feedsFor: (rows: number) => Feeds;
   readonly close: () => Promise<void>;
@@ -79,6 +81,7 @@ export async function openWorkspace(
     const { working, test } = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
     const trial = await tryModel(engine, opened.path, inputs, working.train);
     const { fixedBatch, classes } = trial;
+    const feedsOfOne = takeRows(trial.feeds, 1);
     if (classes !== undefined) for (const source of sources) checkAllLabels(source, classes, opened.path);
     onProgress?.({ stage: 'open', done: 2, total: 2 });
     return {
@@ -97,8 +100,9 @@ export async function openWorkspace(
         ...preprocessNotes(main, preprocess, inputs),
         ...trial.notes,
       ],
-      batch: (dataset, size = options.batchSize) =>
+      batch: (dataset, size = batchSizeFor(options.batchSize, feedsOfOne)) =>
         batches(dataset, fixedBatch ?? size, { signal, fixedBatch: fixedBatch !== undefined }),
+      timedBatches: fixedBatch === undefined ? timedBatchesFor(feedsOfOne) : [fixedBatch],
       feedsFor: (rows) => takeRows(trial.feeds, rows),
       close,
     };
@@ -106,6 +110,23 @@ export async function openWorkspace(
     await close();
     throw error;
   }
+}
+
+/** Bytes of inputs per engine call: activations take some twenty times as much. */
+const INPUT_BYTES = 8e6;
+
+/** The wanted batch size, or what keeps the activations of large inputs within a few hundred megabytes. */
+function batchSizeFor(wanted: number, feeds: Feeds): number {
+  return Math.max(1, Math.min(wanted, Math.floor(INPUT_BYTES / Math.max(bytesOf(feeds), 1))));
+}
+
+function bytesOf(feeds: Feeds): number {
+  return Object.values(feeds).reduce((sum, tensor) => sum + tensor.data.byteLength, 0);
+}
+
+/** A batch of 32 large images would take gigabytes of activations. */
+function timedBatchesFor(feeds: Feeds): number[] {
+  return 32 * bytesOf(feeds) <= 8 * INPUT_BYTES ? [1, 32] : [1];
 }
 
 /** Opens a model file (or Hugging Face folder) and checks its structure. @throws FlowCompressError as openModel and validateModel */

@@ -33,6 +33,17 @@ export interface KlProbe {
   measure(requests: readonly ProbeRequest[], signal?: AbortSignal): Promise<number[][]>;
 }
 
+/** Bytes of activations that a probe may keep. */
+const KEPT_BYTES = 256e6;
+
+/** How many of the wanted samples a probe of this model can hold in memory. */
+export function probeSamplesFor(model: ModelProto, shapes: TracedValues, wanted: number, rows = 1): number {
+  const kept = new Set(singleValueCuts(new Graph(model), shapes).values());
+  let bytes = 0;
+  for (const name of kept) bytes += (shapes.get(name)?.dims ?? []).reduce((a, b) => a * b, 4) / rows;
+  return Math.max(1, Math.min(wanted, Math.floor(KEPT_BYTES / Math.max(bytes, 1))));
+}
+
 /** @param batch the probe samples, held in memory (a few dozen) */
 export async function openKlProbe(
   engine: Engine,
