@@ -103,8 +103,8 @@ export function roundLayer(
   return { grid, codes, scales, error };
 }
 
-/** Clips that every row tries, after the rest was ruled out on a sample of rows. */
-const KEPT_CLIPS = 2;
+/** Clips that every row tries, after the rest was ruled out on a sample of rows; the refinement refits the scales anyway. */
+const KEPT_CLIPS = 1;
 /** Rows of the sample, in blocks. */
 const SAMPLED_BLOCKS = 4;
 

@@ -3,6 +3,7 @@ import type { Gram } from '../flow/gram-probe.js';
 import type { Graph } from '../onnx/graph.js';
 import { weightMatrix, type WeightLayer } from '../onnx/layers.js';
 import type { RoundingBasis } from './round.js';
+import { quadraticForm } from '../linalg/quadratic-form.js';
 import { dequantize, layerBases, roundLayer, roundLayerNearest, type RoundedLayer } from './round-layer.js';
 
 /** Factorized Gram matrices kept between calls, in bytes. */
@@ -97,15 +98,11 @@ export class LayerRounder {
       for (const v of matrix) total += v * v;
       return total;
     }
-    for (let row = 0; row < rows; row++) {
-      const block = Math.floor((row * groups) / rows) * cols * cols;
-      for (let i = 0; i < cols; i++) {
-        const m = matrix[row * cols + i]!;
-        if (m === 0) continue;
-        let dot = 0;
-        for (let j = 0; j < cols; j++) dot += gram.data[block + i * cols + j]! * matrix[row * cols + j]!;
-        total += m * dot;
-      }
+    const rowsPerGroup = rows / groups;
+    for (let group = 0; group < groups; group++) {
+      const block = gram.data.subarray(group * cols * cols, (group + 1) * cols * cols);
+      const part = matrix.subarray(group * rowsPerGroup * cols, (group + 1) * rowsPerGroup * cols);
+      total += quadraticForm(block, cols, part);
     }
     return total;
   }

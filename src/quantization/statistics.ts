@@ -100,9 +100,9 @@ export async function gatherStatistics(
   };
 }
 
-/** Positions per sample that give each Gram matrix some eight rows per column. */
+/** Positions per sample that give each Gram matrix some six rows per column. */
 function gramRows(layer: WeightLayer, samples: number): number {
-  return Math.max(4, Math.ceil((8 * layer.cols) / Math.max(samples, 1)));
+  return Math.max(4, Math.ceil((6 * layer.cols) / Math.max(samples, 1)));
 }
 
 function mapResults<T>(probes: ReadonlyMap<string, { result(): T }>): Map<string, T> {
