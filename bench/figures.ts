@@ -59,7 +59,7 @@ async function ours(model: string, data: { train: string; test: string }, folder
     const output = join(folder, 'ours.onnx');
     note(`  ${label}`);
     const { report } = await quantizeModel(model, {
-      ...{ data: data.train, test: data.test, output, force: true, calibSamples: CALIBRATION },
+      ...{ data: data.train, test: data.test, output, force: true, calibSamples: CALIBRATION, latencyRuns: 5 },
       ...{ preprocess: CIFAR_PREPROCESS, ...options },
     });
     const rest = { group: 'ours' as const, label: `${label}, ${String(report.settings?.execution)}` };
@@ -72,7 +72,7 @@ async function ours(model: string, data: { train: string; test: string }, folder
   };
   const [main, ...others] = WIDTHS;
   await run('faaq', { bits: main, sweep: others, execution: 'int8' }, true);
-  for (const bits of WIDTHS) await run('faaq auto:', { bits });
+  await run('faaq', { bits: 4 });
   await run('uniform', { method: 'uniform', bits: 8, sweep: [4, 3], execution: 'int8' });
   await run('static-int8', { method: 'static-int8', execution: 'int8' });
   await run('dynamic-int8', { method: 'dynamic-int8' });

@@ -11,6 +11,7 @@ import { deployDynamic } from '../quantization/baselines/dynamic-int8.js';
 import { deploy } from '../quantization/deploy.js';
 import type { Deployment } from '../quantization/placement.js';
 import { int8Candidates, type Int8Candidate } from '../quantization/execution/candidates.js';
+import { judgeAlternatives } from '../quantization/execution/accuracy.js';
 import { executionAlternatives } from '../quantization/execution/alternatives.js';
 import { chooseExecution } from '../quantization/execution/choose.js';
 import { quantizedValues, quantizerGroups } from '../quantization/execution/quantized-values.js';
@@ -37,6 +38,8 @@ export interface Execution {
   /** Bytes of the largest file that `choose` could pick. */
   largestFile(outcome: QuantizationOutcome): number;
   choose(outcome: QuantizationOutcome, control: RunControl): Promise<ExecutionChoice>;
+  /** What is left when an int8 file does not compute what was planned. */
+  readonly float: ExecutionChoice | undefined;
 }
 
 export function executionFor(
@@ -71,7 +74,7 @@ export function executionFor(
     async choose(outcome, control) {
       if (all.size === 0) return float;
       const build = (int8: ReadonlySet<string>): ModelProto => choiceOf('candidate', int8).build(outcome);
-      const { engine, timedBatches, feedsFor } = workspace;
+      const { engine, timedBatches, fixedBatch, feedsFor } = workspace;
       const batches = timedBatches.map((size) => ({
         size,
         feeds: feedsFor(size),
@@ -88,15 +91,29 @@ export function executionFor(
               batches,
               ...(settings.target === 'cpu' && { profiler: nodeProfiler(settings.threads), cache: nodeOpTimeCache() }),
             });
+      const probe = feedsFor(fixedBatch ?? JUDGED_SAMPLES);
+      const judged =
+        settings.execution === 'int8'
+          ? alternatives
+          : await judgeAlternatives(engine, study.model, build, alternatives, probe, control.signal);
+      const kept = judged.filter((alternative) => !('acceptable' in alternative) || alternative.acceptable);
       const feeds = batches.map((batch) => batch.feeds);
-      const found = await chooseExecution(engine, build, alternatives, feeds, {
-        ...control,
-        execution: settings.execution,
-      });
-      return choiceOf(found.name, found.int8);
+      const found = await chooseExecution(engine, build, kept, feeds, { ...control, execution: settings.execution });
+      const refused = judged.length - kept.length;
+      const warnings =
+        refused > 0 && found.int8.size < all.size
+          ? [
+              `8-bit activations everywhere move the outputs too far; ${found.int8.size === 0 ? 'the model executes in float' : `${String(found.int8.size)} of ${String(all.size)} nodes execute in int8`}.`,
+            ]
+          : [];
+      return choiceOf(found.name, found.int8, warnings);
     },
+    float,
   };
 }
+
+/** Samples on which executions are compared with the original. */
+const JUDGED_SAMPLES = 16;
 
 function deployment(study: PreparedStudy, outcome: QuantizationOutcome, int8: ReadonlySet<string>): Deployment {
   const groups = quantizerGroups(new Graph(study.model), int8);
@@ -130,5 +147,6 @@ function dynamicExecution(study: PreparedStudy): Execution {
     quantizable: new Set(),
     largestFile: (outcome) => modelByteLength(build(outcome)),
     choose: () => Promise.resolve(choice),
+    float: undefined,
   };
 }

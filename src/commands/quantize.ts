@@ -11,9 +11,9 @@ import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcom
 import { saturates } from '../runtime/saturation.js';
 import { findMethod } from '../quantization/registry.js';
 import { weightUnits } from '../quantization/units.js';
-import type { Measurement, QuantizeReport, SweepPoint } from '../report/report.js';
+import type { Measurement, QuantizeReport, SweepPoint, Verification } from '../report/report.js';
 import { DEFAULTS, parseOptions, quantizeOptionsSchema, type QuantizeOptions } from './options.js';
-import { executionFor, type Execution } from './execution.js';
+import { executionFor, type Execution, type ExecutionChoice } from './execution.js';
 import { measureFiles } from './measure.js';
 import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
 import { layerRows } from './quantized-layers.js';
@@ -74,10 +74,17 @@ export async function quantizeModel(
     const prepared = await clock.stage('measure layers', () => method.prepare(context));
     const wanted = budgetOf(settings, study, method);
     const found = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, settings.bestEffort));
-    const choice = await clock.stage('choose execution', () => execution.choose(found.outcome, control));
-    const model = choice.build(found.outcome);
+    const chosen = await clock.stage('choose execution', () => execution.choose(found.outcome, control));
     throwIfAborted(control.signal);
-    const verification = await clock.stage('verify', () => verifyFile(workspace, study, found.outcome, choice, model));
+    const { choice, model, verification } = await clock.stage('verify', () =>
+      verifyOrFallBack(
+        workspace,
+        study,
+        found.outcome,
+        chosen,
+        settings.execution === 'auto' ? execution.float : undefined,
+      ),
+    );
     warnings.push(...choice.warnings);
     const output = await stageOutput(settings.output, { ...rules, signal: control.signal });
     staged = output;
@@ -177,6 +184,27 @@ async function widestCodes(
 /** What the output must not replace. */
 function inputFiles(model: string, { data, test, preprocessFile }: QuantizeOptions): string[] {
   return [model, data, test, preprocessFile].filter((file) => file !== undefined);
+}
+
+/** Verifies the chosen execution; where the choice was free, float is what remains if int8 kernels compute something else. */
+async function verifyOrFallBack(
+  workspace: Workspace,
+  study: PreparedStudy,
+  outcome: QuantizationOutcome,
+  choice: ExecutionChoice,
+  float: ExecutionChoice | undefined,
+): Promise<{ choice: ExecutionChoice; model: ModelProto; verification: Verification }> {
+  const model = choice.build(outcome);
+  try {
+    return { choice, model, verification: await verifyFile(workspace, study, outcome, choice, model) };
+  } catch (error) {
+    if (!float || choice.int8.size === 0 || !(error instanceof FlowCompressError) || error.code !== 'internal')
+      throw error;
+    const warnings = [`${error.message} The model executes in float instead.`];
+    const plain = float.build(outcome);
+    const verification = await verifyFile(workspace, study, outcome, float, plain);
+    return { choice: { ...float, warnings }, model: plain, verification };
+  }
 }
 
 interface WantedBudget {

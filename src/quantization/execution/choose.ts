@@ -42,7 +42,7 @@ const TIE = 0.015;
 const LIMITS = [1.8, 1.3, 1.1];
 const MIN_ROUNDS = 3;
 const MAX_ROUNDS = 60;
-const DEFAULT_BUDGET_MS = 1200;
+const DEFAULT_BUDGET_MS = 700;
 
 interface Runner {
   readonly alternative: ExecutionAlternative;

@@ -1,0 +1,48 @@
+import type { ModelProto } from 'onnx-buf';
+import { describe, expect, it } from 'vitest';
+import { nodeEngine } from '../../node/onnxruntime.js';
+import { rewrite } from '../../onnx/graph.js';
+import { makeTensor, readFloats } from '../../onnx/tensor.js';
+import { normalBatches, normals, tinyResNet } from '../../testing/tiny-models.js';
+import { judgeAlternatives } from './accuracy.js';
+
+const engine = nodeEngine({ threads: 1 });
+
+/** The model with noise of that size in its class head. */
+function disturbed(model: ModelProto, size: number): ModelProto {
+  return rewrite(model, (graph) => {
+    const value = graph.mustGet('head.w');
+    const weights = readFloats(value.initializer!);
+    const noise = normals(weights.length, 77, size);
+    graph.setInitializer(
+      value,
+      makeTensor(
+        'head.w',
+        1,
+        [5, 8],
+        weights.map((w, i) => w + noise[i]!),
+      ),
+    );
+  });
+}
+
+describe('judgeAlternatives', () => {
+  it('keeps what stays near the original or near the float execution, and refuses the rest', async () => {
+    const model = tinyResNet();
+    const { feeds } = (await normalBatches('x', [3, 8, 8], 8, 8).next()).value!;
+    const noiseOf: Record<string, number> = { float: 0.001, near: 0.01, far: 3 };
+    const build = (int8: ReadonlySet<string>): ModelProto => disturbed(model, noiseOf[[...int8][0] ?? 'float']!);
+    const alternatives = ['float', 'near', 'far'].map((name) => ({
+      name,
+      int8: new Set(name === 'float' ? [] : [name]),
+    }));
+    const judged = await judgeAlternatives(engine, model, build, alternatives, feeds);
+    expect(judged.map((a) => a.acceptable)).toEqual([true, true, false]);
+    expect(judged[2]!.divergence).toBeGreaterThan(judged[1]!.divergence);
+
+    // Where the weights alone already move the outputs, as much again is no reason to refuse.
+    noiseOf['float'] = 3;
+    const lenient = await judgeAlternatives(engine, model, build, alternatives, feeds);
+    expect(lenient.map((a) => a.acceptable)).toEqual([true, true, true]);
+  });
+});
