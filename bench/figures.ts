@@ -2,7 +2,7 @@
  * Accuracy and bytes on the CIFAR-10 test (all 10,000 images, 512 calibration images): every method here beside the peers'
  * files and the figures to reach. All files are measured by the same code, in the same engine.
  * Usage: node --import tsx bench/figures.ts --assets FOLDER --cifar FOLDER [--peers-out FOLDER] [--only resnet20,...]
- *   [--run-peers --peers ENVIRONMENT] [--results FILE] [--render] [--markdown] [--write README.md]
+ *   [--ours faaq,uniform,...] [--run-peers --peers ENVIRONMENT] [--results FILE] [--render] [--markdown] [--write README.md]
  * Results are kept in --results (default bench/out/figures.json) model by model; --render only prints what is kept there.
  * Exit code 1 when a figure to reach is missed.
  */
@@ -27,6 +27,7 @@ const { values: flags } = parseArgs({
     only: { type: 'string' },
     'run-peers': { type: 'boolean', default: false },
     results: { type: 'string', default: fileURLToPath(new URL('out/figures.json', import.meta.url)) },
+    ours: { type: 'string', default: 'faaq,uniform,static-int8,dynamic-int8' },
     render: { type: 'boolean', default: false },
     markdown: { type: 'boolean', default: false },
     write: { type: 'string' },
@@ -71,11 +72,14 @@ async function ours(model: string, data: { train: string; test: string }, folder
     for (const figure of figures.slice(-1 - (report.sweep?.length ?? 0))) note(`    ${figureText(figure)}`);
   };
   const [main, ...others] = WIDTHS;
-  await run('faaq', { bits: main, sweep: others, execution: 'int8' }, true);
-  await run('faaq', { bits: 4 });
-  await run('uniform', { method: 'uniform', bits: 8, sweep: [4, 3], execution: 'int8' });
-  await run('static-int8', { method: 'static-int8', execution: 'int8' });
-  await run('dynamic-int8', { method: 'dynamic-int8' });
+  const methods = flags.ours.split(',');
+  if (methods.includes('faaq')) {
+    await run('faaq', { bits: main, sweep: others, execution: 'int8' }, true);
+    await run('faaq', { bits: 4 });
+  }
+  if (methods.includes('uniform')) await run('uniform', { method: 'uniform', bits: 4, sweep: [3], execution: 'int8' });
+  if (methods.includes('static-int8')) await run('static-int8', { method: 'static-int8', execution: 'int8' });
+  if (methods.includes('dynamic-int8')) await run('dynamic-int8', { method: 'dynamic-int8' });
   return figures;
 }
 

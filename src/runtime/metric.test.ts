@@ -195,6 +195,28 @@ describe('without labels', () => {
     expect(evaluations[1].metric?.value).toBeCloseTo(10 * Math.log10(55 / 1), 10);
   });
 
+  it('takes flat images and embeddings for scores only where there are labels', async () => {
+    const table = [
+      [1, 2, 3],
+      [3, 2, 1],
+    ];
+    const subjects = (output: string): Subject[] => [
+      lookup('a', table, undefined, output),
+      lookup('b', table, undefined, output),
+    ];
+    for (const [output, name] of [
+      ['image', 'sqnrDb'],
+      ['sentence_embedding', 'sqnrDb'],
+      ['output_0', 'agreement'],
+      ['image_logits', 'agreement'],
+    ]) {
+      const { evaluations } = await evaluateSessions(subjects(output), rows([2]));
+      expect(evaluations[1].metric?.name).toBe(name);
+    }
+    const { evaluations } = await evaluateSessions(subjects('image'), rows([2], [2, 0]));
+    expect(evaluations[1].metric).toMatchObject({ name: 'top1', value: 1 });
+  });
+
   it('does not take a reconstruction for scores', async () => {
     const image = float([1, 4], [1, 2, 3, 4]);
     const mirror = (name: string): Subject => ({

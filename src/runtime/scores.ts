@@ -32,10 +32,13 @@ export interface NamedTensor {
 
 /** Names that exporters give to class scores. */
 const SCORE_NAME = /logit|prob|score|class|softmax|pred/i;
+/** Names of outputs that are no scores although they may be flat: images, embeddings, reconstructions. */
+const CONTENT_NAME = /image|img|pixel|audio|wave|recon|decoded|embed|feature|hidden|latent|pooler/i;
 
 /**
  * The output that tells the class of every sample: the only output, if it has the right shape, or of several the first
- * that has and is named like scores. Without labels an output of the shape of an input is taken for a reconstruction.
+ * that has and is named like scores. Without labels an output of the shape of an input, or one that is named like an image
+ * or an embedding, is not taken for scores.
  * @param feeds what was fed; the first axis of every tensor counts the rows
  */
 export function headOf(outputs: readonly NamedTensor[], feeds: Feeds, labelled: boolean): Head {
@@ -46,7 +49,7 @@ export function headOf(outputs: readonly NamedTensor[], feeds: Feeds, labelled: 
     const named = SCORE_NAME.test(name);
     if (!head || (outputs.length > 1 && !named)) continue;
     const mirrored = inputs.some((input) => input.dims.join() === tensor.dims.join());
-    if (labelled || named || !mirrored || head.kind === 'index') return head;
+    if (labelled || named || head.kind === 'index' || !(mirrored || CONTENT_NAME.test(name))) return head;
   }
   return { kind: 'other' };
 }
