@@ -114,6 +114,8 @@ export async function spoolToDisk(
   stream: Readable,
   ...transforms: readonly Transform[]
 ): Promise<ByteSource> {
+  // A corrupt stream may fail before the pipeline listens, or once more after it was torn down: the pipeline reports it.
+  for (const part of [stream, ...transforms]) part.on('error', () => undefined);
   const path = join(tmpdir(), `flow-compress-${randomUUID()}`);
   let fd: number;
   try {
