@@ -19,7 +19,7 @@ import type { QuantizationMethod, QuantizationOutcome } from '../quantization/me
 import { simulate } from '../quantization/simulate.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
-import type { Workspace } from './workspace.js';
+import { SAMPLES_AT_HAND, type Workspace } from './workspace.js';
 
 /** A decision that can be built for any outcome of the same model. */
 export interface ExecutionChoice {
@@ -73,7 +73,7 @@ export function executionFor(
       ),
     async choose(outcome, control) {
       if (all.size === 0) return float;
-      const build = (int8: ReadonlySet<string>): ModelProto => choiceOf('candidate', int8).build(outcome);
+      const build = builtOnce((int8) => choiceOf('candidate', int8).build(outcome));
       const { engine, timedBatches, fixedBatch, feedsFor } = workspace;
       const batches = timedBatches.map((size) => ({
         size,
@@ -112,8 +112,22 @@ export function executionFor(
   };
 }
 
-/** Samples on which executions are compared with the original. */
-const JUDGED_SAMPLES = 16;
+/** Remembers the model of every set of int8 nodes: each is profiled, judged and timed. */
+function builtOnce(build: (int8: ReadonlySet<string>) => ModelProto): (int8: ReadonlySet<string>) => ModelProto {
+  const built = new Map<string, ModelProto>();
+  return (int8) => {
+    const key = JSON.stringify([...int8].sort());
+    let model = built.get(key);
+    if (!model) {
+      model = build(int8);
+      built.set(key, model);
+    }
+    return model;
+  };
+}
+
+/** Samples on which executions are compared with the original: those that the workspace has at hand. */
+const JUDGED_SAMPLES = SAMPLES_AT_HAND;
 
 function deployment(study: PreparedStudy, outcome: QuantizationOutcome, int8: ReadonlySet<string>): Deployment {
   const groups = quantizerGroups(new Graph(study.model), int8);

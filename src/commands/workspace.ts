@@ -47,7 +47,7 @@ export interface Workspace {
 }
 
 /** Samples of TRAIN kept at hand for checks, traces and timing. */
-const SAMPLES_AT_HAND = 8;
+export const SAMPLES_AT_HAND = 8;
 
 /**
  * Opens the model, learns its inputs from the engine, opens and splits the data, and checks that they fit each other.

@@ -1,4 +1,4 @@
-/** Range, histogram and per-channel moments of one activation, reduced inside the engine as far as operators reach. */
+/** Range and histogram of one activation, reduced inside the engine as far as operators reach. */
 import type { Value } from '../onnx/graph.js';
 import { reduce, reshape, slice } from '../onnx/ops.js';
 import type { HostTensor } from '../runtime/engine.js';
@@ -80,44 +80,4 @@ export function histogramProbe(name: string, perSample: number): HistogramProbe 
 /** An odd stride shares no factor with power-of-two rows, so that all columns are visited. */
 function oddStep(step: number): number {
   return step <= 1 ? 1 : step % 2 === 0 ? step + 1 : step;
-}
-
-/** Per-channel mean and mean square of a value over samples and positions. */
-export interface ChannelMoments {
-  readonly mean: Float64Array;
-  readonly meanSquare: Float64Array;
-}
-
-export interface MomentsProbe extends Probe {
-  result(): ChannelMoments;
-}
-
-/** @param axis channel axis of the value (1 for convolutions, the last for MatMul and Gemm). */
-export function momentsProbe(name: string, axis: number): MomentsProbe {
-  let mean = new Float64Array(0);
-  let meanSquare = new Float64Array(0);
-  let batches = 0;
-  return {
-    attach({ graph, shapes }) {
-      const value = graph.mustGet(name);
-      const rank = shapes.get(name)!.dims.length;
-      const others = Array.from({ length: rank }, (_, i) => i).filter((i) => i !== (axis < 0 ? axis + rank : axis));
-      const squares: Value = graph.insertOp('Mul', [value, value]);
-      return [reduce(graph, 'ReduceMean', value, others), reduce(graph, 'ReduceMean', squares, others)];
-    },
-    update([m, s]: HostTensor[], batch) {
-      const means = m!.data as Float32Array;
-      const squares = s!.data as Float32Array;
-      if (mean.length === 0) {
-        mean = new Float64Array(means.length);
-        meanSquare = new Float64Array(means.length);
-      }
-      for (let i = 0; i < means.length; i++) {
-        mean[i]! += means[i]! * batch.size;
-        meanSquare[i]! += squares[i]! * batch.size;
-      }
-      batches += batch.size;
-    },
-    result: () => ({ mean: mean.map((v) => v / batches), meanSquare: meanSquare.map((v) => v / batches) }),
-  };
 }

@@ -1,5 +1,4 @@
 /** The calibration pass: everything a quantizer asks of the activations, gathered while the samples stream by. */
-import type { Batch } from '../data/dataset.js';
 import {
   histogramProbe,
   rangeProbe,
@@ -108,6 +107,3 @@ function gramRows(layer: WeightLayer, samples: number): number {
 function mapResults<T>(probes: ReadonlyMap<string, { result(): T }>): Map<string, T> {
   return new Map([...probes].map(([name, probe]) => [name, probe.result()]));
 }
-
-/** One batch of the first `n` samples of a stream. */
-export type ProbeBatch = (n: number) => Promise<Batch>;

@@ -81,14 +81,16 @@ export async function measureLatency(
   onProgress?.({ stage, done: runs, total: runs });
   const [first] = times;
   return times.map((own) => ({
-    medianMs: quantile(own, 0.5),
+    medianMs: median(own),
     p90Ms: quantile(own, 0.9),
     runs: own.length,
-    ratioToFirst: quantile(
-      own.map((time, round) => (first[round] > 0 ? time / first[round] : 1)),
-      0.5,
-    ),
+    ratioToFirst: median(own.map((time, round) => (first[round] > 0 ? time / first[round] : 1))),
   }));
+}
+
+/** The middle value, the mean of the middle two where their number is even. NaN for no values. */
+export function median(values: readonly number[]): number {
+  return quantile(values, 0.5);
 }
 
 /** Quantile with linear interpolation between the sorted values (type 7, the default of NumPy). NaN for no values. */

@@ -12,6 +12,7 @@ import { makeTensor } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Feeds } from './engine.js';
+import { median } from './latency.js';
 
 /** One executed node of the optimised graph. */
 export interface OperatorEvent {
@@ -73,11 +74,6 @@ function medianEvents(runs: OperatorEvent[][]): OperatorEvent[] {
     ...event,
     micros: median(runs.map((run) => run[i]?.micros ?? event.micros)),
   }));
-}
-
-function median(values: number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  return sorted[sorted.length >> 1] ?? 0;
 }
 
 /** Time of an operator on n elements: `fixed` + n * `perElement`, microseconds. */

@@ -34,8 +34,6 @@ export interface ProbePass {
   total: number;
   /** Stage name for progress events. */
   stage: string;
-  /** Inputs that probes declared, beside those of the model, for the n-th batch. */
-  extraFeeds?: (batchNumber: number) => Feeds;
 }
 
 /**
@@ -56,14 +54,12 @@ export async function runProbes(pass: ProbePass, control: RunControl = {}): Prom
   const session = await pass.engine.createSession(toBytes(graph.toModel()));
   const names = new Set(graph.inputs.map((v) => v.name));
   let done = 0;
-  let batchNumber = 0;
   try {
     control.onProgress?.({ stage: pass.stage, done, total: pass.total });
     for await (const batch of pass.batches) {
       throwIfAborted(control.signal);
       const feeds: Feeds = {};
-      const offered = { ...batch.feeds, ...pass.extraFeeds?.(batchNumber++) };
-      for (const [name, tensor] of Object.entries(offered)) if (names.has(name)) feeds[name] = tensor;
+      for (const [name, tensor] of Object.entries(batch.feeds)) if (names.has(name)) feeds[name] = tensor;
       const results = await session.run(feeds);
       pass.probes.forEach((probe, i) => {
         probe.update(

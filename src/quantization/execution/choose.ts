@@ -4,6 +4,7 @@ import { FlowCompressError, throwIfAborted } from '../../errors.js';
 import { toBytes } from '../../onnx/to-bytes.js';
 import type { RunControl } from '../../progress.js';
 import type { Engine, Feeds, Session } from '../../runtime/engine.js';
+import { median } from '../../runtime/latency.js';
 
 export interface ExecutionAlternative {
   /** `float`, `int8`, or what a planner calls its region. */
@@ -200,10 +201,4 @@ function timingOf(runner: Runner, field: readonly Runner[]): ExecutionTiming {
     ratios: ratios(runner, field),
     runs: runner.times[0]?.length ?? 0,
   };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
