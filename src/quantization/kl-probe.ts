@@ -14,6 +14,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
 import { exposeValue, type TracedValues } from '../runtime/trace.js';
+import { divergenceKind, outputDivergence, type DivergenceKind } from './output-divergence.js';
 
 /** Weights to try in one layer, in the layout of its initializer. */
 export interface ProbeRequest {
@@ -22,8 +23,8 @@ export interface ProbeRequest {
 }
 
 export interface KlProbe {
-  /** What `measure` returns: Kullback-Leibler divergence of class probabilities, or relative squared error. */
-  readonly kind: 'kl' | 'relative-error';
+  /** What `measure` returns. */
+  readonly kind: DivergenceKind;
   /** Layers that are best measured together, because the network is run from the same value on for all of them. */
   groups(layers: readonly WeightLayer[]): WeightLayer[][];
   /**
@@ -62,11 +63,10 @@ export async function openKlProbe(
   } finally {
     await session.release();
   }
-  const kind = outputs.length === 1 && reference[outputs[0]!]?.dims.length === 2 ? 'kl' : 'relative-error';
-  const fromProbabilities = kind === 'kl' && new Graph(model).outputs[0]?.producer?.is('Softmax') === true;
+  const original = Object.fromEntries(outputs.map((name) => [name, reference[name]!]));
   const cutOf = (layer: WeightLayer): string | undefined => cuts.get(layer.output.name);
   return {
-    kind,
+    kind: divergenceKind(original),
     groups(layers) {
       const groups: WeightLayer[][] = [];
       const open = new Map<string | undefined, WeightLayer[]>();
@@ -100,12 +100,7 @@ export async function openKlProbe(
             throwIfAborted(signal);
             originals.forEach((tensor, i) => (feeds[weightInput(i)] = tensor));
             feeds[weightInput(layers.indexOf(layer))] = weightTensor(layer, weights);
-            const changed = await opened.run(feeds);
-            divergences.push(
-              kind === 'kl'
-                ? meanKl(reference[outputs[0]!]!, changed[outputs[0]!]!, fromProbabilities)
-                : relativeError(outputs, reference, changed),
-            );
+            divergences.push(outputDivergence(original, await opened.run(feeds)));
           }
           results.push(divergences);
         }
@@ -181,54 +176,4 @@ function singleValueCuts(graph: Graph, shapes: TracedValues): Map<string, string
     }
   });
   return cuts;
-}
-
-/** Mean over samples of KL(p || q) from logits (or probabilities) of shape [N, classes], in nats. */
-export function meanKl(reference: HostTensor, changed: HostTensor, probabilities = false): number {
-  const [samples, classes] = reference.dims as [number, number];
-  const p = reference.data as Float32Array;
-  const q = changed.data as Float32Array;
-  let total = 0;
-  for (let n = 0; n < samples; n++) {
-    const base = n * classes;
-    const logP = logSoftmax(p, base, classes, probabilities);
-    const logQ = logSoftmax(q, base, classes, probabilities);
-    for (let c = 0; c < classes; c++) total += Math.exp(logP[c]!) * (logP[c]! - logQ[c]!);
-  }
-  return Math.max(0, total / Math.max(samples, 1));
-}
-
-function logSoftmax(values: Float32Array, base: number, classes: number, probabilities: boolean): Float64Array {
-  const out = new Float64Array(classes);
-  if (probabilities) {
-    for (let c = 0; c < classes; c++) out[c] = Math.log(Math.max(values[base + c]!, 1e-12));
-    return out;
-  }
-  let peak = -Infinity;
-  for (let c = 0; c < classes; c++) peak = Math.max(peak, values[base + c]!);
-  let sum = 0;
-  for (let c = 0; c < classes; c++) sum += Math.exp(values[base + c]! - peak);
-  const shift = peak + Math.log(sum);
-  for (let c = 0; c < classes; c++) out[c] = values[base + c]! - shift;
-  return out;
-}
-
-/** ||changed - reference||^2 / ||reference||^2 over all outputs of floating type. */
-export function relativeError(
-  names: readonly string[],
-  reference: Record<string, HostTensor>,
-  changed: Record<string, HostTensor>,
-): number {
-  let error = 0;
-  let energy = 0;
-  for (const name of names) {
-    const a = reference[name]!.data;
-    const b = changed[name]!.data;
-    if (!(a instanceof Float32Array) || !(b instanceof Float32Array)) continue;
-    for (let i = 0; i < a.length; i++) {
-      error += (b[i]! - a[i]!) ** 2;
-      energy += a[i]! ** 2;
-    }
-  }
-  return energy > 0 ? error / energy : 0;
 }

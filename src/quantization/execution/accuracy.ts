@@ -5,8 +5,8 @@
 import type { ModelProto } from 'onnx-buf';
 import { throwIfAborted } from '../../errors.js';
 import { toBytes } from '../../onnx/to-bytes.js';
-import type { Engine, Feeds, HostTensor } from '../../runtime/engine.js';
-import { meanKl, relativeError } from '../kl-probe.js';
+import type { Engine, Feeds } from '../../runtime/engine.js';
+import { outputDivergence, type Outputs } from '../output-divergence.js';
 import type { ExecutionAlternative } from './choose.js';
 
 export interface JudgedAlternative extends ExecutionAlternative {
@@ -33,7 +33,7 @@ export async function judgeAlternatives(
   feeds: Feeds,
   signal?: AbortSignal,
 ): Promise<JudgedAlternative[]> {
-  const outputsOf = async (model: ModelProto): Promise<Record<string, HostTensor>> => {
+  const outputsOf = async (model: ModelProto): Promise<Outputs> => {
     throwIfAborted(signal);
     const session = await engine.createSession(toBytes(model));
     try {
@@ -43,36 +43,12 @@ export async function judgeAlternatives(
     }
   };
   const reference = await outputsOf(original);
-  const names = Object.keys(reference);
-  const divergenceOf = (changed: Record<string, HostTensor>): number => {
-    const [only] = names;
-    const isScores = names.length === 1 && reference[only!]!.dims.length === 2 && reference[only!]!.dims[1]! > 1;
-    return isScores && reference[only!]!.type === 'float32'
-      ? meanKl(reference[only!]!, changed[only!]!, isProbabilities(reference[only!]!))
-      : relativeError(names, reference, changed);
-  };
   const judged: JudgedAlternative[] = [];
   let limit = NEGLIGIBLE;
   for (const [i, alternative] of alternatives.entries()) {
-    const divergence = divergenceOf(await outputsOf(build(alternative.int8)));
+    const divergence = outputDivergence(reference, await outputsOf(build(alternative.int8)));
     if (i === 0) limit = Math.max(NEGLIGIBLE, TIMES_FLOAT * divergence);
     judged.push({ ...alternative, divergence, acceptable: i === 0 || divergence <= limit });
   }
   return judged;
-}
-
-/** True when the rows of [N, classes] are non-negative and sum to 1. */
-function isProbabilities({ data, dims }: HostTensor): boolean {
-  const classes = dims[1]!;
-  const values = data as Float32Array;
-  for (let n = 0; n < dims[0]!; n++) {
-    let sum = 0;
-    for (let c = 0; c < classes; c++) {
-      const v = values[n * classes + c]!;
-      if (!(v >= 0)) return false;
-      sum += v;
-    }
-    if (Math.abs(sum - 1) > 1e-3) return false;
-  }
-  return true;
 }
