@@ -2,10 +2,9 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { workbench, type Workbench } from '../testing/command-line.js';
+import { listeningTo, workbench, type Workbench } from '../testing/command-line.js';
 import { normals, tinyResNet } from '../testing/tiny-models.js';
 import { npzOf } from '../testing/tiny-net.js';
-import { library } from './library.js';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 
@@ -47,19 +46,12 @@ function interruptedAt(
   const abort = new AbortController();
   return bench.run(args, {
     signal: abort.signal,
-    library: {
-      ...library,
-      quantizeModel: (path, options) =>
-        library.quantizeModel(path, {
-          ...options,
-          onProgress: (event) => {
-            if (event.stage !== stage) return;
-            interrupt(() => {
-              abort.abort();
-            });
-          },
-        }),
-    },
+    library: listeningTo((event) => {
+      if (event.stage !== stage) return;
+      interrupt(() => {
+        abort.abort();
+      });
+    }),
   });
 }
 
@@ -68,11 +60,7 @@ describe('an interrupt', () => {
     const stages = new Set<string>();
     const fresh = args.map((arg) => (arg === bench.at('out.onnx') ? bench.at('complete.onnx') : arg));
     const complete = await bench.run(fresh, {
-      library: {
-        ...library,
-        quantizeModel: (path, options) =>
-          library.quantizeModel(path, { ...options, onProgress: ({ stage }) => stages.add(stage) }),
-      },
+      library: listeningTo(({ stage }) => stages.add(stage)),
     });
     expect(complete).toMatchObject({ code: 0, changed: ['complete.onnx'] });
     expect(stages.size).toBeGreaterThan(5);

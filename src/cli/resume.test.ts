@@ -2,10 +2,9 @@
 import { readFile, rm } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ProgressEvent } from '../progress.js';
-import { workbench, type Outcome, type Workbench } from '../testing/command-line.js';
+import { listeningTo, workbench, type Outcome, type Workbench } from '../testing/command-line.js';
 import { normals, tinyResNet } from '../testing/tiny-models.js';
 import { npzOf } from '../testing/tiny-net.js';
-import { library } from './library.js';
 
 const SAMPLES = 40;
 const DATA = npzOf(
@@ -41,17 +40,10 @@ async function run(flags: string[] = [], stopAt: (event: ProgressEvent) => boole
   const stages = new Set<string>();
   const outcome = await bench.run([...args, ...flags], {
     signal: abort.signal,
-    library: {
-      ...library,
-      quantizeModel: (path, options) =>
-        library.quantizeModel(path, {
-          ...options,
-          onProgress: (event) => {
-            stages.add(event.stage);
-            if (stopAt(event)) abort.abort();
-          },
-        }),
-    },
+    library: listeningTo((event) => {
+      stages.add(event.stage);
+      if (stopAt(event)) abort.abort();
+    }),
   });
   const { layers } = JSON.parse(outcome.stdout || '{}') as { layers?: unknown };
   return { ...outcome, stages: [...stages], layers };

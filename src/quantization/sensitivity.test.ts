@@ -51,6 +51,19 @@ describe('DivergenceModel', () => {
     expect(model.measured).toEqual({ '2': 0.02, '4': 0.002 });
   });
 
+  it('keeps the power between 1/2 and 3/2, however steep the points are', () => {
+    const steep = new DivergenceModel([
+      { bits: 2, error: 0.1, divergence: 1 },
+      { bits: 4, error: 0.01, divergence: 1e-4 },
+    ]);
+    expect(steep.at(0.01)).toBeCloseTo(10 ** -1.5, 6);
+    const flat = new DivergenceModel([
+      { bits: 2, error: 0.1, divergence: 1 },
+      { bits: 4, error: 0.01, divergence: 1 },
+    ]);
+    expect(flat.at(0.01)).toBeCloseTo(10 ** -0.5, 6);
+  });
+
   it('is linear in the error from a single point, and 0 for a layer without error', () => {
     expect(new DivergenceModel([{ bits: 2, error: 0.1, divergence: 0.02 }]).at(0.05)).toBeCloseTo(0.01);
     expect(new DivergenceModel([{ bits: 2, error: 0, divergence: 0 }]).at(0)).toBe(0);

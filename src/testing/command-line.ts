@@ -5,9 +5,11 @@ import { dirname, join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import type { ModelProto } from 'onnx-buf';
 import type { CliContext } from '../cli/context.js';
+import type { Library } from '../cli/library-types.js';
 import { library } from '../cli/library.js';
 import { runCli } from '../cli/program.js';
 import { toBytes } from '../onnx/to-bytes.js';
+import type { OnProgress } from '../progress.js';
 
 export interface Outcome {
   readonly code: number;
@@ -36,6 +38,11 @@ export async function commandLine(args: readonly string[], surroundings: Surroun
     ...surroundings,
   });
   return { code, ...written };
+}
+
+/** The library with another listener for the progress of `quantize`. */
+export function listeningTo(onProgress: OnProgress): Library {
+  return { ...library, quantizeModel: (path, options) => library.quantizeModel(path, { ...options, onProgress }) };
 }
 
 /** A folder that is removed after the test. */
