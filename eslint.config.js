@@ -8,7 +8,18 @@ const nodeOnly = {
 };
 
 export default tseslint.config(
-  { ignores: ['dist', 'node_modules', 'demo/data', 'demo/out', 'bench/out', 'coverage'] },
+  {
+    ignores: [
+      'dist',
+      'node_modules',
+      'demo/data',
+      'demo/out',
+      'bench/out',
+      'coverage',
+      'kernels/*.ts',
+      'src/linalg/generated',
+    ],
+  },
   eslint.configs.recommended,
   ...tseslint.configs.strict,
   {

@@ -28,6 +28,7 @@ const FLAGS = [
   ),
   valueFlag('--sweep <list>', 'also measure these average widths, for example 2,3,4,6,8', parseNumberList),
   valueFlag('--execution <kind>', 'auto (the faster one per layer), int8 or float', parseText, DEFAULTS.execution),
+  switchFlag('--remeasure', 'time the candidate files anew instead of taking the choice that this machine remembers'),
   valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, DEFAULTS.minBits),
   valueFlag('--max-bits <n>', 'widest width a layer may get', parseInteger, DEFAULTS.maxBits),
   valueFlag(

@@ -1,22 +1,29 @@
 /** How the quantized model executes: which nodes may run in int8, and which of the possible files is the fastest here. */
+import { createHash } from 'node:crypto';
 import type { ModelProto } from 'onnx-buf';
-import { nodeOpTimeCache } from '../node/op-time-cache.js';
-import { nodeProfiler } from '../node/profiler.js';
+import { nodeMachineCache } from '../node/machine-cache.js';
+import { machineKey, nodeProfiler } from '../node/profiler.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { compactNames } from '../onnx/passes/compact.js';
-import { modelByteLength } from '../onnx/write.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import { encodeModel, modelByteLength } from '../onnx/write.js';
 import type { RunControl } from '../progress.js';
 import { tieQuantizers } from '../quantization/activation-range.js';
 import { deployDynamic } from '../quantization/baselines/dynamic-int8.js';
 import { deploy } from '../quantization/deploy.js';
-import type { Deployment } from '../quantization/placement.js';
-import { int8Candidates, type Int8Candidate } from '../quantization/execution/candidates.js';
 import { judgeAlternatives } from '../quantization/execution/accuracy.js';
 import { executionAlternatives } from '../quantization/execution/alternatives.js';
+import { int8Candidates, type Int8Candidate } from '../quantization/execution/candidates.js';
 import { chooseExecution } from '../quantization/execution/choose.js';
 import { quantizedValues, quantizerGroups } from '../quantization/execution/quantized-values.js';
+import { recallExecution, rememberExecution, type RememberedExecution } from '../quantization/execution/remember.js';
+import { executionKey, executionSessions } from '../quantization/execution/sessions.js';
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
+import type { Outputs } from '../quantization/output-divergence.js';
+import type { Deployment } from '../quantization/placement.js';
 import { simulate } from '../quantization/simulate.js';
+import type { Engine, Feeds } from '../runtime/engine.js';
+import type { MachineCache } from '../runtime/machine-cache.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
 import { SAMPLES_AT_HAND, type Workspace } from './workspace.js';
@@ -42,12 +49,16 @@ export interface Execution {
   readonly float: ExecutionChoice | undefined;
 }
 
+type ExecutionSettings = Pick<QuantizeOptions, 'execution' | 'target' | 'threads' | 'remeasure'>;
+
 export function executionFor(
   workspace: Workspace,
   study: PreparedStudy,
   method: QuantizationMethod,
-  settings: Pick<QuantizeOptions, 'execution' | 'target' | 'threads'>,
+  settings: ExecutionSettings,
 ): Execution {
+  const stored = nodeMachineCache();
+  const cache = settings.remeasure ? { ...stored, read: () => Promise.resolve(undefined) } : stored;
   if (method.activations === 'dynamic') return dynamicExecution(study);
   const graph = new Graph(study.model);
   const candidates =
@@ -73,50 +84,75 @@ export function executionFor(
       ),
     async choose(outcome, control) {
       if (all.size === 0) return float;
+      if (settings.execution === 'int8') return choiceOf('int8', all);
       const build = builtOnce((int8) => choiceOf('candidate', int8).build(outcome));
-      const { engine, timedBatches, fixedBatch, feedsFor } = workspace;
-      const batches = timedBatches.map((size) => ({
-        size,
-        feeds: feedsFor(size),
-      }));
-      const alternatives =
-        settings.execution === 'int8'
-          ? [{ name: 'int8', int8: all }]
-          : await executionAlternatives({
-              graph,
-              shapes: study.shapes,
-              target: settings.target,
-              candidates,
-              build,
-              batches,
-              ...(settings.target === 'cpu' && { profiler: nodeProfiler(settings.threads), cache: nodeOpTimeCache() }),
-            });
-      const probe = feedsFor(fixedBatch ?? JUDGED_SAMPLES);
-      const judged =
-        settings.execution === 'int8'
-          ? alternatives
-          : await judgeAlternatives(engine, study.model, build, alternatives, probe, control.signal);
-      const kept = judged.filter((alternative) => !('acceptable' in alternative) || alternative.acceptable);
-      const feeds = batches.map((batch) => batch.feeds);
-      const found = await chooseExecution(engine, build, kept, feeds, { ...control, execution: settings.execution });
-      const refused = judged.length - kept.length;
-      const warnings =
-        refused > 0 && found.int8.size < all.size
-          ? [
-              `8-bit activations everywhere move the outputs too far; ${found.int8.size === 0 ? 'the model executes in float' : `${String(found.int8.size)} of ${String(all.size)} nodes execute in int8`}.`,
-            ]
-          : [];
-      return choiceOf(found.name, found.int8, warnings);
+      const key = choiceKey(workspace, build(new Set()), settings);
+      let found = await recallExecution(cache, key, all);
+      if (!found) {
+        found = await chooseByMeasuring(workspace, study, build, candidates, settings, cache, control);
+        await rememberExecution(cache, key, found);
+      }
+      const { name, int8, refused } = found;
+      const what = int8.size === 0 ? 'the model executes' : `${String(int8.size)} of ${String(all.size)} nodes execute`;
+      const warning = `8-bit activations everywhere move the outputs too far; ${what} in ${int8.size === 0 ? 'float' : 'int8'}.`;
+      return choiceOf(name, int8, refused > 0 && int8.size < all.size ? [warning] : []);
     },
     float,
   };
+}
+
+async function chooseByMeasuring(
+  { engine, timedBatches, fixedBatch, feedsFor }: Workspace,
+  study: PreparedStudy,
+  build: (int8: ReadonlySet<string>) => ModelProto,
+  candidates: ReadonlyMap<string, Int8Candidate>,
+  { target, threads }: ExecutionSettings,
+  cache: MachineCache,
+  control: RunControl,
+): Promise<RememberedExecution> {
+  const batches = timedBatches.map((size) => ({ size, feeds: feedsFor(size) }));
+  const alternatives = await executionAlternatives({
+    ...{ graph: new Graph(study.model), shapes: study.shapes, target, candidates, build, batches },
+    ...(target === 'cpu' && { profiler: nodeProfiler(threads), cache }),
+  });
+  const probe = feedsFor(fixedBatch ?? JUDGED_SAMPLES);
+  const reference = await outputsOf(engine, study.model, probe);
+  const sessions = executionSessions(engine, build);
+  try {
+    const judged = await judgeAlternatives(sessions, reference, alternatives, probe, control.signal);
+    const kept = judged.filter((alternative) => alternative.acceptable);
+    const feeds = batches.map((batch) => batch.feeds);
+    const { name, int8 } = await chooseExecution(sessions, kept, feeds, control);
+    return { name, int8, refused: judged.length - kept.length };
+  } finally {
+    await sessions.closeAll();
+  }
+}
+
+async function outputsOf(engine: Engine, model: ModelProto, feeds: Feeds): Promise<Outputs> {
+  const session = await engine.createSession(toBytes(model));
+  try {
+    return await session.run(feeds);
+  } finally {
+    await session.release();
+  }
+}
+
+/** To be raised when the candidates, the judgement or the race change: what machines remember of before is void. */
+const REVISION = 1;
+
+/** Names everything that the choice depends on; the file in float stands for the model and its codes. */
+function choiceKey({ timedBatches }: Workspace, floatFile: ModelProto, { target, threads }: ExecutionSettings): string {
+  const hash = createHash('sha256');
+  for (const chunk of encodeModel(floatFile)) hash.update(chunk);
+  return `execution ${String(REVISION)} ${machineKey(threads)} ${target} ${timedBatches.join()} ${hash.digest('hex')}`;
 }
 
 /** Remembers the model of every set of int8 nodes: each is profiled, judged and timed. */
 function builtOnce(build: (int8: ReadonlySet<string>) => ModelProto): (int8: ReadonlySet<string>) => ModelProto {
   const built = new Map<string, ModelProto>();
   return (int8) => {
-    const key = JSON.stringify([...int8].sort());
+    const key = executionKey(int8);
     let model = built.get(key);
     if (!model) {
       model = build(int8);

@@ -101,6 +101,8 @@ export const quantizeOptionsSchema = dataOptionsSchema
     /** Average widths whose files are measured as well. */
     sweep: z.array(z.number().min(1).max(8)).min(1).optional(),
     execution: z.enum(['auto', 'int8', 'float']).default(DEFAULTS.execution),
+    /** Times operators and candidate files anew, whatever this machine remembers of earlier runs. */
+    remeasure: z.boolean().default(false),
     /** Write the best model that was found when the budget cannot be met. */
     bestEffort: z.boolean().default(false),
     /** Narrowest width of a layer. When absent 2, or 1 where the budget asks for about 2 bits or fewer. */

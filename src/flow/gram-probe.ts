@@ -60,14 +60,26 @@ export function gramProbe(layer: WeightLayer, positions: number): GramProbe {
       const samples = batch.feeds[Object.keys(batch.feeds)[0]!]!.dims[0] ?? 1;
       const rows = rowsPerSample * samples;
       const products = gram!.data as Float32Array;
-      for (let i = 0; i < sum.length; i++) sum[i]! += products[i]!;
+      // The lower triangles: the products are symmetric.
+      for (let row = 0; row < groups * cols; row++) {
+        const from = row * cols;
+        const to = from + (row % cols);
+        for (let i = from; i <= to; i++) sum[i]! += products[i]!;
+      }
       const means = mean!.data as Float32Array;
       for (let i = 0; i < sumX.length; i++) sumX[i]! += means[i]! * rows;
       count += rows;
     },
     result() {
       if (count === 0) throw new FlowCompressError('internal', 'No calibration sample was seen.', { node: layer.name });
-      return { groups, cols, data: sum.map((v) => v / count), mean: sumX.map((v) => v / count), count };
+      const data = new Float64Array(sum.length);
+      for (let row = 0; row < groups * cols; row++) {
+        const i = row % cols;
+        const block = (row - i) * cols;
+        for (let j = 0; j <= i; j++)
+          data[block + j * cols + i] = data[block + i * cols + j] = sum[row * cols + j]! / count;
+      }
+      return { groups, cols, data, mean: sumX.map((v) => v / count), count };
     },
   };
 }

@@ -26,20 +26,25 @@ const kernelEvent = z.object({
 export function nodeProfiler(threads?: number): Profiler {
   return {
     machine: machineKey(threads),
-    profile: (model, feeds, runs) =>
+    profile: (model, batches, runs) =>
       withTemporaryFolder(async (folder) => {
-        const done = await runProfiled(model, feeds, runs, join(folder, 'profile'), threads);
+        const done = await runProfiled(model, batches, runs, join(folder, 'profile'), threads);
         const [file] = await readdir(folder);
         if (file === undefined) throw new FlowCompressError('internal', 'ONNX Runtime wrote no profile.');
         const events = kernelEvents(await readFile(join(folder, file), 'utf8'));
-        const perRun = Math.floor(events.length / (done + 1));
-        // The first run allocates and is not representative.
-        return Array.from({ length: done }, (_, i) => events.slice((i + 1) * perRun, (i + 2) * perRun));
+        const perRun = Math.floor(events.length / done.reduce((sum, runs) => sum + runs + 1, 0));
+        let next = 0;
+        return done.map((runs) => {
+          // The first run of a batch allocates and is not representative.
+          const first = next + 1;
+          next += runs + 1;
+          return Array.from({ length: runs }, (_, i) => events.slice((first + i) * perRun, (first + i + 1) * perRun));
+        });
       }),
   };
 }
 
-function machineKey(threads: number | undefined): string {
+export function machineKey(threads: number | undefined): string {
   const model = cpus()[0]?.model.trim() ?? 'unknown processor';
   const version = ort.env.versions.node ?? 'unknown';
   return `${model} x${String(cpus().length)}, onnxruntime ${version}, ${threads === undefined ? 'default' : String(threads)} threads`;
@@ -49,16 +54,17 @@ function machineKey(threads: number | undefined): string {
 const PATIENCE_MS = 500;
 const ENOUGH_RUNS = 3;
 
-/** Runs once to warm up and up to `runs` times more. @returns how many times more */
+/** Runs each batch once to warm up and up to `runs` times more. @returns how many times more, by batch */
 async function runProfiled(
   model: Uint8Array,
-  feeds: Feeds,
+  batches: readonly Feeds[],
   runs: number,
   prefix: string,
   threads?: number,
-): Promise<number> {
-  const inputs: Record<string, ort.Tensor> = {};
-  for (const [name, tensor] of Object.entries(feeds)) inputs[name] = toOrt(tensor);
+): Promise<number[]> {
+  const inputs = batches.map((feeds) =>
+    Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, toOrt(tensor)])),
+  );
   try {
     const session = await ort.InferenceSession.create(model, {
       executionProviders: ['cpu'],
@@ -70,14 +76,18 @@ async function runProfiled(
       ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
     });
     try {
-      const start = performance.now();
-      let done = -1;
-      while (done < runs && (done < ENOUGH_RUNS || performance.now() - start < PATIENCE_MS)) {
-        await session.run(inputs);
-        done++;
+      const counts: number[] = [];
+      for (const feeds of inputs) {
+        const start = performance.now();
+        let done = -1;
+        while (done < runs && (done < ENOUGH_RUNS || performance.now() - start < PATIENCE_MS)) {
+          await session.run(feeds);
+          done++;
+        }
+        counts.push(done);
       }
       session.endProfiling();
-      return done;
+      return counts;
     } finally {
       await session.release();
     }

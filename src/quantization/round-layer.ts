@@ -3,12 +3,14 @@ import type { Gram } from '../flow/gram-probe.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { gridOf, type Grid } from './grid.js';
 import {
-  prepareRefinement,
+  blockIndex,
+  energyOfRows,
+  loadBasis,
+  openBlock,
   refineRows,
   roundHalfEven,
   roundingBasis,
   roundRows,
-  rowBlock,
   ROWS,
   type RoundingBasis,
   type RowBlock,
@@ -64,49 +66,56 @@ export function roundLayer(
   const { rows, cols, groups } = layer;
   // Levels symmetric around zero gain up to a tenth of the error at 1 to 3 bits; above, an exact zero is worth more.
   const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
-  const work: LayerWork = { cols, weights, grid, block: rowBlock(cols), peaks: new Float64Array(ROWS) };
+  const work: LayerWork = { cols, weights, grid, block: openBlock(cols), peaks: new Float64Array(ROWS) };
   const codes = new Int8Array(rows * cols);
   const scales = new Float32Array(rows);
   const perGroup = rows / groups;
   const all = effort.search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)];
   const clips = all.length > KEPT_CLIPS ? bestClips(layer, bases, work, all) : all;
+  const { block } = work;
   let error = 0;
   for (let group = 0; group < groups; group++) {
     const basis = bases[group]!;
+    loadBasis(block, basis);
     for (let first = group * perGroup; first < (group + 1) * perGroup; first += ROWS) {
       const count = Math.min(ROWS, (group + 1) * perGroup - first);
-      load(
-        work,
-        basis,
-        Array.from({ length: count }, (_, r) => first + r),
-      );
-      const best = tryClips(work, basis, clips);
-      const { block } = work;
-      if (effort.refinements > 0) {
-        if (clips.length > 1) {
-          block.scales.set(best.scales);
-          roundRows(basis, block, grid);
-        }
-        prepareRefinement(basis, block);
-        refineRows(basis, block, grid, effort.refinements);
-        best.codes.set(block.codes);
-        best.scales.set(block.scales);
-        best.energies.set(block.energies);
-      }
-      for (let r = 0; r < count; r++) {
-        scales[first + r] = best.scales[r]!;
-        error += best.energies[r]!;
-        for (let i = 0; i < cols; i++) codes[(first + r) * cols + basis.order[i]!] = best.codes[r * cols + i]!;
-      }
+      const members = Array.from({ length: count }, (_, r) => first + r);
+      load(work, basis, members);
+      roundWithBestClip(work, clips);
+      if (effort.refinements > 0) refineRows(block, grid, effort.refinements);
+      members.forEach((row, r) => {
+        scales[row] = block.scales[r]!;
+        error += block.energies[r]!;
+        for (let i = 0; i < cols; i++) codes[row * cols + basis.order[i]!] = block.codes[blockIndex(cols, r, i)]!;
+      });
     }
   }
   return { grid, codes, scales, error };
 }
 
+/** Energy of a layer's output for a matrix in the place of its weights: sum over rows of m H m^T. */
+export function outputEnergy(layer: WeightLayer, matrix: Float32Array, bases: readonly RoundingBasis[]): number {
+  const { rows, cols, groups } = layer;
+  const block = openBlock(cols);
+  const perGroup = rows / groups;
+  let total = 0;
+  for (let group = 0; group < groups; group++) {
+    const basis = bases[group]!;
+    loadBasis(block, basis);
+    for (let first = group * perGroup; first < (group + 1) * perGroup; first += ROWS) {
+      const count = Math.min(ROWS, (group + 1) * perGroup - first);
+      const members = Array.from({ length: count }, (_, r) => first + r);
+      load({ cols, weights: matrix, block, peaks: new Float64Array(ROWS) }, basis, members);
+      total += energyOfRows(block);
+    }
+  }
+  return total;
+}
+
 /** Clips that every row tries, after the rest was ruled out on a sample of rows; the refinement refits the scales anyway. */
-const KEPT_CLIPS = 1;
+const KEPT_CLIPS = 2;
 /** Rows of the sample, in blocks. */
-const SAMPLED_BLOCKS = 4;
+const SAMPLED_BLOCKS = 1;
 
 interface LayerWork {
   readonly cols: number;
@@ -118,47 +127,45 @@ interface LayerWork {
 }
 
 /** Loads rows in processing order; missing ones become zero rows with scale 0. */
-function load({ cols, weights, block, peaks }: LayerWork, { order }: RoundingBasis, rows: readonly number[]): void {
+function load(
+  { cols, weights, block, peaks }: Omit<LayerWork, 'grid'>,
+  { order }: RoundingBasis,
+  rows: readonly number[],
+): void {
   block.w.fill(0);
   peaks.fill(0);
   rows.forEach((row, r) => {
     for (let i = 0; i < cols; i++) {
       const value = weights[row * cols + order[i]!]!;
-      block.w[r * cols + i] = value;
+      block.w[blockIndex(cols, r, i)] = value;
       if (Math.abs(value) > peaks[r]!) peaks[r] = Math.abs(value);
     }
   });
 }
 
-function setScales({ block, peaks, grid }: LayerWork, clip: number): void {
-  for (let r = 0; r < ROWS; r++) block.scales[r] = Math.fround((peaks[r]! * clip) / (grid.high + grid.offset));
+/** @param clips one, or one per row */
+function setScales({ block, peaks, grid }: LayerWork, clips: ArrayLike<number>): void {
+  for (let r = 0; r < ROWS; r++)
+    block.scales[r] = (peaks[r]! * clips[clips.length > 1 ? r : 0]!) / (grid.high + grid.offset);
 }
 
-interface BestRows {
-  readonly codes: Int8Array;
-  readonly scales: Float64Array;
-  readonly energies: Float64Array;
-}
-
-/** The best clip of each loaded row. */
-function tryClips(work: LayerWork, basis: RoundingBasis, clips: readonly number[]): BestRows {
-  const { block, cols } = work;
-  const best: BestRows = {
-    codes: new Int8Array(ROWS * cols),
-    scales: new Float64Array(ROWS),
-    energies: new Float64Array(ROWS).fill(Infinity),
-  };
+/** Rounds each loaded row with the clip of its least energy. */
+function roundWithBestClip(work: LayerWork, clips: readonly number[]): void {
+  const { block, grid } = work;
+  const best = new Float64Array(ROWS);
+  const least = new Float64Array(ROWS).fill(Infinity);
   for (const clip of clips) {
-    setScales(work, clip);
-    roundRows(basis, block, work.grid);
+    setScales(work, [clip]);
+    roundRows(block, grid);
     for (let r = 0; r < ROWS; r++) {
-      if (block.energies[r]! >= best.energies[r]!) continue;
-      best.energies[r] = block.energies[r]!;
-      best.scales[r] = block.scales[r]!;
-      best.codes.set(block.codes.subarray(r * cols, (r + 1) * cols), r * cols);
+      if (block.energies[r]! >= least[r]!) continue;
+      least[r] = block.energies[r]!;
+      best[r] = clip;
     }
   }
-  return best;
+  if (clips.length === 1) return;
+  setScales(work, best);
+  roundRows(block, grid);
 }
 
 /** The clips with the least summed error on rows spread over the layer: the optimum hardly moves between rows. */
@@ -179,11 +186,12 @@ function bestClips(
     byGroup.set(group, [...(byGroup.get(group) ?? []), row]);
   }
   for (const [group, members] of byGroup) {
+    loadBasis(work.block, bases[group]!);
     for (let at = 0; at < members.length; at += ROWS) {
       load(work, bases[group]!, members.slice(at, at + ROWS));
       clips.forEach((clip, c) => {
-        setScales(work, clip);
-        roundRows(bases[group]!, work.block, work.grid);
+        setScales(work, [clip]);
+        roundRows(work.block, work.grid);
         sums[c]! += work.block.energies.reduce((a, b) => a + b, 0);
       });
     }

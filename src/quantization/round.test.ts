@@ -1,29 +1,46 @@
 import { describe, expect, it } from 'vitest';
 import { normals } from '../testing/tiny-models.js';
-import { gridOf } from './grid.js';
+import { gridOf, type Grid } from './grid.js';
 import {
-  prepareRefinement,
+  blockIndex,
+  energyOfRows,
+  loadBasis,
+  openBlock,
   refineRows,
   roundHalfEven,
   roundingBasis,
   roundRows,
-  rowBlock,
   ROWS,
+  type RoundingBasis,
   type RowBlock,
 } from './round.js';
 
 const N = 6;
 
 /** Mean of x x^T over correlated rows. */
-function gramOf(seed: number): Float64Array {
+function gramOf(seed: number, n = N): Float64Array {
   const rows = 40;
-  const x = normals(rows * N, seed);
-  const mixed = Float64Array.from(x, (v, i) => v + 0.8 * (x[i - (i % N)] ?? 0));
-  const gram = new Float64Array(N * N);
+  const x = normals(rows * n, seed);
+  const mixed = Float64Array.from(x, (v, i) => v + 0.8 * (x[i - (i % n)] ?? 0));
+  const gram = new Float64Array(n * n);
   for (let r = 0; r < rows; r++)
-    for (let i = 0; i < N; i++)
-      for (let j = 0; j < N; j++) gram[i * N + j]! += (mixed[r * N + i]! * mixed[r * N + j]!) / rows;
+    for (let i = 0; i < n; i++)
+      for (let j = 0; j < n; j++) gram[i * n + j]! += (mixed[r * n + i]! * mixed[r * n + j]!) / rows;
   return gram;
+}
+
+/** Each code, from the last column to the first, at the best value given the errors already made: from the definition. */
+function plainRounding({ n, upper }: RoundingBasis, w: Float32Array, scale: number, grid: Grid): number[] {
+  const codes = new Array<number>(n);
+  const errors = new Float64Array(n);
+  for (let k = n - 1; k >= 0; k--) {
+    let carried = 0;
+    for (let j = k + 1; j < n; j++) carried += errors[j]! * upper[k * n + j]!;
+    const target = (w[k]! + carried / upper[k * n + k]!) / scale - grid.offset;
+    codes[k] = Math.min(grid.high, Math.max(grid.low, roundHalfEven(target))) + 0;
+    errors[k] = w[k]! - scale * (codes[k] + grid.offset);
+  }
+  return codes;
 }
 
 /** (w - wq)^T H (w - wq) with the damped H, straight from its definition. */
@@ -41,14 +58,21 @@ function energyOf(
   return total;
 }
 
-/** A block with the given rows and one scale for all. */
-function blockOf(rows: readonly Float32Array[], scale: number): RowBlock {
-  const block = rowBlock(N);
+/** A block with the given rows, as they are (in processing order), and one scale for all. */
+function blockOf(basis: RoundingBasis, rows: readonly Float32Array[], scale: number): RowBlock {
+  const block = openBlock(basis.n);
+  loadBasis(block, basis);
+  block.w.fill(0);
+  block.scales.fill(0);
   rows.forEach((row, r) => {
-    block.w.set(row, r * N);
+    row.forEach((v, i) => (block.w[blockIndex(basis.n, r, i)] = v));
     block.scales[r] = scale;
   });
   return block;
+}
+
+function codesOf(block: RowBlock, row: number): Int8Array {
+  return Int8Array.from({ length: block.n }, (_, i) => block.codes[blockIndex(block.n, row, i)]!);
 }
 
 const rowsOf = (seed: number, scale = 0.4): Float32Array[] =>
@@ -62,8 +86,8 @@ describe('compensated rounding', () => {
     for (let seed = 1; seed <= 10; seed++) {
       const basis = roundingBasis(gramOf(seed), N);
       const rows = rowsOf(seed);
-      const block = blockOf(rows, 0.25);
-      roundRows(basis, block, grid);
+      const block = blockOf(basis, rows, 0.25);
+      roundRows(block, grid);
       compensated += block.energies.reduce((a, b) => a + b, 0);
       for (const w of rows) {
         const ordered = w;
@@ -80,18 +104,17 @@ describe('compensated rounding', () => {
     const basis = roundingBasis(gramOf(seed), N);
     const rows = rowsOf(seed);
     const grid = gridOf(2, 0.5);
-    const block = blockOf(rows, 0.35);
-    roundRows(basis, block, grid);
+    const block = blockOf(basis, rows, 0.35);
+    roundRows(block, grid);
     const before = [...block.energies];
     rows.forEach((w, r) => {
-      const codes = block.codes.subarray(r * N, (r + 1) * N);
+      const codes = codesOf(block, r);
       expect(block.energies[r]).toBeCloseTo(energyOf(basis, w, 0.35, 0.5, codes), 4);
     });
 
-    prepareRefinement(basis, block);
-    refineRows(basis, block, grid, 2);
+    refineRows(block, grid, 2);
     rows.forEach((w, r) => {
-      const codes = block.codes.subarray(r * N, (r + 1) * N);
+      const codes = codesOf(block, r);
       const scale = block.scales[r]!;
       expect(block.energies[r]).toBeCloseTo(energyOf(basis, w, scale, 0.5, codes), 3);
       expect(block.energies[r]).toBeLessThanOrEqual(before[r]! + 1e-4);
@@ -111,21 +134,41 @@ describe('compensated rounding', () => {
   it('scales with the weights: ten times the weights, the same codes', () => {
     const basis = roundingBasis(gramOf(2), N);
     const grid = gridOf(3, 0.5);
-    const small = blockOf(rowsOf(6), 0.2);
-    const large = blockOf(
-      rowsOf(6).map((row) => row.map((v) => v * 10)),
-      2,
-    );
-    roundRows(basis, small, grid);
-    roundRows(basis, large, grid);
+    const rounded = (factor: number): { codes: Int8Array[]; energy: number } => {
+      const block = blockOf(
+        basis,
+        rowsOf(6).map((row) => row.map((v) => v * factor)),
+        0.2 * factor,
+      );
+      roundRows(block, grid);
+      return { codes: Array.from({ length: ROWS }, (_, r) => codesOf(block, r)), energy: block.energies[0]! };
+    };
+    const [small, large] = [rounded(1), rounded(10)];
     expect(large.codes).toEqual(small.codes);
-    expect(large.energies[0]! / small.energies[0]!).toBeCloseTo(100, 1);
+    expect(large.energy / small.energy).toBeCloseTo(100, 1);
+  });
+
+  it.each([1, 3, 8, 21])('gives the codes of the plain algorithm with %i columns', (n) => {
+    const basis = roundingBasis(gramOf(n, n), n);
+    const rows = Array.from({ length: ROWS - 3 }, (_, r) => normals(n, 100 + r, 0.4));
+    const grid = gridOf(3, 0.5);
+    const block = blockOf(basis, rows, 0.2);
+    roundRows(block, grid);
+    rows.forEach((w, r) => expect([...codesOf(block, r)]).toEqual(plainRounding(basis, w, 0.2, grid)));
+    expect([...codesOf(block, ROWS - 1)].every((code) => code === 0)).toBe(true);
+  });
+
+  it('sums the energies of rows under H', () => {
+    const basis = roundingBasis(gramOf(4), N);
+    const rows = rowsOf(4);
+    const expected = rows.reduce((sum, w) => sum + energyOf(basis, w, 0, 0, new Int8Array(N)), 0);
+    expect(energyOfRows(blockOf(basis, rows, 1))).toBeCloseTo(expected, 4);
   });
 
   it('leaves rows without a scale at zero error growth', () => {
     const basis = roundingBasis(gramOf(3), N);
-    const block = blockOf([new Float32Array(N)], 0);
-    roundRows(basis, block, gridOf(4, 0));
+    const block = blockOf(basis, [new Float32Array(N)], 0);
+    roundRows(block, gridOf(4, 0));
     expect(block.energies[0]).toBe(0);
   });
 });

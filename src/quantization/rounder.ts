@@ -3,8 +3,14 @@ import type { Gram } from '../flow/gram-probe.js';
 import type { Graph } from '../onnx/graph.js';
 import { weightMatrix, type WeightLayer } from '../onnx/layers.js';
 import type { RoundingBasis } from './round.js';
-import { quadraticForm } from '../linalg/quadratic-form.js';
-import { dequantize, layerBases, roundLayer, roundLayerNearest, type RoundedLayer } from './round-layer.js';
+import {
+  dequantize,
+  layerBases,
+  outputEnergy,
+  roundLayer,
+  roundLayerNearest,
+  type RoundedLayer,
+} from './round-layer.js';
 
 /** Factorized Gram matrices kept between calls, in bytes. */
 const KEPT_BASES = 512e6;
@@ -89,22 +95,10 @@ export class LayerRounder {
     return energy;
   }
 
-  /** sum over rows of m G m^T, or of m m^T without statistics. */
+  /** Energy of the layer's output, or of the matrix itself without statistics. */
   private energyOf(layer: WeightLayer, matrix: Float32Array): number {
-    const { rows, cols, groups } = layer;
-    const gram = this.rounding === 'compensated' ? this.grams.get(layer.name) : undefined;
-    let total = 0;
-    if (!gram) {
-      for (const v of matrix) total += v * v;
-      return total;
-    }
-    const rowsPerGroup = rows / groups;
-    for (let group = 0; group < groups; group++) {
-      const block = gram.data.subarray(group * cols * cols, (group + 1) * cols * cols);
-      const part = matrix.subarray(group * rowsPerGroup * cols, (group + 1) * rowsPerGroup * cols);
-      total += quadraticForm(block, cols, part);
-    }
-    return total;
+    const bases = this.basesOf(layer);
+    return bases ? outputEnergy(layer, matrix, bases) : matrix.reduce((sum, v) => sum + v * v, 0);
   }
 }
 

@@ -2,15 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { intsAttribute } from '../onnx/attributes.js';
 import { nodeProfiler } from '../node/profiler.js';
 import { info, op, tensorFeed, tinyModel, weights } from '../testing/graph-writing.js';
-import {
-  borderTimesOf,
-  fitLine,
-  measureNodes,
-  timeOf,
-  type OperatorEvent,
-  type OpTimeCache,
-  type Profiler,
-} from './op-times.js';
+import { borderTimesOf, fitLine, measureNodes, timeOf, type OperatorEvent, type Profiler } from './op-times.js';
+import type { Feeds } from './engine.js';
+import type { MachineCache } from './machine-cache.js';
 
 const padded = [intsAttribute('pads', [1, 1, 1, 1])];
 const model = tinyModel({
@@ -34,18 +28,23 @@ describe('measureNodes', () => {
       { name: 'ReorderOutput', op: 'ReorderOutput', micros: 5 * scale, elements: 1 },
       { name: '@3@', op: 'Softmax', micros: 7 * scale, elements: 1 },
     ];
-    const profiler: Profiler = { machine: 'm', profile: () => Promise.resolve([run(1), run(100), run(2)]) };
-    const times = await measureNodes(profiler, model, {}, 3);
-    expect(Object.fromEntries(times.micros)).toEqual({ b: 20, c: 40, y: 14 });
-    expect(times.total).toBe(84);
+    const profiler: Profiler = { machine: 'm', profile: () => Promise.resolve([[run(1), run(100), run(2)]]) };
+    const [times] = await measureNodes(profiler, model, [{}], 3);
+    expect(Object.fromEntries(times!.micros)).toEqual({ b: 20, c: 40, y: 14 });
+    expect(times!.total).toBe(84);
   });
 
   it('accounts for the kernels of a real engine', async () => {
-    const times = await measureNodes(nodeProfiler(1), model, { x: tensorFeed([2, 16, 8, 8]) }, 5);
-    const attributed = [...times.micros.values()].reduce((a, b) => a + b, 0);
-    // Only the layout changes around the convolutions belong to no node.
-    expect(attributed).toBeGreaterThan(0.5 * times.total);
-    expect([...times.micros.keys()]).toEqual(expect.arrayContaining(['c', 'y', 'z']));
+    const batches = [1, 8].map((size) => ({ x: tensorFeed([size, 16, 8, 8]) }));
+    const times = await measureNodes(nodeProfiler(1), model, batches, 5);
+    expect(times).toHaveLength(2);
+    for (const { micros, total } of times) {
+      const attributed = [...micros.values()].reduce((a, b) => a + b, 0);
+      // Only the layout changes around the convolutions belong to no node.
+      expect(attributed).toBeGreaterThan(0.5 * total);
+      expect([...micros.keys()]).toEqual(expect.arrayContaining(['c', 'y', 'z']));
+    }
+    expect(times[1]!.total).toBeGreaterThan(times[0]!.total);
   });
 });
 
@@ -61,17 +60,20 @@ describe('border times', () => {
   it('come from the cache once measured, and survive a damaged one', async () => {
     const texts = new Map<string, string>();
     let measured = 0;
-    const cache: OpTimeCache = {
+    const cache: MachineCache = {
       read: (key) => Promise.resolve(texts.get(key)),
       write: (key, text) => Promise.resolve(void texts.set(key, text)),
     };
     const profilerOf = (machine: string): Profiler => ({
       machine,
-      profile(_model, feeds) {
+      profile(_model, batches) {
         measured++;
-        const elements = feeds['x']!.data.length;
-        const event = (name: string) => ({ name, op: name, micros: 4 + elements / 1000, elements });
-        return Promise.resolve([['QuantizeLinear', 'DequantizeLinear', 'Transpose', 'ReorderInput'].map(event)]);
+        const runsOf = (feeds: Feeds): OperatorEvent[][] => {
+          const elements = feeds['x']!.data.length;
+          const event = (name: string) => ({ name, op: name, micros: 4 + elements / 1000, elements });
+          return [['QuantizeLinear', 'DequantizeLinear', 'Transpose', 'ReorderInput'].map(event)];
+        };
+        return Promise.resolve(batches.map(runsOf));
       },
     });
     const first = await borderTimesOf(profilerOf('one'), cache);

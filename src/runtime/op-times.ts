@@ -13,6 +13,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Feeds } from './engine.js';
 import { median } from './latency.js';
+import type { MachineCache } from './machine-cache.js';
 
 /** One executed node of the optimised graph. */
 export interface OperatorEvent {
@@ -28,8 +29,11 @@ export interface OperatorEvent {
 export interface Profiler {
   /** Engine, version, processor and threads: what times depend on. */
   readonly machine: string;
-  /** Runs the model up to `runs` times after one warm-up (slow models less often); events of each run in execution order. */
-  profile(model: Uint8Array, feeds: Feeds, runs: number): Promise<OperatorEvent[][]>;
+  /**
+   * Runs the model on each batch up to `runs` times after one warm-up (slow models less often).
+   * @returns by batch and run, the events in execution order
+   */
+  profile(model: Uint8Array, batches: readonly Feeds[], runs: number): Promise<OperatorEvent[][][]>;
 }
 
 /** Microseconds by name of the first output of the model's nodes; nodes that were optimised away are absent. */
@@ -39,33 +43,38 @@ export interface NodeTimes {
   readonly total: number;
 }
 
-/** Runs the model under the profiler and attributes the median time of every kernel to the node it came from. */
+/**
+ * Runs the model under the profiler and attributes the median time of every kernel to the node it came from.
+ * @returns one per batch
+ */
 export async function measureNodes(
   profiler: Profiler,
   model: ModelProto,
-  feeds: Feeds,
+  batches: readonly Feeds[],
   runs: number,
-): Promise<NodeTimes> {
+): Promise<NodeTimes[]> {
   const source = requireGraph(model);
   const tagged = withFields(model, {
     graph: withFields(source, {
       node: source.node.map((node, i) => withFields(node, { name: `@${String(i)}@` })),
     }),
   });
-  const events = medianEvents(await profiler.profile(toBytes(tagged), feeds, runs));
   const producer = new Map<string, string>();
   for (const node of source.node) for (const output of node.output) producer.set(output, node.output[0]!);
-  const micros = new Map<string, number>();
-  let total = 0;
-  for (const event of events) {
-    total += event.micros;
-    const index = /@(\d+)@/.exec(event.name)?.[1];
-    // Blocked convolutions and pools are named after the value that they compute.
-    const output =
-      index === undefined ? producer.get(event.name.replace(/_nchwc$/, '')) : source.node[Number(index)]?.output[0];
-    if (output !== undefined) micros.set(output, (micros.get(output) ?? 0) + event.micros);
-  }
-  return { micros, total };
+  const profiles = await profiler.profile(toBytes(tagged), batches, runs);
+  return profiles.map((profile) => {
+    const micros = new Map<string, number>();
+    let total = 0;
+    for (const event of medianEvents(profile)) {
+      total += event.micros;
+      const index = /@(\d+)@/.exec(event.name)?.[1];
+      // Blocked convolutions and pools are named after the value that they compute.
+      const output =
+        index === undefined ? producer.get(event.name.replace(/_nchwc$/, '')) : source.node[Number(index)]?.output[0];
+      if (output !== undefined) micros.set(output, (micros.get(output) ?? 0) + event.micros);
+    }
+    return { micros, total };
+  });
 }
 
 /** The events of a run with the median time over all runs (the runs of one session execute the same nodes in order). */
@@ -95,14 +104,8 @@ export function timeOf(time: LinearTime, elements: number): number {
   return time.fixed + elements * time.perElement;
 }
 
-/** Keeps measurements between runs of the program. Both functions leave errors of the storage to themselves. */
-export interface OpTimeCache {
-  read(key: string): Promise<string | undefined>;
-  write(key: string, text: string): Promise<void>;
-}
-
 /** Border times of this machine, from the cache when it has them. A cached text that cannot be read is measured anew. */
-export async function borderTimesOf(profiler: Profiler, cache?: OpTimeCache): Promise<BorderTimes> {
+export async function borderTimesOf(profiler: Profiler, cache?: MachineCache): Promise<BorderTimes> {
   const key = `border-times-1 ${profiler.machine}`;
   const text = await cache?.read(key);
   if (text !== undefined) {
@@ -146,11 +149,14 @@ export async function measureBorders(profiler: Profiler): Promise<BorderTimes> {
     ReorderOutput: 'reorder',
   };
   const model = toBytes(borderModel());
-  for (const [batch, size] of BORDER_SIZES) {
-    const dims = [batch, BORDER_CHANNELS, size, size];
+  const shapes = BORDER_SIZES.map(([batch, size]) => [batch, BORDER_CHANNELS, size, size]);
+  const feeds = shapes.map((dims): Feeds => {
     const count = dims.reduce((a, b) => a * b, 1);
     const data = Float32Array.from({ length: count }, (_, i) => ((i * 7919) % 255) / 128 - 1);
-    const runs = await profiler.profile(model, { x: { type: 'float32', dims, data } }, BORDER_RUNS);
+    return { x: { type: 'float32', dims, data } };
+  });
+  for (const [s, runs] of (await profiler.profile(model, feeds, BORDER_RUNS)).entries()) {
+    const count = shapes[s]!.reduce((a, b) => a * b, 1);
     for (const event of medianEvents(runs)) {
       const kind = kinds[event.op];
       if (kind && event.elements === count) points[kind].push({ elements: event.elements, micros: event.micros });

@@ -2,9 +2,11 @@ import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
 import { nodeEngine } from '../../node/onnxruntime.js';
 import { rewrite } from '../../onnx/graph.js';
+import { toBytes } from '../../onnx/to-bytes.js';
 import { makeTensor, readFloats } from '../../onnx/tensor.js';
 import { normalBatches, normals, tinyResNet } from '../../testing/tiny-models.js';
-import { judgeAlternatives } from './accuracy.js';
+import { judgeAlternatives, type JudgedAlternative } from './accuracy.js';
+import { executionSessions } from './sessions.js';
 
 const engine = nodeEngine({ threads: 1 });
 
@@ -36,13 +38,24 @@ describe('judgeAlternatives', () => {
       name,
       int8: new Set(name === 'float' ? [] : [name]),
     }));
-    const judged = await judgeAlternatives(engine, model, build, alternatives, feeds);
+    const original = await engine.createSession(toBytes(model));
+    const reference = await original.run(feeds);
+    await original.release();
+    const judge = async (): Promise<JudgedAlternative[]> => {
+      const sessions = executionSessions(engine, build);
+      try {
+        return await judgeAlternatives(sessions, reference, alternatives, feeds);
+      } finally {
+        await sessions.closeAll();
+      }
+    };
+    const judged = await judge();
     expect(judged.map((a) => a.acceptable)).toEqual([true, true, false]);
     expect(judged[2]!.divergence).toBeGreaterThan(judged[1]!.divergence);
 
     // Where the weights alone already move the outputs, as much again is no reason to refuse.
     noiseOf['float'] = 3;
-    const lenient = await judgeAlternatives(engine, model, build, alternatives, feeds);
+    const lenient = await judge();
     expect(lenient.map((a) => a.acceptable)).toEqual([true, true, true]);
   });
 });

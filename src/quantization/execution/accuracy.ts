@@ -2,12 +2,11 @@
  * What 8-bit activations cost: executions whose outputs leave the original's too far are ruled out before any is timed.
  * Weights have the same codes in all of them, so the float execution shows what rounding the weights alone does.
  */
-import type { ModelProto } from 'onnx-buf';
 import { throwIfAborted } from '../../errors.js';
-import { toBytes } from '../../onnx/to-bytes.js';
-import type { Engine, Feeds } from '../../runtime/engine.js';
+import type { Feeds } from '../../runtime/engine.js';
 import { outputDivergence, type Outputs } from '../output-divergence.js';
 import type { ExecutionAlternative } from './choose.js';
+import type { ExecutionSessions } from './sessions.js';
 
 export interface JudgedAlternative extends ExecutionAlternative {
   /** Divergence from the original: KL in nats for a classifier, squared error relative to the outputs' energy otherwise. */
@@ -21,34 +20,27 @@ const NEGLIGIBLE = 0.01;
 const TIMES_FLOAT = 2;
 
 /**
- * @param original the model before quantization
+ * @param reference outputs of the model before quantization for `feeds`, a few calibration samples
  * @param alternatives the first one is the float execution
- * @param feeds a few calibration samples
+ * @param sessions those of refused alternatives are closed
  */
 export async function judgeAlternatives(
-  engine: Engine,
-  original: ModelProto,
-  build: (int8: ReadonlySet<string>) => ModelProto,
+  sessions: ExecutionSessions,
+  reference: Outputs,
   alternatives: readonly ExecutionAlternative[],
   feeds: Feeds,
   signal?: AbortSignal,
 ): Promise<JudgedAlternative[]> {
-  const outputsOf = async (model: ModelProto): Promise<Outputs> => {
-    throwIfAborted(signal);
-    const session = await engine.createSession(toBytes(model));
-    try {
-      return await session.run(feeds);
-    } finally {
-      await session.release();
-    }
-  };
-  const reference = await outputsOf(original);
   const judged: JudgedAlternative[] = [];
   let limit = NEGLIGIBLE;
   for (const [i, alternative] of alternatives.entries()) {
-    const divergence = outputDivergence(reference, await outputsOf(build(alternative.int8)));
+    throwIfAborted(signal);
+    const session = await sessions.open(alternative.int8);
+    const divergence = outputDivergence(reference, await session.run(feeds));
     if (i === 0) limit = Math.max(NEGLIGIBLE, TIMES_FLOAT * divergence);
-    judged.push({ ...alternative, divergence, acceptable: i === 0 || divergence <= limit });
+    const acceptable = i === 0 || divergence <= limit;
+    if (!acceptable) await sessions.close(alternative.int8);
+    judged.push({ ...alternative, divergence, acceptable });
   }
   return judged;
 }

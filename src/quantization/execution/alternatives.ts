@@ -2,11 +2,12 @@
 import type { ModelProto } from 'onnx-buf';
 import type { Graph } from '../../onnx/graph.js';
 import type { Feeds } from '../../runtime/engine.js';
-import { borderTimesOf, measureNodes, type OpTimeCache, type Profiler } from '../../runtime/op-times.js';
+import type { MachineCache } from '../../runtime/machine-cache.js';
+import { borderTimesOf, measureNodes, type Profiler } from '../../runtime/op-times.js';
 import { TARGETS, type TargetName } from '../../runtime/target.js';
 import type { TracedValues } from '../../runtime/trace.js';
 import type { Int8Candidate } from './candidates.js';
-import type { ExecutionAlternative } from './choose.js';
+import { withoutDuplicates, type ExecutionAlternative } from './choose.js';
 import { measuredCosts, tableCosts, weightedSum } from './costs.js';
 import { planRegions, type ExecutionCosts } from './plan.js';
 
@@ -22,13 +23,13 @@ export interface AlternativesRequest {
   readonly batches: readonly { readonly size: number; readonly feeds: Feeds }[];
   /** Measures on this machine; the target's table is used without. */
   readonly profiler?: Profiler;
-  readonly cache?: OpTimeCache;
+  readonly cache?: MachineCache;
 }
 
 /** Runs under the profiler; the median of each kernel is taken. */
 const PROFILED_RUNS = 5;
 
-/** `float`, `int8` (all candidates) and the planned regions, in this order; some may coincide. */
+/** `float`, `int8` (all candidates) and the planned regions, in this order, without those that are the same as an earlier one. */
 export async function executionAlternatives(request: AlternativesRequest): Promise<ExecutionAlternative[]> {
   const { graph, candidates } = request;
   const alternatives: ExecutionAlternative[] = [{ name: 'float', int8: new Set() }];
@@ -44,7 +45,7 @@ export async function executionAlternatives(request: AlternativesRequest): Promi
   const parts = await costsByBatch(request, all);
   for (const { size, costs } of parts) plan(`planned-batch-${String(size)}`, costs);
   if (parts.length > 1) plan('planned', weightedSum(parts));
-  return alternatives;
+  return withoutDuplicates(alternatives);
 }
 
 interface BatchCosts {
@@ -60,12 +61,14 @@ async function costsByBatch(request: AlternativesRequest, all: ReadonlySet<strin
   if (profiler) {
     const borders = await borderTimesOf(profiler, request.cache);
     const [floatModel, int8Model] = [build(new Set()), build(all)];
-    for (const { size, feeds } of batches) {
-      const float = await measureNodes(profiler, floatModel, feeds, PROFILED_RUNS);
-      const int8 = await measureNodes(profiler, int8Model, feeds, PROFILED_RUNS);
+    const feeds = batches.map((batch) => batch.feeds);
+    const floatTimes = await measureNodes(profiler, floatModel, feeds, PROFILED_RUNS);
+    const int8Times = await measureNodes(profiler, int8Model, feeds, PROFILED_RUNS);
+    batches.forEach(({ size }, b) => {
+      const [float, int8] = [floatTimes[b]!, int8Times[b]!];
       const costs = measuredCosts(graph, shapes, { batch: size, float, int8, borders });
       parts.push({ size, costs, weight: 1 / Math.max(float.total, 1) });
-    }
+    });
     return parts;
   }
   const table = TARGETS[request.target].int8;

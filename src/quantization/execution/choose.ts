@@ -1,10 +1,9 @@
 /** The execution that ships: candidate files are compiled and timed against each other, whole, where they will run. */
-import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError, throwIfAborted } from '../../errors.js';
-import { toBytes } from '../../onnx/to-bytes.js';
 import type { RunControl } from '../../progress.js';
-import type { Engine, Feeds, Session } from '../../runtime/engine.js';
+import type { Feeds, Session } from '../../runtime/engine.js';
 import { median } from '../../runtime/latency.js';
+import { executionKey, type ExecutionSessions } from './sessions.js';
 
 export interface ExecutionAlternative {
   /** `float`, `int8`, or what a planner calls its region. */
@@ -29,8 +28,6 @@ export interface ExecutionChoice extends ExecutionAlternative {
 }
 
 export interface ChooseOptions {
-  /** `int8` and `float` take the alternative of that name as it is. */
-  readonly execution?: 'auto' | 'int8' | 'float';
   /** Time to spend on timed runs, milliseconds; three rounds are made in any case. */
   readonly budgetMs?: number;
   /** Milliseconds from any origin; for tests. */
@@ -55,61 +52,49 @@ interface Runner {
 /**
  * Times the alternatives in turn at every batch and returns the one whose worst time relative to the fastest is least.
  * @param batches feeds of each batch size that counts
- * @throws FlowCompressError `internal` when the wanted alternative is missing; what the engine reports; `aborted`
+ * @throws FlowCompressError `internal` without alternatives; what the engine reports; `aborted`
  */
 export async function chooseExecution(
-  engine: Engine,
-  build: (int8: ReadonlySet<string>) => ModelProto,
+  sessions: ExecutionSessions,
   alternatives: readonly ExecutionAlternative[],
   batches: readonly Feeds[],
   options: ChooseOptions & RunControl = {},
 ): Promise<ExecutionChoice> {
   const distinct = withoutDuplicates(alternatives);
-  const wanted = options.execution ?? 'auto';
-  if (wanted !== 'auto') return { ...named(alternatives, wanted), timings: [] };
   if (distinct.length === 0) throw new FlowCompressError('internal', 'There is no execution to choose from.');
   if (distinct.length === 1 || batches.length === 0) return { ...distinct[0]!, timings: [] };
   const runners: Runner[] = [];
-  const released = new Set<Runner>();
-  try {
-    for (const alternative of distinct) {
-      throwIfAborted(options.signal);
-      const session = await engine.createSession(toBytes(build(alternative.int8)));
-      runners.push({ alternative, session, times: batches.map(() => []) });
-    }
-    await race(runners, released, batches, options);
-    const finalists = runners.filter((runner) => !released.has(runner));
-    const winner = leastWorst(finalists);
-    return {
-      ...winner.alternative,
-      timings: runners.map((runner) => timingOf(runner, released.has(runner) ? [...finalists, runner] : finalists)),
-    };
-  } finally {
-    await Promise.all(runners.filter((r) => !released.has(r)).map((r) => r.session.release()));
+  for (const alternative of distinct) {
+    throwIfAborted(options.signal);
+    runners.push({ alternative, session: await sessions.open(alternative.int8), times: batches.map(() => []) });
   }
+  const left = new Set<Runner>();
+  await race(runners, left, batches, sessions, options);
+  const finalists = runners.filter((runner) => !left.has(runner));
+  const winner = leastWorst(finalists);
+  return {
+    ...winner.alternative,
+    timings: runners.map((runner) => timingOf(runner, left.has(runner) ? [...finalists, runner] : finalists)),
+  };
 }
 
-function withoutDuplicates(alternatives: readonly ExecutionAlternative[]): ExecutionAlternative[] {
+/** The first of every set of alternatives that are the same file. */
+export function withoutDuplicates(alternatives: readonly ExecutionAlternative[]): ExecutionAlternative[] {
   const keys = new Set<string>();
   return alternatives.filter(({ int8 }) => {
-    const key = JSON.stringify([...int8].sort());
+    const key = executionKey(int8);
     if (keys.has(key)) return false;
     keys.add(key);
     return true;
   });
 }
 
-function named(alternatives: readonly ExecutionAlternative[], name: string): ExecutionAlternative {
-  const found = alternatives.find((a) => a.name === name);
-  if (!found) throw new FlowCompressError('internal', `There is no execution named '${name}'.`);
-  return found;
-}
-
 /** Runs all files in turn, round after round, and lets go of those that cannot win any more. */
 async function race(
   runners: readonly Runner[],
-  released: Set<Runner>,
+  left: Set<Runner>,
   batches: readonly Feeds[],
+  sessions: ExecutionSessions,
   options: ChooseOptions & RunControl,
 ): Promise<void> {
   const now = options.now ?? (() => performance.now());
@@ -121,20 +106,20 @@ async function race(
     return now() - start;
   };
   const discard = async (limit: number): Promise<void> => {
-    const active = runners.filter((runner) => !released.has(runner));
+    const active = runners.filter((runner) => !left.has(runner));
     const scores = new Map(active.map((runner) => [runner, roughScore(runner, active)]));
     const best = Math.min(...scores.values());
     for (const runner of active) {
       if (scores.get(runner)! <= best * limit) continue;
-      released.add(runner);
-      await runner.session.release();
+      left.add(runner);
+      await sessions.close(runner.alternative.int8);
     }
   };
   // The first run of a session at a batch size allocates and is not counted.
   for (const runner of runners) for (let b = 0; b < batches.length; b++) await timed(runner, b);
   const start = now();
   for (let round = 1; round <= MAX_ROUNDS; round++) {
-    const active = runners.filter((runner) => !released.has(runner));
+    const active = runners.filter((runner) => !left.has(runner));
     if (active.length === 1) break;
     options.onProgress?.({ stage: 'choose execution', done: round - 1, total: MAX_ROUNDS });
     for (let b = 0; b < batches.length; b++) {

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import type { OpTimeCache } from '../runtime/op-times.js';
+import type { MachineCache } from '../runtime/machine-cache.js';
 
 /** `%LOCALAPPDATA%`, `~/Library/Caches` or `$XDG_CACHE_HOME` (`~/.cache`), by platform. */
 export function cacheFolder(platform = process.platform, environment = process.env): string {
@@ -18,7 +18,7 @@ export function cacheFolder(platform = process.platform, environment = process.e
  * A cache never fails a run: what cannot be read is measured again, what cannot be written is lost. Files appear whole
  * or not at all, so processes may share the folder.
  */
-export function nodeOpTimeCache(folder = cacheFolder()): OpTimeCache {
+export function nodeMachineCache(folder = cacheFolder()): MachineCache {
   const pathOf = (key: string): string =>
     join(folder, `${createHash('sha256').update(key).digest('hex').slice(0, 24)}.json`);
   return {

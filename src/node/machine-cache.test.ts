@@ -2,9 +2,9 @@ import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { cacheFolder, nodeOpTimeCache } from './op-time-cache.js';
+import { cacheFolder, nodeMachineCache } from './machine-cache.js';
 
-describe('nodeOpTimeCache', () => {
+describe('nodeMachineCache', () => {
   let folder = '';
   beforeEach(async () => {
     folder = await mkdtemp(join(tmpdir(), 'flow-compress-cache-'));
@@ -12,7 +12,7 @@ describe('nodeOpTimeCache', () => {
   afterEach(() => rm(folder, { recursive: true, force: true }));
 
   it('keeps texts apart by key and leaves no temporary files', async () => {
-    const cache = nodeOpTimeCache(join(folder, 'new', 'deep'));
+    const cache = nodeMachineCache(join(folder, 'new', 'deep'));
     expect(await cache.read('a')).toBeUndefined();
     await cache.write('a', 'one');
     await cache.write('b/../c', 'two');
@@ -26,7 +26,7 @@ describe('nodeOpTimeCache', () => {
 
   it('never fails when the folder cannot be used', async () => {
     await writeFile(join(folder, 'file'), '');
-    const cache = nodeOpTimeCache(join(folder, 'file', 'below'));
+    const cache = nodeMachineCache(join(folder, 'file', 'below'));
     await cache.write('a', 'one');
     expect(await cache.read('a')).toBeUndefined();
   });
