@@ -9,7 +9,8 @@
  * everything up to the written file: sensitivities, allocation, rounding, the choice of the execution (which times
  * candidates on this machine) and the check of the file against a simulation; plain 8-bit is the static-int8 method with
  * int8 execution and without that check, which the peer does not make either; the column `checked` adds it.
- * One untimed run of each comes first, so that neither side pays for cold caches.
+ * One untimed run of each comes first, so that neither side pays for cold caches. FAAQ gets another seed, hence other
+ * codes, in every run: an execution that is remembered from an earlier one would not be chosen anew.
  */
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -54,19 +55,19 @@ async function timeModel(
   const output = join(folder, 'quantized.onnx');
   const execution = z.enum(['auto', 'int8', 'float']).parse(flags.execution);
   const common = { data: data.train, test: data.test, output, calibSamples: samples, preprocess: CIFAR_PREPROCESS };
-  const ours = (method: string): Promise<QuantizedFile> =>
+  const ours = (method: string, pair: number): Promise<QuantizedFile> =>
     quantizeFile(model, {
       ...common,
       ...{ threads: 2, force: true, preload: true, method },
-      ...(method === 'faaq' ? { bits: 4, execution } : { execution: 'int8' }),
+      ...(method === 'faaq' ? { bits: 4, execution, seed: pair + 2 } : { execution: 'int8' }),
     });
   for (let pair = -1; pair < Number(flags.pairs); pair++) {
-    const plain = await ours('static-int8');
+    const plain = await ours('static-int8', pair);
     const peer = runPeer(python, {
       ...{ method: 'ort-static-minmax', model, output: join(folder, 'peer.onnx') },
       ...{ data: data.train, samples, ...CIFAR_PREPROCESS },
     });
-    const faaq = await ours('faaq');
+    const faaq = await ours('faaq', pair);
     if (pair < 0) {
       note(`  stages of FAAQ: ${stagesText(faaq)}`);
       note(`  stages of static-int8: ${stagesText(plain)}`);

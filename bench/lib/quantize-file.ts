@@ -2,7 +2,7 @@
 import type { QuantizeInput } from '../../src/commands/quantize.js';
 import { DEFAULTS, parseOptions, quantizeOptionsSchema } from '../../src/commands/options.js';
 import { executionFor } from '../../src/commands/execution.js';
-import { prepareStudy, quantizationContext } from '../../src/commands/quantization-study.js';
+import { WIDE_BATCH, prepareStudy, quantizationContext } from '../../src/commands/quantization-study.js';
 import { verifyFile } from '../../src/commands/verify-file.js';
 import { openCheckedModel, openWorkspace, type Workspace } from '../../src/commands/workspace.js';
 import type { Batch } from '../../src/data/dataset.js';
@@ -74,7 +74,7 @@ export async function quantizeFile(path: string, options: QuantizeFileOptions): 
 async function preloaded(workspace: Workspace): Promise<Workspace> {
   const { calib } = workspace.working;
   const held = new Map<number | undefined, Batch[]>();
-  for (const size of [undefined, DEFAULTS.probeSamples]) {
+  for (const size of [undefined, WIDE_BATCH, DEFAULTS.probeSamples]) {
     const list: Batch[] = [];
     for await (const batch of workspace.batch(calib, size)) list.push(batch);
     held.set(size, list);

@@ -17,7 +17,7 @@ export const DEFAULTS = {
   maxBits: 8,
   edgeBits: 8,
   attentionBits: 4,
-  probeSamples: 32,
+  probeSamples: 16,
   execution: 'auto',
   sensitivity: 'auto',
 } as const;

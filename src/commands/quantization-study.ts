@@ -12,6 +12,7 @@ import type { FlowSource, QuantizationContext, QuantizationSettings } from '../q
 import { probeSamplesFor } from '../quantization/kl-probe.js';
 import type { SensitivityInput } from '../quantization/sensitivity.js';
 import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import { DEFAULTS } from './options.js';
 import { prepareModel } from './prepare.js';
 import type { Workspace } from './workspace.js';
 
@@ -34,9 +35,9 @@ export async function prepareStudy(workspace: Workspace, control: RunControl): P
   const { engine, opened, feedsFor, fixedBatch } = workspace;
   const prepared = await prepareModel(engine, opened.model, feedsFor, { fixedBatch, signal: control.signal });
   const feeds = feedsFor(fixedBatch ?? 1);
-  const traced = await traceShapes(engine, prepared.model, feeds);
-  const model = rewrite(prepared.model, (graph) => shortcutToConv(graph, (value) => traced.get(value.name)?.dims));
-  const shapes = await traceShapes(engine, model, feeds);
+  const shapes = await traceShapes(engine, prepared.model, feeds);
+  // Every value that this leaves in the graph was there before.
+  const model = rewrite(prepared.model, (graph) => shortcutToConv(graph, (value) => shapes.get(value.name)?.dims));
   const graph = new Graph(model);
   const layers = findLayers(graph).filter((layer) => shapes.get(layer.output.name)?.type === 'float32');
   if (layers.length === 0) {
@@ -54,6 +55,20 @@ export async function prepareStudy(workspace: Workspace, control: RunControl): P
     attention.blocks.flatMap((b) => [b.q.layer, b.k.layer, b.v.layer, ...(b.out ? [b.out] : [])]).map((l) => l.name),
   );
   return { model, shapes, rows: fixedBatch ?? 1, layers, attentionLayers, warnings: prepared.warnings };
+}
+
+/** Rows per engine call where what is read back is large and the same for any number of rows. */
+export const WIDE_BATCH = 128;
+/** Bytes of all activations of such a call, if none were freed in the course of it. */
+const WIDE_BYTES = 512e6;
+
+/** Rows per call of a wide pass, as far as the activations stay small; undefined stands for the usual size. */
+function wideBatch({ shapes, rows }: PreparedStudy, usual: number): number | undefined {
+  let bytes = 0;
+  for (const { dims } of shapes.values()) bytes += dims.reduce((a, b) => a * b, 4) / rows;
+  const size = Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytes, 1)));
+  // Who asks for smaller batches than usual has reasons.
+  return size > usual && usual >= DEFAULTS.batchSize ? size : undefined;
 }
 
 /** The context of a method over CALIB. `quantizable`: values that int8 execution would quantize. */
@@ -77,8 +92,11 @@ export function quantizationContext(
     settings,
     control,
     warn,
-    calibration: (limit = working.calib.size) =>
-      batch(limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib),
+    calibration: ({ limit = working.calib.size, wide = false } = {}) =>
+      batch(
+        limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib,
+        wide ? wideBatch(study, workspace.batchSize) : undefined,
+      ),
     calibrationSamples: working.calib.size,
     async probeBatch(wanted) {
       const n = probeSamplesFor(model, shapes, wanted, study.rows);

@@ -37,6 +37,8 @@ export interface Workspace {
   readonly data: DataSummary;
   /** What the user should know, for the report's warnings. */
   readonly notes: readonly string[];
+  /** As the options ask for it. */
+  readonly batchSize: number;
   /** A dataset in batches of `size` samples (default: the options' batch size, fewer for large inputs), or of the rows the model insists on. */
   readonly batch: (dataset: Dataset, size?: number) => AsyncGenerator<Batch, void, undefined>;
   /** Batch sizes at which files are timed: 1 and 32, or what the model or its large inputs leave. */
@@ -100,6 +102,7 @@ export async function openWorkspace(
         ...preprocessNotes(main, preprocess, inputs),
         ...trial.notes,
       ],
+      batchSize: options.batchSize,
       batch: (dataset, size = batchSizeFor(options.batchSize, feedsOfOne)) =>
         batches(dataset, fixedBatch ?? size, { signal, fixedBatch: fixedBatch !== undefined }),
       timedBatches: fixedBatch === undefined ? timedBatchesFor(feedsOfOne) : [fixedBatch],

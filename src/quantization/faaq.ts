@@ -20,7 +20,7 @@ import type {
   QuantizationOutcome,
 } from './method.js';
 import { packedBytes } from './pack.js';
-import { LayerRounder } from './rounder.js';
+import { COMPENSATED_WIDTHS, LayerRounder } from './rounder.js';
 import { flowSensitivity, kendallTau, type SensitivityInput } from './sensitivity.js';
 import { gatherStatistics } from './statistics.js';
 import { weightUnits, type WeightUnit } from './units.js';
@@ -131,7 +131,7 @@ async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationO
     const error = rounder.relativeErrorOf(layer, rounded);
     for (const { name, ...reader } of readers) {
       const bias =
-        settings.rounding === 'nearest'
+        settings.rounding === 'nearest' || bits[i]! > COMPENSATED_WIDTHS
           ? undefined
           : correctedBias(graph, { name, ...reader }, rounded, study.grams.get(name));
       outcome.weights.set(name, { ...rounded, bias });

@@ -32,8 +32,8 @@ export interface QuantizationContext {
   readonly shapes: TracedValues;
   /** Names of the values that int8 execution would quantize. */
   readonly quantizable: ReadonlySet<string>;
-  /** A fresh pass over CALIB, or over its first `limit` samples. */
-  readonly calibration: (limit?: number) => AsyncIterable<Batch>;
+  /** A fresh pass over CALIB, or over its first `limit` samples; `wide` where fewer, larger batches are faster. */
+  readonly calibration: (pass?: { readonly limit?: number; readonly wide?: boolean }) => AsyncIterable<Batch>;
   readonly calibrationSamples: number;
   /** The first `n` CALIB samples as one batch. */
   readonly probeBatch: (n: number) => Promise<Batch>;

@@ -88,7 +88,7 @@ export function roundingBasis(gram: Float64Array, n: number, damping = 0.01): Ro
     for (let j = 0; j < n; j++) matrix[i * n + j] = gram[from + order[j]!]!;
     matrix[i * n + i]! += add;
   }
-  const h = Float32Array.from(matrix);
+  const h = new Float32Array(matrix);
   factor();
   const upper = new Float32Array(n * n);
   for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) upper[j * n + i] = matrix[i * n + j]!;

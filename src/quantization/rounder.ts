@@ -14,6 +14,8 @@ import {
 
 /** Factorized Gram matrices kept between calls, in bytes. */
 const KEPT_BASES = 512e6;
+/** Seven and eight bits leave nothing to compensate. */
+export const COMPENSATED_WIDTHS = 6;
 /** Above this width the error shrinks by 4 per bit: it is extrapolated, not computed. */
 const LAST_COMPUTED_WIDTH = 4;
 
@@ -59,9 +61,8 @@ export class LayerRounder {
   private round(layer: WeightLayer, bits: number, thorough: boolean): RoundedLayer {
     const weights = weightMatrix(this.graph, layer);
     const bases = this.basesOf(layer);
-    // Seven and eight bits leave nothing to compensate.
     // The kernel positions of a ConvTranspose share a scale, which the compensating pass does not know.
-    if (!bases || bits >= 7 || layer.rows !== layer.channels) {
+    if (!bases || bits > COMPENSATED_WIDTHS || layer.rows !== layer.channels) {
       const rounded = roundLayerNearest(layer, weights, bits, thorough);
       return bases ? { ...rounded, error: this.energyOf(layer, difference(layer, weights, rounded)) } : rounded;
     }

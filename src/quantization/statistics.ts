@@ -68,7 +68,7 @@ export async function gatherStatistics(
         engine: context.engine,
         model: context.model,
         shapes: context.shapes,
-        batches: context.calibration(SAMPLED),
+        batches: context.calibration({ limit: SAMPLED }),
         probes: sampled,
         total: Math.min(SAMPLED, context.calibrationSamples),
         stage: 'measure flow',
@@ -84,7 +84,7 @@ export async function gatherStatistics(
         engine: context.engine,
         model: context.model,
         shapes: context.shapes,
-        batches: context.calibration(),
+        batches: context.calibration({ wide: grams.size > 0 }),
         probes: [...first, ...grams.values()],
         total: context.calibrationSamples,
         stage: passes.length > 1 ? `calibrate (pass ${String(index + 1)} of ${String(passes.length)})` : 'calibrate',
@@ -99,9 +99,9 @@ export async function gatherStatistics(
   };
 }
 
-/** Positions per sample that give each Gram matrix some six rows per column. */
+/** Positions per sample that give each Gram matrix some eight rows per column. */
 function gramRows(layer: WeightLayer, samples: number): number {
-  return Math.max(4, Math.ceil((6 * layer.cols) / Math.max(samples, 1)));
+  return Math.max(4, Math.ceil((8 * layer.cols) / Math.max(samples, 1)));
 }
 
 function mapResults<T>(probes: ReadonlyMap<string, { result(): T }>): Map<string, T> {

@@ -76,11 +76,13 @@ function scaleChannels(
   const inner = dims.slice(axis + 1).reduce((a, b) => a * b, 1);
   const size = dims[axis]!;
   const perGroup = axis === 0 ? 0 : dims[0]! / groups;
-  return Float32Array.from(values, (v, i) => {
-    const channel = Math.floor(i / inner) % size;
-    const group = axis === 0 ? 0 : Math.floor(Math.floor(i / (inner * size)) / perGroup);
-    return v * scale[group * size + channel]!;
-  });
+  const scaled = new Float32Array(values.length);
+  for (let at = 0, slice = 0; at < values.length; at += inner, slice++) {
+    const group = axis === 0 ? 0 : Math.floor(Math.floor(slice / size) / perGroup);
+    const factor = scale[group * size + (slice % size)]!;
+    for (let i = at; i < at + inner; i++) scaled[i] = values[i]! * factor;
+  }
+  return scaled;
 }
 
 /** Gives a node an initializer of its own under a free name (the old one may be shared). */
