@@ -102,7 +102,7 @@ export function executionFor(
 }
 
 async function chooseByMeasuring(
-  { engine, timedBatches, fixedBatch, feedsFor }: Workspace,
+  { engine, timedBatches, fixedBatch, feedsFor, scores }: Workspace,
   study: PreparedStudy,
   build: (int8: ReadonlySet<string>) => ModelProto,
   candidates: ReadonlyMap<string, Int8Candidate>,
@@ -119,7 +119,7 @@ async function chooseByMeasuring(
   const reference = await outputsOf(engine, study.model, probe);
   const sessions = executionSessions(engine, build);
   try {
-    const judged = await judgeAlternatives(sessions, reference, alternatives, probe, control.signal);
+    const judged = await judgeAlternatives(sessions, reference, alternatives, probe, scores, control.signal);
     const kept = judged.filter((alternative) => alternative.acceptable);
     const feeds = batches.map((batch) => batch.feeds);
     const { name, int8 } = await chooseExecution(sessions, kept, feeds, control);
@@ -139,7 +139,7 @@ async function outputsOf(engine: Engine, model: ModelProto, feeds: Feeds): Promi
 }
 
 /** To be raised when the candidates, the judgement or the race change: what machines remember of before is void. */
-const REVISION = 1;
+const REVISION = 2;
 
 /** Names everything that the choice depends on; the file in float stands for the model and its codes. */
 function choiceKey({ timedBatches }: Workspace, floatFile: ModelProto, { target, threads }: ExecutionSettings): string {

@@ -98,6 +98,7 @@ export function quantizationContext(
         wide ? wideBatch(study, workspace.batchSize) : undefined,
       ),
     calibrationSamples: working.calib.size,
+    scores: workspace.scores,
     async probeBatch(wanted) {
       const n = probeSamplesFor(model, shapes, wanted, study.rows);
       for await (const first of batch(working.calib, fixedBatch ?? Math.min(n, working.calib.size))) return first;

@@ -37,6 +37,8 @@ export interface Workspace {
   readonly data: DataSummary;
   /** What the user should know, for the report's warnings. */
   readonly notes: readonly string[];
+  /** Name of the output with one score per class, [samples, classes]; undefined for other models. */
+  readonly scores: string | undefined;
   /** As the options ask for it. */
   readonly batchSize: number;
   /** A dataset in batches of `size` samples (default: the options' batch size, fewer for large inputs), or of the rows the model insists on. */
@@ -93,6 +95,7 @@ export async function openWorkspace(
       inputs,
       outputs,
       fixedBatch,
+      scores: trial.scores,
       working,
       test,
       data: summaryOf(options, sources, { working, test }),
@@ -188,6 +191,8 @@ interface Trial {
   readonly fixedBatch: number | undefined;
   /** Classes of a model with class scores; 2 for one score per sample. */
   readonly classes: number | undefined;
+  /** Name of the output with a score per class. */
+  readonly scores: string | undefined;
   readonly notes: readonly string[];
 }
 
@@ -206,23 +211,24 @@ async function tryModel(
     const results = await session.run(takeRows(feeds, count));
     return session.outputs.map(({ name }) => results[name]);
   };
-  const classesOf = (outputs: readonly HostTensor[], count: number): number | undefined => {
+  const headFields = (outputs: readonly HostTensor[], count: number): Pick<Trial, 'classes' | 'scores'> => {
     const named = outputs.map((tensor, i) => ({ name: session.outputs[i].name, tensor }));
     const head = headOf(named, takeRows(feeds, count), train.labels !== undefined);
-    return head.kind === 'classes' ? head.classes : head.kind === 'binary' ? 2 : undefined;
+    if (head.kind === 'classes') return { classes: head.classes, scores: session.outputs[head.output].name };
+    return { classes: head.kind === 'binary' ? 2 : undefined, scores: undefined };
   };
   try {
     const single = await run(declared ?? 1);
     if (declared !== undefined) {
-      return { feeds, fixedBatch: declared, classes: classesOf(single, declared), notes: [] };
+      return { feeds, fixedBatch: declared, ...headFields(single, declared), notes: [] };
     }
     const pair = await run(2).catch(() => undefined);
     const free = pair?.some((output, i) => output.dims[0] !== single[i].dims[0]) ?? false;
-    if (free) return { feeds, fixedBatch: undefined, classes: classesOf(single, 1), notes: [] };
+    if (free) return { feeds, fixedBatch: undefined, ...headFields(single, 1), notes: [] };
     return {
       feeds,
       fixedBatch: 1,
-      classes: classesOf(single, 1),
+      ...headFields(single, 1),
       notes: [
         'The model declares a free batch dimension but works for single samples only; it is fed one sample at a time.',
       ],

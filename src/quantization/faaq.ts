@@ -100,7 +100,7 @@ async function judge(
   const sampled = mode === 'flow' || (mode === 'auto' && units.length > MEASURE_ALL);
   const first = sampled ? evenly(units, CHECKED_LAYERS) : units;
   const batch = await context.probeBatch(context.settings.probeSamples);
-  const probe = await openKlProbe(context.engine, context.model, batch, context.shapes);
+  const probe = await openKlProbe(context.engine, context.model, batch, context.shapes, context.scores);
   const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= context.settings.maxBits);
   const measured = await measureDivergence(first, rounder, probe, anchors, context.control, context.divergences);
   const agreement = kendallOf(units, sensitivity, measured);

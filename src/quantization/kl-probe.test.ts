@@ -17,7 +17,7 @@ describe('openKlProbe', () => {
     const batch = (await normalBatches('x', [3, 8, 8], 6, 6).next()).value!;
     const shapes = await traceShapes(engine, model, (await normalBatches('x', [3, 8, 8], 1, 1).next()).value!.feeds);
     const graph = new Graph(model);
-    const probe = await openKlProbe(engine, model, batch, shapes);
+    const probe = await openKlProbe(engine, model, batch, shapes, model.graph!.output[0]!.name);
     expect(probe.kind).toBe('kl');
     const run = async (bytes: Uint8Array): Promise<{ dims: readonly number[]; data: unknown }> => {
       const session = await engine.createSession(bytes);

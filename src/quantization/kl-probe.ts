@@ -45,12 +45,16 @@ export function probeSamplesFor(model: ModelProto, shapes: TracedValues, wanted:
   return Math.max(1, Math.min(wanted, Math.floor(KEPT_BYTES / Math.max(bytes, 1))));
 }
 
-/** @param batch the probe samples, held in memory (a few dozen) */
+/**
+ * @param batch the probe samples, held in memory (a few dozen)
+ * @param scores name of the output with one score per class, if the model has one
+ */
 export async function openKlProbe(
   engine: Engine,
   model: ModelProto,
   batch: Batch,
   shapes: TracedValues,
+  scores: string | undefined,
 ): Promise<KlProbe> {
   const graph = new Graph(model);
   const cuts = singleValueCuts(graph, shapes);
@@ -66,7 +70,7 @@ export async function openKlProbe(
   const original = Object.fromEntries(outputs.map((name) => [name, reference[name]!]));
   const cutOf = (layer: WeightLayer): string | undefined => cuts.get(layer.output.name);
   return {
-    kind: divergenceKind(original),
+    kind: divergenceKind(original, scores),
     groups(layers) {
       const groups: WeightLayer[][] = [];
       const open = new Map<string | undefined, WeightLayer[]>();
@@ -100,7 +104,7 @@ export async function openKlProbe(
             throwIfAborted(signal);
             originals.forEach((tensor, i) => (feeds[weightInput(i)] = tensor));
             feeds[weightInput(layers.indexOf(layer))] = weightTensor(layer, weights);
-            divergences.push(outputDivergence(original, await opened.run(feeds)));
+            divergences.push(outputDivergence(original, await opened.run(feeds), scores));
           }
           results.push(divergences);
         }

@@ -35,6 +35,8 @@ export interface QuantizationContext {
   /** A fresh pass over CALIB, or over its first `limit` samples; `wide` where fewer, larger batches are faster. */
   readonly calibration: (pass?: { readonly limit?: number; readonly wide?: boolean }) => AsyncIterable<Batch>;
   readonly calibrationSamples: number;
+  /** Name of the output with one score per class, if the model has one. */
+  readonly scores: string | undefined;
   /** The first `n` CALIB samples as one batch. */
   readonly probeBatch: (n: number) => Promise<Batch>;
   /** Probes of the information flow that ride on the calibration pass, and what they found by layer name. */

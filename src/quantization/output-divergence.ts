@@ -6,25 +6,23 @@ export type Outputs = Readonly<Record<string, HostTensor>>;
 /** Kullback-Leibler divergence of class probabilities, or squared error relative to the energy of the outputs. */
 export type DivergenceKind = 'kl' | 'relative-error';
 
-/** `kl` for a single float output [N, classes]; one score per sample (classes = 1) has no distribution to compare. */
-export function divergenceKind(reference: Outputs): DivergenceKind {
-  const tensors = Object.values(reference);
-  const [only] = tensors;
-  const isScores = tensors.length === 1 && only?.type === 'float32' && only.dims.length === 2 && only.dims[1]! > 1;
-  return isScores ? 'kl' : 'relative-error';
+/** @param scores name of the output with one score per class, if the model has one */
+export function divergenceKind(reference: Outputs, scores: string | undefined): DivergenceKind {
+  const tensor = scores === undefined ? undefined : reference[scores];
+  return tensor?.type === 'float32' ? 'kl' : 'relative-error';
 }
 
 /**
  * @param reference all outputs of the original
  * @param changed the same outputs of the changed model, on the same samples
- * @returns nats, or a ratio of energies, as `divergenceKind(reference)` says; NaN when an output is
+ * @param scores name of the output with one score per class; the other outputs do not count then
+ * @returns nats, or a ratio of energies, as `divergenceKind(reference, scores)` says; NaN when an output is
  */
-export function outputDivergence(reference: Outputs, changed: Outputs): number {
-  const names = Object.keys(reference);
-  if (divergenceKind(reference) === 'relative-error') return relativeError(names, reference, changed);
-  const [name] = names;
-  const original = reference[name!]!;
-  return meanKl(original, changed[name!]!, isProbabilities(original));
+export function outputDivergence(reference: Outputs, changed: Outputs, scores: string | undefined): number {
+  if (scores === undefined || divergenceKind(reference, scores) === 'relative-error')
+    return relativeError(Object.keys(reference), reference, changed);
+  const original = reference[scores]!;
+  return meanKl(original, changed[scores]!, isProbabilities(original));
 }
 
 /** True when the rows of [N, classes] are non-negative and sum to 1. */

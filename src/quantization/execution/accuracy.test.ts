@@ -44,7 +44,7 @@ describe('judgeAlternatives', () => {
     const judge = async (): Promise<JudgedAlternative[]> => {
       const sessions = executionSessions(engine, build);
       try {
-        return await judgeAlternatives(sessions, reference, alternatives, feeds);
+        return await judgeAlternatives(sessions, reference, alternatives, feeds, model.graph!.output[0]!.name);
       } finally {
         await sessions.closeAll();
       }

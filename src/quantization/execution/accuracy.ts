@@ -4,7 +4,7 @@
  */
 import { throwIfAborted } from '../../errors.js';
 import type { Feeds } from '../../runtime/engine.js';
-import { outputDivergence, type Outputs } from '../output-divergence.js';
+import { divergenceKind, outputDivergence, type Outputs } from '../output-divergence.js';
 import type { ExecutionAlternative } from './choose.js';
 import type { ExecutionSessions } from './sessions.js';
 
@@ -14,13 +14,14 @@ export interface JudgedAlternative extends ExecutionAlternative {
   readonly acceptable: boolean;
 }
 
-/** Divergence that is no reason to refuse an execution: nats, or a signal-to-noise ratio of 20 dB. */
-const NEGLIGIBLE = 0.01;
+/** Divergence that is no reason to refuse an execution: nats, or a signal-to-noise ratio of 27 dB. */
+const NEGLIGIBLE = { kl: 0.01, 'relative-error': 0.002 } as const;
 /** How many times the divergence of the float execution is accepted beyond that. */
 const TIMES_FLOAT = 2;
 
 /**
  * @param reference outputs of the model before quantization for `feeds`, a few calibration samples
+ * @param scores name of the output with one score per class, if the model has one
  * @param alternatives the first one is the float execution
  * @param sessions those of refused alternatives are closed
  */
@@ -29,15 +30,17 @@ export async function judgeAlternatives(
   reference: Outputs,
   alternatives: readonly ExecutionAlternative[],
   feeds: Feeds,
+  scores: string | undefined,
   signal?: AbortSignal,
 ): Promise<JudgedAlternative[]> {
   const judged: JudgedAlternative[] = [];
-  let limit = NEGLIGIBLE;
+  const negligible = NEGLIGIBLE[divergenceKind(reference, scores)];
+  let limit: number = negligible;
   for (const [i, alternative] of alternatives.entries()) {
     throwIfAborted(signal);
     const session = await sessions.open(alternative.int8);
-    const divergence = outputDivergence(reference, await session.run(feeds));
-    if (i === 0) limit = Math.max(NEGLIGIBLE, TIMES_FLOAT * divergence);
+    const divergence = outputDivergence(reference, await session.run(feeds), scores);
+    if (i === 0) limit = Math.max(negligible, TIMES_FLOAT * divergence);
     const acceptable = i === 0 || divergence <= limit;
     if (!acceptable) await sessions.close(alternative.int8);
     judged.push({ ...alternative, divergence, acceptable });
