@@ -22,10 +22,20 @@ export function constantOf(
 
 export type Reduction = 'ReduceMin' | 'ReduceMax' | 'ReduceMean' | 'ReduceSum' | 'ReduceSumSquare';
 
-/** Reduces over `axes` (all of them when absent), dropping the reduced axes. Axes became an input in opset 18 (13 for ReduceSum). */
+/** Reduces over `axes` (all of them when absent), dropping the reduced axes. */
 export function reduce(graph: Graph, op: Reduction, x: Value, axes?: readonly number[]): Value {
+  return reduceAs(graph, op, x, axes, 0);
+}
+
+/** Reduces over `axes` (all of them when absent); the reduced axes stay with length 1. */
+export function reduceKeeping(graph: Graph, op: Reduction, x: Value, axes?: readonly number[]): Value {
+  return reduceAs(graph, op, x, axes, 1);
+}
+
+/** Axes became an input in opset 18 (13 for ReduceSum). */
+function reduceAs(graph: Graph, op: Reduction, x: Value, axes: readonly number[] | undefined, keepDims: 0 | 1): Value {
   const asInput = graph.opset() >= 18 || op === 'ReduceSum';
-  const keep = intAttribute('keepdims', 0);
+  const keep = intAttribute('keepdims', keepDims);
   if (!axes) return graph.insertOp(op, [x], [keep]);
   return asInput
     ? graph.insertOp(op, [x, constantOf(graph, axes, 'int64')], [keep])

@@ -1,0 +1,4 @@
+/** activations */
+import type { GradientRules } from '../rule.js';
+
+export const activations: GradientRules = {};

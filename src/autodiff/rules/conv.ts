@@ -1,0 +1,4 @@
+/** conv */
+import type { GradientRules } from '../rule.js';
+
+export const conv: GradientRules = {};

@@ -1,0 +1,4 @@
+/** einsum */
+import type { GradientRules } from '../rule.js';
+
+export const einsum: GradientRules = {};

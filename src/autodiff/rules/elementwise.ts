@@ -1,0 +1,4 @@
+/** elementwise */
+import type { GradientRules } from '../rule.js';
+
+export const elementwise: GradientRules = {};

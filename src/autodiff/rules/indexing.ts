@@ -1,0 +1,4 @@
+/** indexing */
+import type { GradientRules } from '../rule.js';
+
+export const indexing: GradientRules = {};

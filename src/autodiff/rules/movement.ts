@@ -1,0 +1,4 @@
+/** movement */
+import type { GradientRules } from '../rule.js';
+
+export const movement: GradientRules = {};

@@ -1,0 +1,4 @@
+/** normalization */
+import type { GradientRules } from '../rule.js';
+
+export const normalization: GradientRules = {};

@@ -1,0 +1,4 @@
+/** pooling */
+import type { GradientRules } from '../rule.js';
+
+export const pooling: GradientRules = {};

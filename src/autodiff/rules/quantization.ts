@@ -1,0 +1,4 @@
+/** quantization */
+import type { GradientRules } from '../rule.js';
+
+export const quantization: GradientRules = {};

@@ -1,0 +1,4 @@
+/** resize */
+import type { GradientRules } from '../rule.js';
+
+export const resize: GradientRules = {};

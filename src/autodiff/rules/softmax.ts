@@ -1,0 +1,4 @@
+/** softmax */
+import type { GradientRules } from '../rule.js';
+
+export const softmax: GradientRules = {};

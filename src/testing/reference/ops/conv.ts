@@ -1,0 +1,4 @@
+/** conv */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const conv: Readonly<Record<string, ReferenceOperator>> = {};

@@ -1,0 +1,4 @@
+/** einsum */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const einsum: Readonly<Record<string, ReferenceOperator>> = {};

@@ -1,0 +1,4 @@
+/** pooling */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const pooling: Readonly<Record<string, ReferenceOperator>> = {};

@@ -1,0 +1,4 @@
+/** quantization */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const quantization: Readonly<Record<string, ReferenceOperator>> = {};

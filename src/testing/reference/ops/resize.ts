@@ -1,0 +1,4 @@
+/** resize */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const resize: Readonly<Record<string, ReferenceOperator>> = {};

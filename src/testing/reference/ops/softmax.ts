@@ -1,0 +1,4 @@
+/** softmax */
+import type { ReferenceOperator } from '../evaluate.js';
+
+export const softmax: Readonly<Record<string, ReferenceOperator>> = {};
