@@ -1,0 +1,142 @@
+/** A training graph at work: the compiled step and the vectors that it carries from one call to the next. */
+import { FlowCompressError } from '../errors.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
+import { OPTIMIZERS, type OptimizerName, type OptimizerSettings } from './optimizers.js';
+import type { TrainingGraph, VectorNames } from './training-graph.js';
+
+/** Everything that a training changes, by kind; the optimiser's states in order. */
+export interface TrainingVectors {
+  parameters: Float32Array;
+  buffers: Float32Array;
+  states: Float32Array[];
+  /** Moving average of the parameters, where one is kept. */
+  average?: Float32Array;
+}
+
+export interface StepInput {
+  /** The model's own inputs. */
+  readonly feeds: Feeds;
+  readonly target: HostTensor;
+}
+
+export interface StepResult {
+  readonly loss: number;
+  /** Norm of the gradient before clipping. */
+  readonly norm: number;
+  /** Values of the output that the loss reads. */
+  readonly outputs: readonly HostTensor[];
+}
+
+export interface Stepper {
+  readonly vectors: TrainingVectors;
+  /** Updates done. */
+  readonly steps: number;
+  /**
+   * One update from as many batches as gradients are accumulated over.
+   * @throws FlowCompressError `bad-input` when the loss or a gradient is not finite: the vectors are left as they were
+   */
+  step(inputs: readonly StepInput[], learningRate: number): Promise<StepResult>;
+  release(): Promise<void>;
+}
+
+/**
+ * @param vectors where to start; `steps` updates have been done already
+ */
+export async function openStepper(
+  engine: Engine,
+  graph: TrainingGraph,
+  optimizer: { readonly name: OptimizerName; readonly settings: OptimizerSettings },
+  vectors: TrainingVectors,
+  done = 0,
+): Promise<Stepper> {
+  const update = await engine.createSession(toBytes(graph.update));
+  const gather = graph.gather && (await engine.createSession(toBytes(graph.gather)));
+  const { names } = graph;
+  const state = { ...vectors, states: [...vectors.states] };
+  let steps = done;
+
+  const vectorFeeds = (session: Session): Feeds => {
+    const feeds: Feeds = {};
+    let stateIndex = 0;
+    for (const vector of names.vectors) {
+      const data = vector.kind === 'state' ? state.states[stateIndex++]! : ownVector(state, vector);
+      if (session.inputs.some(({ name }) => name === vector.input))
+        feeds[vector.input] = { type: 'float32', dims: [vector.size], data };
+    }
+    return feeds;
+  };
+  const adopt = (results: Record<string, HostTensor>): void => {
+    let stateIndex = 0;
+    for (const { kind, output } of names.vectors) {
+      const data = results[output]?.data as Float32Array | undefined;
+      if (kind === 'state') stateIndex++;
+      if (!data) continue;
+      if (kind === 'state') state.states[stateIndex - 1] = data;
+      else if (kind === 'parameters') state.parameters = data;
+      else if (kind === 'buffers') state.buffers = data;
+      else if (kind === 'average') state.average = data;
+    }
+  };
+
+  return {
+    vectors: state,
+    get steps() {
+      return steps;
+    },
+    async step(inputs, learningRate) {
+      const outputs: HostTensor[] = [];
+      const before = { ...state, states: [...state.states] };
+      let loss = 0;
+      let accumulated: Float32Array | undefined = names.accumulated && new Float32Array(names.accumulated.size);
+      let norm = NaN;
+      for (const [i, { feeds, target }] of inputs.entries()) {
+        const last = i === inputs.length - 1;
+        const session = last ? update : gather!;
+        const all: Feeds = { ...feeds, ...vectorFeeds(session), [names.target]: target };
+        if (names.accumulated)
+          all[names.accumulated.input] = { type: 'float32', dims: [accumulated!.length], data: accumulated! };
+        if (last) {
+          const values = [learningRate, ...OPTIMIZERS[optimizer.name].scalars(steps + 1, optimizer.settings)];
+          names.scalars.forEach((name, k) => {
+            all[name] = { type: 'float32', dims: [], data: Float32Array.of(values[k]!) };
+          });
+        }
+        const results = await session.run(all);
+        loss += (results[names.loss]!.data as Float32Array)[0]! / inputs.length;
+        outputs.push(results[names.output]!);
+        if (last) norm = (results[names.norm]!.data as Float32Array)[0]!;
+        else accumulated = results[names.accumulated!.output]!.data as Float32Array;
+        if (!Number.isFinite(loss) || (last && !Number.isFinite(norm))) {
+          Object.assign(state, before);
+          throw notFinite(steps + 1, loss, results[names.output]!);
+        }
+        adopt(results);
+      }
+      steps++;
+      return { loss, norm, outputs };
+    },
+    async release() {
+      await update.release();
+      await gather?.release();
+    },
+  };
+}
+
+function ownVector(vectors: TrainingVectors, { kind }: VectorNames): Float32Array {
+  if (kind === 'buffers') return vectors.buffers;
+  if (kind === 'average') return vectors.average ?? vectors.parameters;
+  return vectors.parameters;
+}
+
+function notFinite(step: number, loss: number, output: HostTensor): FlowCompressError {
+  const first = (output.data as Float32Array).findIndex((v) => !Number.isFinite(v));
+  const where = first >= 0 ? 'the outputs of the model' : Number.isFinite(loss) ? 'the gradient' : 'the loss';
+  return new FlowCompressError(
+    'bad-input',
+    `Training diverged at step ${String(step)}: ${where} became NaN or infinite.`,
+    {
+      hint: 'Lower --lr, add --warmup or --clip-norm, and look for NaN in the data; the last good checkpoint is kept.',
+    },
+  );
+}

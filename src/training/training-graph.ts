@@ -1,0 +1,309 @@
+/**
+ * One step of training as a model of standard operators: forward pass, loss, gradients, update. Parameters, running
+ * statistics and optimiser state are vectors that go in and come out.
+ */
+import { TensorProto_DataType as DataType, type ModelProto } from 'onnx-buf';
+import { differentiate } from '../autodiff/differentiate.js';
+import type { Shape } from '../autodiff/rule.js';
+import { FlowCompressError } from '../errors.js';
+import { Graph, rewrite, type Value } from '../onnx/graph.js';
+import { concat, constantOf, reduce, reshape } from '../onnx/ops.js';
+import { makeTensor } from '../onnx/tensor.js';
+import { tensorInfo } from '../onnx/value-info.js';
+import type { Engine, Feeds } from '../runtime/engine.js';
+import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import { LOSSES, type LossName } from './losses.js';
+import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
+import type { Parameter } from './parameters.js';
+import { enterTrainingMode, type Buffer } from './training-mode.js';
+
+export interface TrainingGraphOptions {
+  readonly loss: LossName;
+  /** Name of the output that the loss reads. */
+  readonly output: string;
+  /** Samples per step; the graph takes batches of this size only. */
+  readonly batchSize: number;
+  readonly parameters: readonly Parameter[];
+  readonly optimizer: OptimizerName;
+  readonly optimizerSettings: OptimizerSettings;
+  readonly weightDecay: number;
+  /** Largest norm of the gradient over all parameters; longer ones are scaled down. */
+  readonly clipNorm?: number;
+  /** Decay of the moving average of the parameters, which is kept beside them. */
+  readonly emaDecay?: number;
+  /** Steps whose gradients are averaged before an update. */
+  readonly accumulate: number;
+  readonly temperature: number;
+  readonly frozenBatchNorm: boolean;
+  readonly seed: number;
+}
+
+/** Names of what goes into a step and comes out of it. */
+export interface StepNames {
+  /** Fed beside the model's own inputs: numbers of the shape of the loss's output. */
+  readonly target: string;
+  /** [P], [B] running statistics, then one [P] per state of the optimiser. */
+  readonly vectors: readonly VectorNames[];
+  /** [P]: mean gradient of the steps before, when gradients are accumulated. */
+  readonly accumulated?: VectorNames;
+  /** Scalars: learning rate, then those of the optimiser. */
+  readonly scalars: readonly string[];
+  readonly loss: string;
+  readonly output: string;
+  /** Norm of the gradient before clipping. */
+  readonly norm: string;
+}
+
+export interface VectorNames {
+  readonly kind: 'parameters' | 'buffers' | 'state' | 'average' | 'gradient';
+  readonly input: string;
+  readonly output: string;
+  readonly size: number;
+}
+
+export interface TrainingGraph {
+  /** A whole step. */
+  readonly update: ModelProto;
+  /** Forward and backward only, adding to the accumulated gradient; absent unless gradients are accumulated. */
+  readonly gather?: ModelProto;
+  readonly names: StepNames;
+  readonly buffers: readonly Pick<Buffer, 'name' | 'size'>[];
+}
+
+/**
+ * @param model float32, opset 13 or newer
+ * @param feedsFor feeds of a few real samples, to see the shapes
+ * @throws FlowCompressError `unsupported` naming the node without a gradient rule; `bad-input` when the model has no such output
+ */
+export async function buildTrainingGraph(
+  engine: Engine,
+  model: ModelProto,
+  options: TrainingGraphOptions,
+  feedsFor: (rows: number) => Feeds,
+): Promise<TrainingGraph> {
+  const graph = new Graph(model);
+  // Batch normalization has a training mode since opset 15; nothing else differs from 13 in what it computes.
+  graph.requireOpset(15);
+  const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm, seed: options.seed });
+  const output = graph.outputs.find((value) => value.name === options.output);
+  if (!output)
+    throw new FlowCompressError('bad-input', `The model has no output named '${options.output}'.`, {
+      hint: `Its outputs are ${graph.outputs.map((value) => value.name).join(', ')}.`,
+    });
+  graph.outputs.splice(0, graph.outputs.length, output);
+  graph.removeDead();
+  const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
+  const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
+  const { batchSize: samples, temperature } = options;
+  const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
+  // The shapes of what the loss added follow from those that are known.
+  for (const [name, shape] of await lossShapes(engine, graph, loss, output, target, shapes)) shapes.set(name, shape);
+  return assemble(graph, { output, target, loss, shapes, buffers, options });
+}
+
+/** Shape of every value at that batch size, from what two smaller ones show. */
+async function shapesOf(
+  engine: Engine,
+  model: ModelProto,
+  feedsFor: (rows: number) => Feeds,
+  batchSize: number,
+): Promise<Map<string, Shape>> {
+  const [two, three] = [await traceShapes(engine, model, feedsFor(2)), await traceShapes(engine, model, feedsFor(3))];
+  const shapes = new Map<string, Shape>();
+  for (const [name, { dims }] of two) {
+    const more = three.get(name)?.dims ?? dims;
+    // Sizes grow linearly with the batch, if at all.
+    shapes.set(
+      name,
+      dims.map((size, axis) => size + ((more[axis] ?? size) - size) * (batchSize - 2)),
+    );
+  }
+  return shapes;
+}
+
+/** Shapes of the values between the output, the target and the loss, by running that part alone on zeros. */
+async function lossShapes(
+  engine: Engine,
+  graph: Graph,
+  loss: Value,
+  output: Value,
+  target: Value,
+  shapes: ReadonlyMap<string, Shape>,
+): Promise<Map<string, Shape>> {
+  const part = new Graph(graph.toModel());
+  const feeds: Feeds = {};
+  for (const { name } of [output, target]) {
+    const dims = [...(shapes.get(output.name) as readonly number[])];
+    part.feed(part.mustGet(name), tensorInfo(name, DataType.FLOAT, dims));
+    feeds[name] = { type: 'float32', dims, data: new Float32Array(dims.reduce((a, b) => a * b, 1)) };
+  }
+  const end = part.mustGet(loss.name);
+  end.info = tensorInfo(end.name, DataType.FLOAT, []);
+  part.outputs.splice(0, part.outputs.length, end);
+  part.removeDead();
+  part.dropUnreadInputs();
+  const traced: TracedValues = await traceShapes(engine, part.toModel(), feeds);
+  return new Map([...traced].map(([name, { dims }]) => [name, dims]));
+}
+
+interface Parts {
+  readonly output: Value;
+  readonly target: Value;
+  readonly loss: Value;
+  readonly shapes: Map<string, Shape>;
+  readonly buffers: readonly Buffer[];
+  readonly options: TrainingGraphOptions;
+}
+
+function assemble(graph: Graph, parts: Parts): TrainingGraph {
+  const { output, target, loss, shapes, buffers, options } = parts;
+  const { parameters: layout, accumulate } = options;
+  const total = layout.reduce((sum, { size }) => sum + size, 0);
+  const parameters = vectorInput(graph, 'parameters', [total]);
+  const pieces = unpack(graph, parameters, layout, shapes);
+  const statistics = buffers.length > 0 ? vectorInput(graph, 'buffers', [sizeOf(buffers)]) : undefined;
+  if (statistics) unpack(graph, statistics, buffers, shapes);
+  const gradients = differentiate(graph, loss, pieces, { shapes });
+  const vector = concat(
+    graph,
+    pieces.map((piece, i) => {
+      const gradient = gradients.get(piece);
+      return gradient ? reshape(graph, gradient, [-1]) : zeros(graph, layout[i]!.size);
+    }),
+    0,
+  );
+  const updated =
+    buffers.length > 0
+      ? concat(
+          graph,
+          buffers.map((buffer) => buffer.updated),
+          0,
+        )
+      : undefined;
+  const vectors: VectorNames[] = [];
+  const carried = (kind: VectorNames['kind'], input: Value, result: Value, size: number): VectorNames => {
+    declare(graph, result, [size]);
+    return { kind, input: input.name, output: result.name, size };
+  };
+  graph.outputs.splice(0, graph.outputs.length);
+  declare(graph, output, shapes.get(output.name) as readonly number[]);
+  declare(graph, loss, []);
+
+  let gradient = vector;
+  let accumulated: VectorNames | undefined;
+  let gather: ModelProto | undefined;
+  if (statistics && updated) vectors.push(carried('buffers', statistics, updated, sizeOf(buffers)));
+  if (accumulate > 1) {
+    const before = vectorInput(graph, 'accumulated', [total]);
+    const share = constantOf(graph, [1 / accumulate], 'float32', { scalar: true });
+    gradient = graph.insertOp('Add', [before, graph.insertOp('Mul', [vector, share])]);
+    accumulated = carried('gradient', before, gradient, total);
+    gather = new Graph(graph.toModel()).toModel();
+    graph.outputs.splice(graph.outputs.indexOf(gradient), 1);
+  }
+  const norm = graph.insertOp('Sqrt', [reduce(graph, 'ReduceSumSquare', gradient)], [], graph.uniqueName('norm'));
+  declare(graph, norm, []);
+  const optimizer = OPTIMIZERS[options.optimizer];
+  const states = Array.from({ length: optimizer.states }, (_, i) => vectorInput(graph, `state ${String(i)}`, [total]));
+  const learningRate = vectorInput(graph, 'learning rate', []);
+  const scalars = optimizer
+    .scalars(1, options.optimizerSettings)
+    .map((_, i) => vectorInput(graph, `scalar ${String(i)}`, []));
+  const result = optimizer.update({
+    graph,
+    parameters,
+    gradient: options.clipNorm === undefined ? gradient : clipped(graph, gradient, norm, options.clipNorm),
+    states,
+    decay: options.weightDecay > 0 ? decayVector(graph, layout, options.weightDecay) : undefined,
+    ...{ learningRate, scalars, layout, settings: options.optimizerSettings },
+  });
+  vectors.unshift(carried('parameters', parameters, result.parameters, total));
+  states.forEach((state, i) => vectors.push(carried('state', state, result.states[i]!, total)));
+  if (options.emaDecay !== undefined) {
+    const average = vectorInput(graph, 'average', [total]);
+    const [old, fresh] = [options.emaDecay, 1 - options.emaDecay].map((share) =>
+      constantOf(graph, [share], 'float32', { scalar: true }),
+    );
+    const next = graph.insertOp('Add', [
+      graph.insertOp('Mul', [average, old]),
+      graph.insertOp('Mul', [result.parameters, fresh]),
+    ]);
+    vectors.push(carried('average', average, next, total));
+  }
+  graph.removeDead();
+  return {
+    update: graph.toModel(),
+    ...(gather && { gather: withoutDead(gather) }),
+    names: {
+      target: target.name,
+      vectors,
+      ...(accumulated && { accumulated }),
+      scalars: [learningRate.name, ...scalars.map((value) => value.name)],
+      loss: loss.name,
+      output: output.name,
+      norm: norm.name,
+    },
+    buffers: buffers.map(({ name, size }) => ({ name, size })),
+  };
+}
+
+function withoutDead(model: ModelProto): ModelProto {
+  return rewrite(model, (graph) => {
+    graph.removeDead();
+    graph.dropUnreadInputs();
+  });
+}
+
+function sizeOf(parts: readonly { readonly size: number }[]): number {
+  return parts.reduce((sum, { size }) => sum + size, 0);
+}
+
+/** A float32 input of the graph under a free name. */
+function vectorInput(graph: Graph, name: string, dims: readonly number[]): Value {
+  const value = graph.addInitializer(makeTensor(graph.uniqueName(name), DataType.FLOAT, [0], new Float32Array()));
+  graph.feed(value, tensorInfo(value.name, DataType.FLOAT, dims));
+  return value;
+}
+
+function declare(graph: Graph, value: Value, dims: readonly number[]): void {
+  value.info = tensorInfo(value.name, DataType.FLOAT, dims);
+  if (!graph.isGraphOutput(value)) graph.outputs.push(value);
+}
+
+/** Cuts a vector into tensors that take the places of the initializers of those names. */
+function unpack(
+  graph: Graph,
+  flat: Value,
+  layout: readonly { readonly name: string; readonly size: number }[],
+  shapes: Map<string, Shape>,
+): Value[] {
+  return split(graph, flat, layout).map((part, i) => {
+    const initializer = graph.mustGet(layout[i]!.name);
+    const dims = initializer.initializer!.dims.map(Number);
+    const value = reshape(graph, part, dims);
+    shapes.set(value.name, dims);
+    graph.replaceUses(initializer, value);
+    return value;
+  });
+}
+
+function zeros(graph: Graph, size: number): Value {
+  return graph.addInitializer(makeTensor(graph.uniqueName('zeros'), DataType.FLOAT, [size], new Float32Array(size)));
+}
+
+/** gradient min(1, limit / norm) */
+function clipped(graph: Graph, gradient: Value, norm: Value, limit: number): Value {
+  const [most, one, tiny] = [limit, 1, 1e-12].map((v) => constantOf(graph, [v], 'float32', { scalar: true }));
+  const ratio = graph.insertOp('Div', [most, graph.insertOp('Add', [norm, tiny])]);
+  return graph.insertOp('Mul', [gradient, graph.insertOp('Min', [ratio, one])]);
+}
+
+function decayVector(graph: Graph, layout: readonly Parameter[], decay: number): Value {
+  const values = new Float32Array(sizeOf(layout));
+  let at = 0;
+  for (const { size, decays } of layout) {
+    if (decays) values.fill(decay, at, at + size);
+    at += size;
+  }
+  return graph.addInitializer(makeTensor(graph.uniqueName('decay'), DataType.FLOAT, [values.length], values));
+}
