@@ -14,6 +14,7 @@ import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { formatBytes, formatMetric } from '../src/report/format.js';
 import { parseReport, type Measurement, type Report } from '../src/report/report.js';
+import { endSentence } from '../src/report/training.js';
 import { existing, findPlaces, note, PLACE_FLAGS } from './lib/places.js';
 import { markdownTable, type Row } from './lib/table.js';
 import { ZOO, type ZooCase } from './lib/zoo-cases.js';
@@ -113,6 +114,8 @@ function describe(report: Report): string {
     }
     case 'evaluate':
       return report.files.length > 1 ? measuredText(report.files[0], report.files[1]) : 'one file';
+    case 'train':
+      return endSentence(report);
   }
 }
 

@@ -5,6 +5,7 @@ export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
 export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
 export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
+export { trainModel, trainModel as train, type TrainInput } from './commands/train.js';
 export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
 export type {
   DataOptions,
@@ -12,6 +13,7 @@ export type {
   InspectOptions,
   ProfileOptions,
   QuantizeOptions,
+  TrainOptions,
 } from './commands/options.js';
 
 // Errors and progress.
@@ -32,6 +34,7 @@ export type {
   QuantizeReport,
   Report,
   Target,
+  TrainReport,
 } from './report/report.js';
 export { reportToHtml } from './report/html.js';
 export { reportToJson } from './report/json.js';

@@ -3,6 +3,7 @@ import { FlowCompressError } from '../errors.js';
 import type { Graph, Node, Value } from '../onnx/graph.js';
 import { constantOf, reshape } from '../onnx/ops.js';
 import { GRADIENT_RULES } from './registry.js';
+import { stopsGradients } from './rules/not-differentiable.js';
 import type { GradientRule, Shape } from './rule.js';
 
 export interface DifferentiateOptions {
@@ -46,7 +47,8 @@ export function differentiate(
     throw new FlowCompressError('internal', `The loss '${loss.name}' is not one number.`);
   addPart(loss, ones(graph, lossDims.length));
   for (const node of nodes.reverse()) {
-    if (!node.outputs.some((output) => output && active.has(output))) continue;
+    const reads = [...node.inputs, ...node.captures.map((capture) => capture.value)];
+    if (!reads.some((value) => value && active.has(value))) continue;
     const gradients = node.outputs.map((output) => output && gradientOf(output));
     if (gradients.every((gradient) => gradient === undefined)) continue;
     const needs = (input: number): boolean => {
@@ -82,6 +84,7 @@ function ones(graph: Graph, rank: number): Value {
 function dependents(nodes: readonly Node[], values: readonly Value[]): Set<Value> {
   const active = new Set(values);
   for (const node of nodes) {
+    if (stopsGradients(node)) continue;
     const reads = [...node.inputs, ...node.captures.map((capture) => capture.value)];
     if (!reads.some((value) => value && active.has(value))) continue;
     for (const output of node.outputs) if (output) active.add(output);

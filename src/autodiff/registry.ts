@@ -14,10 +14,8 @@ import { quantization } from './rules/quantization.js';
 import { reductions } from './rules/reductions.js';
 import { resize } from './rules/resize.js';
 import { softmax } from './rules/softmax.js';
-import { notDifferentiable } from './rules/not-differentiable.js';
 
 export const GRADIENT_RULES: GradientRules = {
-  ...notDifferentiable,
   ...activations,
   ...arithmetic,
   ...conv,

@@ -4,7 +4,7 @@ import { parseDocument } from 'yaml';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { flagName } from './flags.js';
 import type { Flag } from './flags.js';
-import { nearest } from './nearest.js';
+import { nearest } from '../nearest.js';
 import type { RawValue } from './values.js';
 
 /** Parsed flag values by key; flags that were not given are absent. */

@@ -2,7 +2,7 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { DEFAULTS } from '../commands/options.js';
-import { parseInteger, parseSwitch, parseText, passOn } from './values.js';
+import { parseInteger, parseNumber, parseSwitch, parseText, passOn } from './values.js';
 import type { Parser } from './values.js';
 
 export interface Flag {
@@ -41,12 +41,18 @@ export const TARGET_FLAG = valueFlag(
   DEFAULTS.target,
 );
 
-export const DATA_FLAGS: readonly Flag[] = [
+/** Where the samples come from and what runs on them. */
+export const SOURCE_FLAGS: readonly Flag[] = [
   valueFlag('--data <path>', '.npz file, folder of class folders of images, or IDX file', parseText),
   valueFlag('--test <path>', 'separate test data; --data is then used for TRAIN and VAL only', parseText),
   valueFlag('--seed <n>', 'seed of the splits and of every random choice', parseInteger, DEFAULTS.seed),
   TARGET_FLAG,
   valueFlag('--threads <n>', "intra-op threads (default: the engine's choice)", parseInteger),
+];
+
+/** The same for the commands that calibrate. */
+export const DATA_FLAGS: readonly Flag[] = [
+  ...SOURCE_FLAGS,
   valueFlag('--calib-samples <n>', 'samples of TRAIN used for calibration', parseInteger, DEFAULTS.calibSamples),
   valueFlag('--batch-size <n>', 'samples per engine call', parseInteger, DEFAULTS.batchSize),
 ];
@@ -67,6 +73,18 @@ export const PREPROCESS_FILE_FLAG = valueFlag(
   'preprocessor_config.json, or a YAML or JSON file with the keys above',
   parseText,
 );
+
+/** What an architecture of the zoo is built with. */
+export const ARCHITECTURE_FLAGS: readonly Flag[] = [
+  valueFlag('--classes <n>', 'classes of the head', parseInteger),
+  valueFlag('--width <factor>', 'multiplier of the channels (transformers: of the heads)', parseNumber),
+  valueFlag('--input-size <n>', 'height and width of images in pixels, length of texts in tokens', parseInteger),
+  valueFlag('--channels <n>', 'channels of the images', parseInteger),
+  valueFlag('--dropout <rate>', 'rate of the Dropout layers; 0 leaves them out', parseNumber),
+  valueFlag('--shortcut <kind>', 'residual shortcuts: pad (no parameters) or conv (1x1)', parseText),
+  valueFlag('--patch-size <n>', 'side of the patches of a vision transformer', parseInteger),
+  valueFlag('--depth <n>', 'transformer layers', parseInteger),
+];
 
 export const RUN_DIR_FLAGS: readonly Flag[] = [
   valueFlag('--run-dir <folder>', 'keep intermediate results here', parseText),

@@ -1,6 +1,12 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
-import type { EvaluateOptions, InspectOptions, ProfileOptions, QuantizeOptions } from '../commands/options.js';
-import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport } from '../report/report.js';
+import type {
+  EvaluateOptions,
+  InspectOptions,
+  ProfileOptions,
+  QuantizeOptions,
+  TrainOptions,
+} from '../commands/options.js';
+import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport, TrainReport } from '../report/report.js';
 
 export interface Library {
   readonly inspectModel: (model: string, options: InspectOptions) => Promise<{ report: InspectReport }>;
@@ -8,4 +14,6 @@ export interface Library {
   readonly profileModel: (model: string, options: ProfileOptions) => Promise<{ report: ProfileReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly quantizeModel: (model: string, options: QuantizeOptions) => Promise<{ report: QuantizeReport }>;
+  /** Writes `options.output` itself: whole or not at all. */
+  readonly trainModel: (model: string, options: TrainOptions) => Promise<{ report: TrainReport }>;
 }

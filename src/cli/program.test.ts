@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { QuantizeOptions } from '../commands/options.js';
-import { QUANTIZATION_METHODS } from '../commands/options.js';
+import type { QuantizeOptions, TrainOptions } from '../commands/options.js';
+import { QUANTIZATION_METHODS, trainOptionsSchema } from '../commands/options.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
-import { evaluateReport, inspectReport, profileReport, quantizeReport } from '../testing/reports.js';
+import { evaluateReport, inspectReport, profileReport, quantizeReport, trainReport } from '../testing/reports.js';
+import { flagName } from './flags.js';
 import type { Library } from './library-types.js';
 import { runCli } from './program.js';
 
@@ -27,7 +28,9 @@ const LIBRARY: Library = {
     throwIfAborted(options.signal);
     return { report: quantizeReport() };
   },
+  trainModel: async () => ({ report: trainReport() }),
 };
+const TRAIN = ['train', 'in.onnx', '-o', 'out.onnx', '--data', 'd.npz'];
 const QUANTIZE = ['quantize', 'in.onnx', '-o', 'out.onnx', '--data', 'd.npz'];
 let folder = '';
 
@@ -66,25 +69,50 @@ async function optionsOf(...flags: string[]): Promise<QuantizeOptions | undefine
   return seen;
 }
 
+/** Runs train and returns the options that reached the library. */
+async function trainOptionsOf(...flags: string[]): Promise<TrainOptions | undefined> {
+  let seen: TrainOptions | undefined;
+  const outcome = await run([...TRAIN, ...flags], {
+    trainModel: async (_, options) => {
+      seen = options;
+      return { report: trainReport() };
+    },
+  });
+  expect(outcome.stderr).not.toContain('error');
+  return seen;
+}
+
 describe('help', () => {
   it('lists every command and the exit codes', async () => {
     const { code, stdout, stderr } = await run(['--help']);
     expect(code).toBe(0);
     expect(stderr).toBe('');
-    for (const name of ['inspect', 'evaluate', 'profile', 'quantize', 'Examples:', '130 interrupted'])
+    for (const name of ['inspect', 'evaluate', 'profile', 'quantize', 'train', 'Examples:', '130 interrupted'])
       expect(stdout).toContain(name);
   });
 
-  it.each(['inspect', 'evaluate', 'profile', 'quantize'])('%s has examples and the general flags', async (name) => {
-    const { code, stdout } = await run([name, '--help']);
-    expect(code).toBe(0);
-    expect(stdout).toContain(`$ flow-compress ${name} `);
-    for (const flag of ['--config', '--report', '--json', '--quiet', '--force']) expect(stdout).toContain(flag);
-  });
+  it.each(['inspect', 'evaluate', 'profile', 'quantize', 'train'])(
+    '%s has examples and the general flags',
+    async (name) => {
+      const { code, stdout } = await run([name, '--help']);
+      expect(code).toBe(0);
+      expect(stdout).toContain(`$ flow-compress ${name} `);
+      for (const flag of ['--config', '--report', '--json', '--quiet', '--force']) expect(stdout).toContain(flag);
+    },
+  );
 
   it('names every quantization method', async () => {
     const { stdout } = await run(['quantize', '--help']);
     for (const { name, summary } of QUANTIZATION_METHODS) expect(stdout).toMatch(new RegExp(`${name} +${summary}`));
+  });
+
+  it('has a flag for every option of train, and none that has no meaning there', async () => {
+    const { stdout } = await run(['train', '--help']);
+    const notFlags = new Set(['calibSamples', 'preprocess', 'preprocessFile']);
+    for (const key of Object.keys(trainOptionsSchema.shape).filter((name) => !notFlags.has(name)))
+      expect(stdout).toMatch(new RegExp(`${flagName(key)}[ \\n]`));
+    expect(stdout).not.toContain('--calib-samples');
+    expect(stdout.match(/--batch-size <n> .*/g)).toEqual([expect.stringContaining('(default: 128)')]);
   });
 
   it('prints the version', async () => {
@@ -98,6 +126,7 @@ describe('output', () => {
     ['evaluate', ['evaluate', 'a.onnx', 'b.onnx', '--data', 'd.npz']],
     ['profile', ['profile', 'in.onnx', '--data', 'd.npz']],
     ['quantize', QUANTIZE],
+    ['train', TRAIN],
   ])('%s --json puts exactly one report on stdout', async (command, args) => {
     const { code, stdout } = await run([...args, '--json']);
     expect(code).toBe(0);
@@ -146,6 +175,13 @@ describe('errors', () => {
     [[...QUANTIZE, '--mean', '1,x'], /--mean: "x" is not a number/],
     [[...QUANTIZE, '--target', 'gpu'], /--target: .*"cpu"/],
     [[...QUANTIZE, '--resume'], /--resume: needs --run-dir/],
+    [['train', 'in.onnx', '--data', 'd'], /--output is required/],
+    [[...TRAIN, '--max-time', 'soon'], /--max-time must be a time such as 90s/],
+    [[...TRAIN, '--augment', 'crop,spin'], /--augment: .*"flip"/],
+    [[...TRAIN, '--optimizer', 'magic'], /--optimizer: .*"adamw"/],
+    [[...TRAIN, '--lr', '0'], /--lr: /],
+    [[...TRAIN, '--resume'], /--resume: needs --run-dir/],
+    [[...TRAIN, '--calib-samples', '5'], /unknown option '--calib-samples'/],
     [[...QUANTIZE, '--report', 'r.pdf'], /must end in \.html/],
     [[...QUANTIZE, '--report', 'out.html', '-o', 'out.html'], /name the same file/],
     [[...QUANTIZE, '--methd', 'faaq'], /Did you mean --method/],
@@ -223,6 +259,33 @@ describe('options', () => {
       minBits: 2,
       preprocessFile: 'p.json',
       preprocess: { mean: [0.1, 0.2, 0.3] },
+    });
+    await rm(config);
+  });
+
+  it('of train arrive parsed, with the defaults of the schema', async () => {
+    expect(await trainOptionsOf()).toMatchObject({
+      ...{ output: 'out.onnx', batchSize: 128, optimizer: 'adamw', schedule: 'cosine', loss: 'cross-entropy' },
+      ...{ augment: [], balance: false, freezeBatchNorm: false, resume: false, force: false },
+    });
+    const flags =
+      '--epochs 3 --steps 50 --max-time 1.5h --optimizer sgd --lr 1e-2 --schedule step --warmup 0 --weight-decay 0 ' +
+      '--momentum 0.8 --clip-norm 1 --accumulate 2 --ema 0.99 --loss mse --label-smoothing 0.1 --balance ' +
+      '--augment crop,flip --patience 4 --freeze-batch-norm --classes 7 --width 0.5 --input-size 64 --channels 1 --batch-size 16 --run-dir r --resume --force';
+    expect(await trainOptionsOf(...flags.split(' '))).toMatchObject({
+      ...{ epochs: 3, steps: 50, maxTime: 5400, optimizer: 'sgd', lr: 0.01, schedule: 'step', warmup: 0 },
+      ...{ weightDecay: 0, momentum: 0.8, clipNorm: 1, accumulate: 2, ema: 0.99, loss: 'mse', labelSmoothing: 0.1 },
+      ...{ balance: true, augment: ['crop', 'flip'], patience: 4, freezeBatchNorm: true, batchSize: 16 },
+      ...{ classes: 7, width: 0.5, inputSize: 64, channels: 1 },
+      ...{ runDir: 'r', resume: true, force: true },
+    });
+  });
+
+  it('of train come from a configuration file too', async () => {
+    const config = join(folder, 't.yaml');
+    await writeFile(config, 'max-time: 10m\naugment: [crop, mixup]\nlr: 1e-4\n');
+    expect(await trainOptionsOf('--config', config)).toMatchObject({
+      ...{ maxTime: 600, augment: ['crop', 'mixup'], lr: 1e-4 },
     });
     await rm(config);
   });

@@ -9,6 +9,8 @@ import { profileCommand } from './profile.js';
 import { quantizeCommand } from './quantize.js';
 import { defineCommand } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
+import { zooCommand } from './zoo.js';
+import { trainCommand } from './train.js';
 
 /** Runs the command line in `context.args`; never throws. */
 export async function runCli(context: CliContext): Promise<number> {
@@ -46,7 +48,9 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(evaluateCommand(context));
   add(profileCommand(context));
   add(quantizeCommand(context));
-  for (const command of [program, ...program.commands]) {
+  add(trainCommand(context));
+  program.addCommand(zooCommand(context, onExitCode));
+  for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()
       .showHelpAfterError('(--help shows what is possible)')
@@ -63,6 +67,7 @@ const EXAMPLES = [
   'inspect model.onnx',
   'quantize model.onnx -o small.onnx --data train.npz --bits 4 --report report.html',
   'evaluate model.onnx small.onnx --data train.npz --test test.npz',
+  'train resnet20 -o mine.onnx --data train.npz --test test.npz --epochs 30 --augment crop,flip',
 ];
 
 const EXIT_HELP = `Exit codes:

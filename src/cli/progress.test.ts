@@ -1,15 +1,18 @@
-/** Progress without a terminal: a line now and then; none with --quiet. */
+/** Progress: a bar on a terminal, without one a line now and then; none with --quiet. */
 import { PassThrough } from 'node:stream';
 import { describe, expect, it } from 'vitest';
 import { createProgress } from './progress.js';
 
 /** A stream and everything written to it. */
-function sink(isTTY = false): {
+function sink(
+  isTTY = false,
+  columns = 100,
+): {
   stream: NodeJS.WritableStream & { isTTY: boolean; columns: number };
   text: () => string;
 } {
   let text = '';
-  const stream = Object.assign(new PassThrough(), { isTTY, columns: 100 });
+  const stream = Object.assign(new PassThrough(), { isTTY, columns });
   stream.on('data', (chunk: Buffer) => {
     text += chunk.toString();
   });
@@ -41,6 +44,36 @@ describe('createProgress', () => {
     time = 10_000;
     progress.onProgress({ stage: 'a', done: 95, total: 100 });
     expect(text()).toBe('a: 95/100 (95%), about 10 s left\n');
+  });
+
+  it.each([
+    [60, /train \[.{8}\] 50% .* epoch 12, loss 0\.4321/, /best|samples/],
+    [80, /epoch 12, loss 0\.4321, best 0\.9123/, /samples/],
+    [100, /epoch 12, loss 0\.4321, best 0\.9123, 1234 samples\/s/, /…/],
+    [140, /train \[.{24}\] 50% .* samples\/s/, /…/],
+  ])('fits %i columns of a terminal, leaving out whole parts of the detail', (columns, shown, hidden) => {
+    const { stream, text } = sink(true, columns);
+    const progress = createProgress(stream, { quiet: false });
+    progress.onProgress({ stage: 'train', done: 0, total: 100 });
+    progress.onProgress({
+      ...{ stage: 'train', done: 50, total: 100 },
+      detail: 'epoch 12, loss 0.4321, best 0.9123, 1234 samples/s',
+    });
+    progress.stop();
+    const last = text()
+      .split(/\u001b\[[\d?;]*[A-Za-z]/) // eslint-disable-line no-control-regex
+      .findLast((line) => line.includes('50%'));
+    expect(last).toMatch(shown);
+    expect(last).not.toMatch(hidden);
+    expect(last?.trimEnd().length).toBeLessThanOrEqual(columns);
+  });
+
+  it('cuts a long name in the middle', () => {
+    const { stream, text } = sink(true, 60);
+    const progress = createProgress(stream, { quiet: false });
+    progress.onProgress({ stage: 'round', done: 0, total: 9, detail: `/first/${'x'.repeat(90)}/last/Conv` });
+    progress.stop();
+    expect(text()).toMatch(/left {2}\/first.*…x*\/last\/Conv/);
   });
 
   it('does not divide by an unknown total', () => {

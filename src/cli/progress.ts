@@ -30,14 +30,15 @@ function barDisplay(stream: OutputStream): ProgressDisplay {
   return {
     stop,
     onProgress: (event) => {
-      const payload = { detail: truncateMiddle(printable(event.detail ?? ''), 36) };
+      const { barsize, room } = layoutOf(printable(event.stage), stream.columns ?? 80);
+      const payload = { detail: fitDetail(printable(event.detail ?? ''), room) };
       if (bar === undefined || event.stage !== stage) {
         stop();
         stage = event.stage;
         bar = new SingleBar({
           format: `${printable(event.stage)} [{bar}] {percentage}%  {eta_formatted} left  {detail}`,
           stream,
-          barsize: 24,
+          barsize,
           barCompleteChar: '█',
           barIncompleteChar: '░',
           clearOnComplete: true,
@@ -53,6 +54,27 @@ function barDisplay(stream: OutputStream): ProgressDisplay {
       }
     },
   };
+}
+
+/** Characters around stage, bar and detail: ` [] 100%  01h30m left  `, and one that stays free. */
+const FRAME = 24;
+/** The detail for which a terminal that is wide enough leaves room, and the lengths of the bar. */
+const DETAIL = 52;
+const BAR = { shortest: 8, longest: 24 };
+
+/** How a line of `columns` characters is shared between the bar and the detail. */
+function layoutOf(stage: string, columns: number): { barsize: number; room: number } {
+  const free = columns - stage.length - FRAME;
+  const barsize = Math.max(BAR.shortest, Math.min(BAR.longest, free - DETAIL));
+  return { barsize, room: Math.max(0, free - barsize) };
+}
+
+/** Whole parts of a list (`epoch 3, loss 0.4`) from its beginning, or a name with its middle cut out. */
+function fitDetail(detail: string, room: number): string {
+  const parts = detail.split(', ');
+  while (parts.length > 1 && parts.join(', ').length > room) parts.pop();
+  const text = parts.join(', ');
+  return text.length <= room ? text : room < 8 ? '' : truncateMiddle(text, room);
 }
 
 function lineDisplay(stream: OutputStream, now: () => number): ProgressDisplay {

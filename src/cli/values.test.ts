@@ -1,7 +1,16 @@
 /** Reading flag values. */
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { parseInteger, parseNumber, parseNumberList, parseSize, parseSwitch, parseText } from './values.js';
+import {
+  parseDuration,
+  parseInteger,
+  parseNumber,
+  parseNumberList,
+  parseSize,
+  parseSwitch,
+  parseText,
+  parseTextList,
+} from './values.js';
 
 describe('parseSize', () => {
   it.each([
@@ -31,6 +40,29 @@ describe('parseSize', () => {
   });
 });
 
+describe('parseDuration', () => {
+  it.each([
+    ['90s', 90],
+    ['10m', 600],
+    ['10 min', 600],
+    ['1.5h', 5400],
+    ['2H', 7200],
+    ['.5s', 0.5],
+    ['45', 45],
+    [45, 45],
+  ])('%s is %f seconds', (text, seconds) => {
+    expect(parseDuration(text, '--max-time')).toBe(seconds);
+  });
+
+  it.each(['', 'h', '10x', '1h30m', '-5s', '1:30', '5d', 'Infinity', true])('refuses %s by the flag name', (text) => {
+    expect(() => parseDuration(text, '--max-time')).toThrow(/--max-time must be a time such as/);
+  });
+
+  it('refuses no time at all', () => {
+    expect(() => parseDuration('0m', '--max-time')).toThrow(/--max-time must be a time above zero/);
+  });
+});
+
 describe('numbers, lists and switches', () => {
   it('reads texts and YAML values alike', () => {
     expect(parseNumber('4.5', 'x')).toBe(4.5);
@@ -40,6 +72,8 @@ describe('numbers, lists and switches', () => {
     expect(parseNumberList([2, '3'], 'x')).toEqual([2, 3]);
     expect(parseNumberList(8, 'x')).toEqual([8]);
     expect(parseText(7, 'x')).toBe('7');
+    expect(parseTextList('crop, flip', 'x')).toEqual(['crop', 'flip']);
+    expect(parseTextList(['crop', 'flip'], 'x')).toEqual(['crop', 'flip']);
     expect(parseSwitch(true, 'x')).toBe(true);
   });
 
@@ -54,6 +88,9 @@ describe('numbers, lists and switches', () => {
     () => parseNumberList('', '--flag'),
     () => parseText('', '--flag'),
     () => parseText([1, 2], '--flag'),
+    () => parseTextList('crop,,flip', '--flag'),
+    () => parseTextList('', '--flag'),
+    () => parseTextList(true, '--flag'),
     () => parseSwitch('yes', '--flag'),
   ])('refuses what is something else (%#)', (parse) => {
     expect(parse).toThrow(/^--flag must be /);

@@ -1,6 +1,8 @@
 /** How flag values are read, from the command line (text) or from a configuration file (numbers, lists, booleans). */
 import { FlowCompressError } from '../errors.js';
 
+const SECONDS: Readonly<Record<string, number>> = { '': 1, s: 1, m: 60, min: 60, h: 3600 };
+
 /** A value as it was given. */
 export type RawValue = string | number | boolean | readonly (string | number)[];
 
@@ -14,12 +16,22 @@ const UNITS: Readonly<Record<string, number>> = {
 
 /** Bytes of `400KB` (1 KB = 1000 bytes), `1.5 MiB` (1 MiB = 1024 x 1024 bytes) or a plain number of bytes. */
 export function parseSize(value: RawValue, name: string): number {
-  const match = /^\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*$/i.exec(scalarText(value));
-  const unit = match === null ? undefined : UNITS[match[2].toLowerCase()];
-  if (match === null || unit === undefined) throw wrong(name, value, 'a size such as 400KB, 1.5MB or 512KiB');
-  const bytes = Math.floor(Number(match[1]) * unit);
+  const parts = numberAndUnit(value);
+  const scale = parts === undefined ? undefined : UNITS[parts.unit];
+  if (parts === undefined || scale === undefined) throw wrong(name, value, 'a size such as 400KB, 1.5MB or 512KiB');
+  const bytes = Math.floor(parts.number * scale);
   if (bytes < 1 || !Number.isSafeInteger(bytes)) throw wrong(name, value, 'a size of at least one byte');
   return bytes;
+}
+
+/** Seconds of `90s`, `10m` (or `10min`), `1.5h` or a plain number of seconds. */
+export function parseDuration(value: RawValue, name: string): number {
+  const parts = numberAndUnit(value);
+  const scale = parts === undefined ? undefined : SECONDS[parts.unit];
+  if (parts === undefined || scale === undefined) throw wrong(name, value, 'a time such as 90s, 10m or 1.5h');
+  const seconds = parts.number * scale;
+  if (seconds === 0) throw wrong(name, value, 'a time above zero');
+  return seconds;
 }
 
 export function parseNumber(value: RawValue, name: string): number {
@@ -40,6 +52,14 @@ export function parseNumberList(value: RawValue, name: string): number[] {
   const numbers = parts.map(toNumber).filter((number) => number !== undefined);
   if (numbers.length === 0 || numbers.length !== parts.length) throw wrong(name, value, 'numbers separated by commas');
   return numbers;
+}
+
+/** `crop,flip` or a list. */
+export function parseTextList(value: RawValue, name: string): string[] {
+  const parts = isList(value) ? value.map(String) : typeof value === 'string' ? value.split(',') : [];
+  const texts = parts.map((part) => part.trim());
+  if (texts.length === 0 || texts.includes('')) throw wrong(name, value, 'names separated by commas');
+  return texts;
 }
 
 export function parseText(value: RawValue, name: string): string {
@@ -65,6 +85,12 @@ function toNumber(value: RawValue): number | undefined {
   if (typeof value === 'number') return Number.isFinite(value) ? value : undefined;
   if (typeof value !== 'string' || !/^\s*[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?\s*$/i.test(value)) return undefined;
   return Number(value);
+}
+
+/** `1.5 MiB` as 1.5 and `mib`; the unit may be empty. */
+function numberAndUnit(value: RawValue): { number: number; unit: string } | undefined {
+  const match = /^\s*(\d+(?:\.\d+)?|\.\d+)\s*([a-z]*)\s*$/i.exec(scalarText(value));
+  return match === null ? undefined : { number: Number(match[1]), unit: match[2].toLowerCase() };
 }
 
 function scalarText(value: RawValue): string {

@@ -4,6 +4,9 @@ import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
+import { LOSSES, type LossName } from '../training/losses.js';
+import { OPTIMIZERS, type OptimizerName } from '../training/optimizers.js';
+import { SCHEDULES } from '../training/schedule.js';
 
 /** What an option is when it is not given. */
 export const DEFAULTS = {
@@ -29,6 +32,9 @@ export const QUANTIZATION_METHODS: readonly { readonly name: string; readonly su
   { name: 'static-int8', summary: '8-bit weights, calibrated 8-bit activations' },
   { name: 'dynamic-int8', summary: '8-bit weights, activations quantized at run time' },
 ];
+
+const OPTIMIZER_NAMES = Object.keys(OPTIMIZERS) as [OptimizerName, ...OptimizerName[]];
+const LOSS_NAMES = Object.keys(LOSSES) as [LossName, ...LossName[]];
 
 const width = z.number().int().min(1).max(8);
 const positiveInteger = z.number().int().min(1);
@@ -131,10 +137,57 @@ export const quantizeOptionsSchema = dataOptionsSchema
     path: ['minBits'],
   });
 
+/** What trains, how long and how. */
+export const trainOptionsSchema = dataOptionsSchema
+  .extend({
+    ...resumable,
+    output: path,
+    force: z.boolean().default(false),
+    batchSize: positiveInteger.default(128),
+    epochs: positiveInteger.optional(),
+    steps: positiveInteger.optional(),
+    /** Seconds. */
+    maxTime: z.number().positive().optional(),
+    optimizer: z.enum(OPTIMIZER_NAMES).default('adamw'),
+    /** Learning rate; what suits the optimiser when absent. */
+    lr: z.number().positive().optional(),
+    schedule: z.enum(SCHEDULES).default('cosine'),
+    /** Share of the training over which the rate climbs. */
+    warmup: z.number().min(0).max(0.9).default(0.05),
+    weightDecay: z.number().min(0).default(5e-4),
+    momentum: z.number().min(0).max(0.9999).default(0.9),
+    /** Largest norm of the gradient. */
+    clipNorm: z.number().positive().optional(),
+    accumulate: positiveInteger.default(1),
+    /** Decay of a moving average of the weights, which is then what is evaluated and written. */
+    ema: z.number().gt(0).lt(1).optional(),
+    loss: z.enum(LOSS_NAMES).default('cross-entropy'),
+    labelSmoothing: z.number().min(0).max(0.9).default(0),
+    /** Weigh the loss so that all classes count alike. */
+    balance: z.boolean().default(false),
+    augment: z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]),
+    /** Epochs without progress on VAL after which training stops. */
+    patience: positiveInteger.optional(),
+    /** Leave the running statistics of batch normalization as they are. */
+    freezeBatchNorm: z.boolean().default(false),
+    /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */
+    classes: positiveInteger.optional(),
+    inputSize: positiveInteger.optional(),
+    width: z.number().positive().optional(),
+    channels: positiveInteger.optional(),
+    depth: positiveInteger.optional(),
+    patchSize: positiveInteger.optional(),
+    dropout: z.number().min(0).lt(1).optional(),
+    shortcut: z.enum(['pad', 'conv']).optional(),
+    latencyRuns: positiveInteger.optional(),
+  })
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+
 export type DataOptions = z.output<typeof dataOptionsSchema>;
 export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;
 export type EvaluateOptions = z.output<typeof evaluateOptionsSchema> & RunControl;
 export type ProfileOptions = z.output<typeof profileOptionsSchema> & RunControl;
+export type TrainOptions = z.output<typeof trainOptionsSchema> & RunControl;
 export type QuantizeOptions = z.output<typeof quantizeOptionsSchema> & RunControl;
 
 /**

@@ -319,7 +319,8 @@ export class Graph {
     output?: string,
     domain = '',
   ): Value {
-    const name = output ?? this.uniqueName(`${inputs.find((v) => v)?.name ?? ''}_${opType}`);
+    // Derived names would grow with every step of a long chain.
+    const name = output ?? this.uniqueName(`${(inputs.find((v) => v)?.name ?? '').slice(0, 40)}_${opType}`);
     const node = this.insert({ opType, domain, inputs, outputs: [name], attributes });
     return node.outputs[0]!;
   }

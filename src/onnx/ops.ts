@@ -1,7 +1,7 @@
 /** Operators inserted from code, in the form that the model's opset asks for. Opset 13 or newer is assumed. */
 import { TensorProto_DataType as DataType } from 'onnx-buf';
 import { intAttribute, intsAttribute } from './attributes.js';
-import type { Graph, Value } from './graph.js';
+import type { Graph, Node, Value } from './graph.js';
 import { makeTensor } from './tensor.js';
 
 /** A small int64 or float32 tensor constant with the given values, under a fresh name. Shape [n], or [] for `scalar`. */
@@ -20,7 +20,8 @@ export function constantOf(
   );
 }
 
-export type Reduction = 'ReduceMin' | 'ReduceMax' | 'ReduceMean' | 'ReduceSum' | 'ReduceSumSquare';
+export type Reduction =
+  'ReduceMin' | 'ReduceMax' | 'ReduceMean' | 'ReduceSum' | 'ReduceProd' | 'ReduceL1' | 'ReduceL2' | 'ReduceSumSquare';
 
 /** Reduces over `axes` (all of them when absent), dropping the reduced axes. */
 export function reduce(graph: Graph, op: Reduction, x: Value, axes?: readonly number[]): Value {
@@ -76,4 +77,43 @@ export function slice(
     constantOf(graph, axes, 'int64'),
     constantOf(graph, steps, 'int64'),
   ]);
+}
+
+/** Inserts an operator on values and plain numbers (float32 scalars), so that a formula reads like one. */
+export type Formula = (opType: string, ...operands: readonly (Value | number)[]) => Value;
+
+export function formula(graph: Graph): Formula {
+  return (opType, ...operands) =>
+    graph.insertOp(
+      opType,
+      operands.map((x) => (typeof x === 'number' ? constantOf(graph, [x], 'float32', { scalar: true }) : x)),
+    );
+}
+
+export function toFloat(graph: Graph, x: Value): Value {
+  return graph.insertOp('Cast', [x], [intAttribute('to', DataType.FLOAT)]);
+}
+
+/**
+ * The sign of x from x and |x|: ONNX Runtime's Sign takes several times as long as a division. Numbers below 1e-30 are as
+ * good as 0.
+ */
+export function signOf(graph: Graph, x: Value, magnitude: Value): Value {
+  const op = formula(graph);
+  return op('Div', x, op('Max', magnitude, 1e-30));
+}
+
+/** An output of a node; an optional one that the node did not give is added to it. */
+export function outputOf(graph: Graph, node: Node, index: number): Value {
+  const present = node.outputs[index];
+  if (present) return present;
+  const name = graph.uniqueName(`${node.label}_output_${String(index)}`);
+  // A value of the graph comes into being as an initializer; then the node becomes its producer.
+  const value = graph.addInitializer(makeTensor(name, DataType.FLOAT, [0], []));
+  value.initializer = undefined;
+  while (node.outputs.length < index) node.outputs.push(undefined);
+  value.producer = node;
+  value.outputIndex = index;
+  node.outputs[index] = value;
+  return value;
 }

@@ -45,10 +45,14 @@ function infeasible(items: readonly AllocationItem[], minimum: number, budget: n
     .sort((a, b) => b.cost(b.widths[0]!) - a.cost(a.widths[0]!))
     .slice(0, 5)
     .map((item) => `${item.name} >= ${String(item.widths[0])} bits (${item.floorReason ?? ''})`);
+  const others = items.filter((item) => item.floorReason === undefined);
+  if (others.length > 0) {
+    const least = Math.min(...others.map((item) => item.widths[0]!));
+    binding.push(`${items.length > others.length ? 'all other layers' : 'every layer'} >= ${String(least)} bits`);
+  }
   return new FlowCompressError(
     'infeasible',
-    `The budget of ${String(Math.floor(budget))} bytes for weight codes cannot be met: the floors alone need ${String(Math.ceil(minimum))} bytes.` +
-      (binding.length > 0 ? ` Binding floors: ${binding.join('; ')}.` : ''),
+    `The budget of ${String(Math.floor(budget))} bytes for weight codes cannot be met: the floors alone need ${String(Math.ceil(minimum))} bytes. Binding floors: ${binding.join('; ')}.`,
     { hint: 'Raise the budget, or lower the floors (--min-bits, --edge-bits).' },
   );
 }

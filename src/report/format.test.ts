@@ -11,6 +11,8 @@ import {
   formatSeconds,
   printable,
   shortLayerName,
+  counted,
+  shortNumber,
   significant,
   truncateMiddle,
 } from './format.js';
@@ -30,6 +32,18 @@ describe('format', () => {
       '0.000123',
       '123456',
     ]);
+  });
+
+  it('writes small numbers short and nouns in their number', () => {
+    expect([0, 0.1, 0.001, 0.00012345, 2.45e-5, -1e-7].map((value) => shortNumber(value, 3))).toEqual([
+      '0',
+      '0.1',
+      '0.001',
+      '0.000123',
+      '2.45e-5',
+      '-1e-7',
+    ]);
+    expect([0, 1, 1234].map((n) => counted(n, 'epoch'))).toEqual(['0 epochs', '1 epoch', '1,234 epochs']);
   });
 
   it('gives changes of fractions in percentage points with a sign', () => {

@@ -52,6 +52,17 @@ export function significant(value: number, digits: number): string {
   return value.toFixed(Math.max(0, digits - 1 - magnitude));
 }
 
+/** At most `digits` significant digits, without zeros at the end: `0.001`, `2.5e-5`. */
+export function shortNumber(value: number, digits: number): string {
+  const rounded = Number(value.toPrecision(digits));
+  return rounded !== 0 && Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded);
+}
+
+/** `1 epoch`, `1,234 updates`. */
+export function counted(count: number, noun: string): string {
+  return `${count.toLocaleString('en-US')} ${noun}${count === 1 ? '' : 's'}`;
+}
+
 /** Integers plain, averages with two decimals: `4`, `3.97`. */
 export function formatBits(bits: number): string {
   return Number.isInteger(bits) ? String(bits) : bits.toFixed(2);
@@ -67,7 +78,7 @@ export function isFraction(metricName: string): boolean {
 }
 
 /** `91.73 %`, `34.1 dB`, or the plain number. */
-export function formatMetric(metric: Metric): string {
+export function formatMetric(metric: Pick<Metric, 'name' | 'value'>): string {
   if (isFraction(metric.name)) return `${(metric.value * 100).toFixed(2)} %`;
   if (metric.name.endsWith('Db')) return `${metric.value.toFixed(1)} dB`;
   return significant(metric.value, 4);

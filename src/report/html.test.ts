@@ -1,6 +1,14 @@
 /** The HTML report stands alone, cannot be broken by names, and draws only what was measured. */
 import { describe, expect, it } from 'vitest';
-import { evaluateReport, inspectReport, profileReport, quantizeReport, quantizedLayers } from '../testing/reports.js';
+import {
+  evaluateReport,
+  inspectReport,
+  profileReport,
+  quantizeReport,
+  quantizedLayers,
+  trainingHistory,
+  trainReport,
+} from '../testing/reports.js';
 import { reportToHtml } from './html.js';
 import { reportToMarkdown } from './markdown.js';
 
@@ -9,7 +17,7 @@ const OUTSIDE = /https?:|<script|<link|<img|<iframe|\ssrc=|@import|url\((?!#)|\s
 const EVIL = `"><script>alert(1)</script><img src=x onerror=alert(1)>`;
 
 describe('reportToHtml', () => {
-  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport()])(
+  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
     '$command is self-contained',
     async (report) => {
       const page = await reportToHtml(report);
@@ -72,6 +80,24 @@ describe('reportToHtml', () => {
     expect(page).toContain('flow-compress quantize &#39;a b.onnx&#39;');
   });
 
+  it('shows a training on cards, in plots and in words', async () => {
+    const page = await reportToHtml(trainReport());
+    for (const id of ['course', 'learning-rate']) expect(page).toContain(`id="${id}"`);
+    expect(page).toMatch(/top-1 on TEST<\/div>\s*<div class="value">91\.73 %/);
+    expect(page).toContain('epoch 27 of 30');
+    expect(page).toContain('Stopped after 30 epochs');
+    expect(page).toContain('Before and after');
+  });
+
+  it('shows a training from random weights, and one of a single epoch, without what is not there', async () => {
+    const page = await reportToHtml(
+      trainReport({ before: undefined, history: trainingHistory(1), settings: undefined }),
+    );
+    expect(page).not.toMatch(/<svg|before|NaN|undefined|>change</);
+    expect(page).toContain('What was measured');
+    await expect(reportToHtml(trainReport({ history: [], after: { bytes: 5 } }))).resolves.toContain('</html>');
+  });
+
   it('copes with no layers at all and with KL of zero', async () => {
     await expect(reportToHtml(quantizeReport({ layers: [] }))).resolves.toContain('</html>');
     const zero = quantizedLayers(2).map((layer) => ({ ...layer, kl: { '2': 0, '4': -1e-9 } }));
@@ -88,14 +114,28 @@ describe('reportToMarkdown', () => {
     expect(text).not.toMatch(/(?<!\\)<script/);
   });
 
-  it.each([evaluateReport(), profileReport(), inspectReport()])('$command has tables of equal width', (report) => {
-    const tables = reportToMarkdown(report)
-      .split('\n\n')
-      .filter((part) => part.startsWith('| '));
-    expect(tables.length).toBeGreaterThan(0);
-    for (const table of tables) {
-      const cells = table.split('\n').map((line) => line.split(/(?<!\\)\|/).length);
-      expect(new Set(cells).size).toBe(1);
-    }
+  it('tells of a training what it changed, how it ended and what each epoch gave', () => {
+    const text = reportToMarkdown(trainReport());
+    expect(text).toContain(
+      'in.onnx trained: adamw, 30 epochs, seed 7. Stopped after 30 epochs; the weights of epoch 27',
+    );
+    expect(text).toContain('| top-1 | 91.23 % | 91.73 % | +0.50 pp |');
+    expect(text).toMatch(/\| 27 \| 2,700 \|.*\| best \|/);
+    expect(text).toContain('| learning rate | 0.001 |');
+    expect(reportToMarkdown(trainReport({ before: undefined }))).toContain('| top-1 | 91.73 % |');
   });
+
+  it.each([evaluateReport(), profileReport(), inspectReport(), trainReport()])(
+    '$command has tables of equal width',
+    (report) => {
+      const tables = reportToMarkdown(report)
+        .split('\n\n')
+        .filter((part) => part.startsWith('| '));
+      expect(tables.length).toBeGreaterThan(0);
+      for (const table of tables) {
+        const cells = table.split('\n').map((line) => line.split(/(?<!\\)\|/).length);
+        expect(new Set(cells).size).toBe(1);
+      }
+    },
+  );
 });

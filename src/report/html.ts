@@ -6,7 +6,9 @@ import { evaluateBody, inspectBody, profileBody } from './html/others.js';
 import { quantizeBody } from './html/quantize.js';
 import { reproductionSection, warningNotice } from './html/shared.js';
 import { STYLE } from './html/style.js';
+import { trainBody } from './html/train.js';
 import type { Report } from './report.js';
+import { trainingTitle } from './training.js';
 
 /**
  * Draws the page. It follows the reader's light or dark scheme, reads on a 390 px phone and on a desktop, and is the
@@ -53,6 +55,8 @@ async function partsOf(report: Report): Promise<Content[]> {
       return await profileBody(report);
     case 'quantize':
       return await quantizeBody(report);
+    case 'train':
+      return await trainBody(report);
   }
 }
 
@@ -73,6 +77,11 @@ function headingOf(report: Report): { title: string; subtitle: string } {
       return {
         title: baseName(report.output),
         subtitle: `${baseName(report.model)} quantized with ${report.method}, seed ${report.seed}, target ${report.target}`,
+      };
+    case 'train':
+      return {
+        title: baseName(report.output),
+        subtitle: `${baseName(report.model)} trained: ${trainingTitle(report)}`,
       };
   }
 }

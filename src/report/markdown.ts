@@ -13,8 +13,17 @@ import {
   settingLabel,
   significant,
 } from './format.js';
-import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport, Report } from './report.js';
+import type {
+  EvaluateReport,
+  InspectReport,
+  Measurement,
+  ProfileReport,
+  QuantizeReport,
+  Report,
+  TrainReport,
+} from './report.js';
 import { budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
+import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
 /** GitHub-flavoured Markdown with a final newline. */
 export function reportToMarkdown(report: Report): string {
@@ -32,6 +41,8 @@ function bodyOf(report: Report): string[] {
       return profileParts(report);
     case 'quantize':
       return quantizeParts(report);
+    case 'train':
+      return trainParts(report);
   }
 }
 
@@ -41,18 +52,10 @@ function quantizeParts(report: QuantizeReport): string[] {
     ...(report.sweep ?? []).map((point) => ({ ...point, method: report.method })),
     ...(report.baselines ?? []),
   ];
-  const settings = Object.entries(report.settings ?? {}).map(([key, value]) => [
-    settingLabel(key),
-    formatSetting(value),
-  ]);
   return [
     `# ${inline(report.output)}`,
     `${inline(report.model)} quantized with ${inline(report.method)}, seed ${report.seed}, target ${report.target}.${budget === undefined ? '' : ` ${budget}`}`,
-    table(
-      ['', 'before', 'after', 'change'],
-      comparisonRows(report.before, report.after).map((row) => [row.label, row.before, row.after, row.change]),
-      'lrrl',
-    ),
+    comparisonTable(report.before, report.after),
     ...titled('Other widths and methods', others.length, () =>
       table(
         ['method', 'bits', 'file size', metricLabel(others[0].metric.name)],
@@ -80,8 +83,46 @@ function quantizeParts(report: QuantizeReport): string[] {
         'llrlrrr',
       ),
     ),
-    ...titled('Settings', settings.length, () => table(['setting', 'value'], settings, 'll')),
+    ...settingsParts(report),
   ];
+}
+
+function trainParts(report: TrainReport): string[] {
+  const course = thinnedCourse(courseOf(report));
+  return [
+    `# ${inline(report.output)}`,
+    `${inline(report.model)} trained: ${inline(trainingTitle(report))}. ${inline(endSentence(report))}`,
+    comparisonTable(report.before, report.after),
+    ...titled('Epochs', course.length, () =>
+      table(
+        courseHead(report),
+        course.map((point) => courseCells(point, report)),
+        'rrrrrrl',
+      ),
+    ),
+    ...settingsParts(report),
+  ];
+}
+
+/** What was measured before and after; one column where there is nothing before. */
+function comparisonTable(before: Measurement | undefined, after: Measurement): string {
+  const rows = comparisonRows(before ?? {}, after);
+  if (before === undefined)
+    return table(
+      ['', 'measured'],
+      rows.map((row) => [row.label, row.after]),
+      'lr',
+    );
+  return table(
+    ['', 'before', 'after', 'change'],
+    rows.map((row) => [row.label, row.before, row.after, row.change]),
+    'lrrl',
+  );
+}
+
+function settingsParts({ settings = {} }: QuantizeReport | TrainReport): string[] {
+  const rows = Object.entries(settings).map(([key, value]) => [settingLabel(key), formatSetting(value)]);
+  return titled('Settings', rows.length, () => table(['setting', 'value'], rows, 'll'));
 }
 
 function evaluateParts(report: EvaluateReport): string[] {

@@ -1,6 +1,6 @@
 /** Plots fit the width they were asked for, thin their labels and show the values they were given. */
 import { describe, expect, it } from 'vitest';
-import { quantizeReport, quantizedLayers, top1 } from '../testing/reports.js';
+import { quantizeReport, quantizedLayers, top1, trainingHistory, trainReport } from '../testing/reports.js';
 import { plotsOf, plotToSvg } from './plots.js';
 import { legendLayout, logTicks, thinnedTicks } from './plots/theme.js';
 
@@ -18,6 +18,31 @@ describe('plots', () => {
         expect(widthOf(svg), `${plot.id} at ${width}`).toBeGreaterThan(width * 0.9);
       }
     }
+  });
+
+  it.each([2, 30, 300])('the course of %i epochs fits a phone and a desktop', async (epochs) => {
+    const { training } = trainReport();
+    const report = trainReport({
+      history: trainingHistory(epochs),
+      training: { ...training, bestEpoch: Math.max(1, epochs - 3) },
+    });
+    for (const plot of plotsOf(report)) {
+      for (const width of [340, 978]) {
+        const natural = widthOf(await plotToSvg(plot, width, false));
+        expect(natural, `${plot.id} at ${width}`).toBeLessThanOrEqual(width * 1.06);
+        expect(natural, `${plot.id} at ${width}`).toBeGreaterThan(width * 0.9);
+      }
+    }
+  });
+
+  it('marks the best epoch of a training beside its score, and needs two epochs', async () => {
+    const [course, rate] = plotsOf(trainReport());
+    expect([course.id, rate.id]).toEqual(['course', 'learning-rate']);
+    const svg = await plotToSvg(course, 978);
+    expect(svg.match(/stroke-dasharray="4,3"/g)).toHaveLength(2);
+    expect(svg).toContain('>epoch 27: 91.97 %<');
+    expect(svg).toContain('<title>epoch 12: 89.89 %</title>');
+    expect(plotsOf(trainReport({ history: trainingHistory(1) }))).toEqual([]);
   });
 
   it('labels at most one layer per 24 pixels, the first one among them', () => {

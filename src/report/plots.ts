@@ -5,9 +5,11 @@ import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitiv
 import type { PlotLayer } from './plots/layers.js';
 import { renderSvg } from './plots/render.js';
 import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
+import { coursePlot, learningRatePlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
-import type { EvaluateReport, QuantizeReport, Report } from './report.js';
+import type { EvaluateReport, QuantizeReport, Report, TrainReport } from './report.js';
 import { latenciesOf } from './summary.js';
+import { courseOf } from './training.js';
 
 export interface Plot {
   /** Letters and hyphens; unique in a report. */
@@ -41,6 +43,8 @@ export function plotsOf(report: Report): Plot[] {
       return present([tradeoffOfFiles(report), latencyOf(fileLatencies(report))]);
     case 'inspect':
       return present([costOf(report.model.rows)]);
+    case 'train':
+      return trainingPlots(report);
   }
 }
 
@@ -124,6 +128,29 @@ function costOf(rows: readonly PlotLayer[]): Plot | undefined {
     span: 'full',
     spec: (width) => costPlot(rows, width),
   };
+}
+
+/** One evaluation alone is no course. */
+function trainingPlots(report: TrainReport): Plot[] {
+  const course = courseOf(report);
+  if (course.length < 2) return [];
+  const { metric } = report.training;
+  return [
+    {
+      id: 'course',
+      title: 'Course of the training',
+      caption: 'After each epoch. The line marks the weights that were written: those with the best score on VAL.',
+      span: 'full',
+      spec: (width) => coursePlot(course, metric, width),
+    },
+    {
+      id: 'learning-rate',
+      title: 'Learning rate',
+      caption: 'At the end of each epoch.',
+      span: 'full',
+      spec: (width) => learningRatePlot(course, width),
+    },
+  ];
 }
 
 function latencyOf(entries: readonly LatencyEntry[]): Plot | undefined {

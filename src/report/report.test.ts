@@ -1,11 +1,11 @@
 /** The report schema accepts what commands measure and refuses what nobody measured. */
 import { describe, expect, it } from 'vitest';
-import { evaluateReport, inspectReport, profileReport, quantizeReport, top1 } from '../testing/reports.js';
+import { evaluateReport, inspectReport, profileReport, quantizeReport, top1, trainReport } from '../testing/reports.js';
 import { reportToJson } from './json.js';
 import { parseReport } from './report.js';
 
 describe('report', () => {
-  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport()])(
+  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
     '$command survives JSON unchanged',
     (report) => {
       expect(parseReport(JSON.parse(reportToJson(report)))).toEqual(report);
@@ -49,6 +49,7 @@ describe('report', () => {
     [quantizeReport({ after: { bytes: -1 } }), /after\.bytes/],
     [{ ...profileReport(), layers: [{ name: 'a', op: 'Conv', kl: { four: 1 } }] }, /layers\.0\.kl/],
     [{ ...evaluateReport(), files: [] }, /files/],
+    [{ ...trainReport(), training: { ...trainReport().training, stopped: 'bored' } }, /training\.stopped/],
     [null, /Not a report/],
   ])('refuses %#', (value, message) => {
     expect(() => parseReport(value)).toThrow(message);

@@ -244,12 +244,57 @@ export const quantizeReportSchema = z.object({
 });
 export type QuantizeReport = z.infer<typeof quantizeReportSchema>;
 
+/** One evaluation on VAL in the course of a training. */
+const trainingPointSchema = z.object({
+  epoch: count,
+  /** Updates so far. */
+  step: count,
+  /** Mean over the epoch. */
+  loss: z.number(),
+  /** The metric on VAL. */
+  score: z.number(),
+  learningRate: z.number().nonnegative(),
+  seconds,
+});
+export type TrainingPoint = z.infer<typeof trainingPointSchema>;
+
+export const trainReportSchema = z.object({
+  command: z.literal('train'),
+  ...runFields,
+  seed: count,
+  /** The file that was trained on, or the architecture that was built. */
+  model: z.string(),
+  output: z.string(),
+  data: dataSummarySchema.optional(),
+  settings: settingsSchema.optional(),
+  /** The model before training; absent for an architecture that was built anew. */
+  before: measurementSchema.optional(),
+  after: measurementSchema,
+  training: z.object({
+    /** Elements of all tensors that were trained. */
+    parameters: count,
+    epochs: count,
+    steps: count,
+    seconds,
+    /** Median over the steps. */
+    samplesPerSecond: z.number().nonnegative().optional(),
+    /** What ended it. */
+    stopped: z.enum(['epochs', 'steps', 'time', 'patience']),
+    /** Name of the metric on VAL, and the epoch whose weights were written. */
+    metric: z.string(),
+    bestEpoch: count,
+  }),
+  history: z.array(trainingPointSchema),
+});
+export type TrainReport = z.infer<typeof trainReportSchema>;
+
 /** Any report; `command` tells which. */
 export const reportSchema = z.discriminatedUnion('command', [
   inspectReportSchema,
   evaluateReportSchema,
   profileReportSchema,
   quantizeReportSchema,
+  trainReportSchema,
 ]);
 export type Report = z.infer<typeof reportSchema>;
 

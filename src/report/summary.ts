@@ -38,8 +38,11 @@ export function metricsOf(measurement: Pick<Measurement, 'metric' | 'metrics'>):
   return metric === undefined ? others : [metric, ...others];
 }
 
-/** Rows for file size, gzip size, parameters, MACs, metrics and latency per batch size; a row appears when either side was measured. */
-export function comparisonRows(before: Measurement, after: Measurement): ComparisonRow[] {
+/**
+ * Rows for file size, gzip size, parameters, MACs, metrics and latency per batch size; a row appears when either side was measured.
+ * @param before empty for a file that is compared with nothing
+ */
+export function comparisonRows(before: Partial<Measurement>, after: Measurement): ComparisonRow[] {
   const rows: (ComparisonRow | undefined)[] = [
     amountRow('file size', before.bytes, after.bytes, formatBytes),
     amountRow('gzip size', before.gzipBytes, after.gzipBytes, formatBytes),

@@ -1,6 +1,13 @@
 /** Terminal tables: width, alignment, colours, absent values. */
 import { describe, expect, it } from 'vitest';
-import { evaluateReport, inspectReport, profileReport, quantizeReport, quantizedLayers } from '../testing/reports.js';
+import {
+  evaluateReport,
+  inspectReport,
+  profileReport,
+  quantizeReport,
+  quantizedLayers,
+  trainReport,
+} from '../testing/reports.js';
 import { reportToTable } from './table.js';
 
 const ANSI = /\u001b\[/; // eslint-disable-line no-control-regex
@@ -27,7 +34,13 @@ describe('reportToTable', () => {
   });
 
   it('fits 100 columns with long names and has no trailing spaces', () => {
-    const reports = [quantizeReport({ model: longName }), evaluateReport(), profileReport(), inspectReport()];
+    const reports = [
+      quantizeReport({ model: longName }),
+      evaluateReport(),
+      profileReport(),
+      inspectReport(),
+      trainReport({ model: longName }),
+    ];
     const [, evaluate, profile, inspect] = reports;
     if (evaluate.command === 'evaluate') evaluate.files[0].path = longName;
     if (profile.command === 'profile') profile.layers[0].name = longName;
@@ -53,6 +66,31 @@ describe('reportToTable', () => {
     const profile = { ...profileReport(), layers };
     expect(reportToTable(profile)).not.toMatch(ANSI);
     expect(reportToTable({ ...quantizeReport(), output: '\u001b[2J' })).not.toMatch(ANSI);
+  });
+
+  it('shows what was trained, what changed, the course and how it ended', () => {
+    const text = reportToTable(trainReport());
+    expect(text).toMatch(/^adamw, 30 epochs, seed 7 {2}in\.onnx/);
+    expect(text).toMatch(/top-1 +91\.23 % +91\.73 % +\+0\.50 pp/);
+    expect(text).toMatch(/\n +1 +100 +2\.300 +42\.00 % +0\.000997 +8\.5 s\n/);
+    expect(text).toMatch(/\n +27 +2,700 .* best\n/);
+    expect(text).toMatch(/\n +30 +3,000 /);
+    expect(text).toMatch(
+      /Stopped after 30 epochs; the weights of epoch 27 were written \(91\.97 % top-1 on VAL\);\s1,234/,
+    );
+    expect(text).toContain('wrote out.onnx');
+  });
+
+  it('has one column for a model that was trained from random weights', () => {
+    const text = reportToTable(trainReport({ before: undefined }));
+    expect(text).toMatch(/\n +measured\n/);
+    expect(text).toMatch(/top-1 +91\.73 %\n/);
+    expect(text).not.toMatch(/before|change/);
+  });
+
+  it('keeps the sentence of a training inside the terminal', () => {
+    for (const line of reportToTable(trainReport(), { columns: 70 }).split('\n'))
+      expect(line.length).toBeLessThanOrEqual(70);
   });
 
   it('lists what inspect found', () => {

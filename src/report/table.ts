@@ -22,9 +22,11 @@ import type {
   ProfileReport,
   QuantizeReport,
   Report,
+  TrainReport,
 } from './report.js';
 import { budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
 import type { Verdict } from './summary.js';
+import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
 export interface TableOptions {
   /** ANSI colours; leave off unless the output is a terminal. */
@@ -56,16 +58,12 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
       return profileLines(report, paint, columns);
     case 'quantize':
       return quantizeLines(report, paint, columns);
+    case 'train':
+      return trainLines(report, paint, columns);
   }
 }
 
 function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): string[] {
-  const comparison = comparisonRows(report.before, report.after).map((row) => [
-    row.label,
-    row.before ?? '',
-    row.after ?? '',
-    painted(row.change ?? '', row.verdict, paint),
-  ]);
   const groups = widthGroups(report.layers).map((group) => [
     formatBits(group.bits),
     group.execution,
@@ -77,12 +75,43 @@ function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): s
   return [
     heading(`${report.method}, seed ${report.seed}, target ${report.target}`, report.model, paint, columns),
     '',
-    ...grid(['', 'before', 'after', 'change'], comparison, 'lrrl', paint),
+    ...comparisonGrid(report.before, report.after, paint),
     '',
     ...grid(['bits', 'execution', 'layers', 'weights', 'bytes'], groups, 'rlrrr', paint),
     ...sweepLines(report, paint),
     ...(budget === undefined ? [] : ['', report.budget?.met === false ? paint(budget, 'red') : budget]),
   ];
+}
+
+function trainLines(report: TrainReport, paint: Paint, columns: number): string[] {
+  const course = thinnedCourse(courseOf(report)).map((point) => courseCells(point, report));
+  return [
+    heading(trainingTitle(report), report.model, paint, columns),
+    '',
+    ...comparisonGrid(report.before, report.after, paint),
+    ...(course.length === 0 ? [] : ['', ...grid(courseHead(report), course, 'rrrrrrl', paint)]),
+    '',
+    ...wrapped(endSentence(report), columns),
+  ];
+}
+
+/** What was measured before and after; one column where there is nothing before. */
+function comparisonGrid(before: Measurement | undefined, after: Measurement, paint: Paint): string[] {
+  const rows = comparisonRows(before ?? {}, after);
+  if (before === undefined)
+    return grid(
+      ['', 'measured'],
+      rows.map((row) => [row.label, row.after ?? '']),
+      'lr',
+      paint,
+    );
+  const cells = rows.map((row) => [
+    row.label,
+    row.before ?? '',
+    row.after ?? '',
+    painted(row.change ?? '', row.verdict, paint),
+  ]);
+  return grid(['', 'before', 'after', 'change'], cells, 'lrrl', paint);
 }
 
 function sweepLines(report: QuantizeReport, paint: Paint): string[] {
@@ -228,13 +257,24 @@ function footer(report: Report, paint: Paint): string[] {
   if (report.peakRssBytes !== undefined) parts.push(`peak memory ${formatBytes(report.peakRssBytes)}`);
   if (report.environment !== undefined) parts.push(report.environment.engine);
   const warnings = (report.warnings ?? []).map((text) => `${paint('warning:', 'yellow')} ${printable(text)}`);
-  const written = report.command === 'quantize' ? [`${paint('wrote', 'bold')} ${printable(report.output)}`] : [];
+  const written = 'output' in report ? [`${paint('wrote', 'bold')} ${printable(report.output)}`] : [];
   return [...warnings, ...written, paint(parts.join(' · '), 'dim')];
 }
 
 function heading(title: string, subject: string, paint: Paint, columns: number): string {
   const room = Math.max(10, columns - title.length - 2);
   return `${paint(title, 'bold')}  ${paint(truncateMiddle(printable(subject), room), 'dim')}`.trimEnd();
+}
+
+/** Lines of at most `columns` characters, broken at spaces. */
+function wrapped(text: string, columns: number): string[] {
+  const lines = [''];
+  for (const word of text.split(' ')) {
+    const line = lines[lines.length - 1];
+    if (line !== '' && line.length + 1 + word.length > columns) lines.push(word);
+    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`;
+  }
+  return lines;
 }
 
 function fit(line: string, columns: number, invisible: number): string {

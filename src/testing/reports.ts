@@ -6,6 +6,8 @@ import type {
   ProfileReport,
   QuantizedLayer,
   QuantizeReport,
+  TrainingPoint,
+  TrainReport,
 } from '../report/report.js';
 
 export function top1(value: number): Metric {
@@ -59,6 +61,40 @@ export function quantizeReport(overrides: Partial<QuantizeReport> = {}): Quantiz
       { bits: 4, bytes: 125_000, metric: top1(0.9123) },
     ],
     seconds: 12.3,
+    ...overrides,
+  };
+}
+
+/** Epochs of 100 updates with the loss falling to a floor and the score rising, except in the last three. */
+export function trainingHistory(epochs: number): TrainingPoint[] {
+  return Array.from({ length: epochs }, (_, i) => ({
+    epoch: i + 1,
+    step: 100 * (i + 1),
+    loss: 0.1 + 2.2 * 0.8 ** i,
+    score: 0.92 - 0.5 * 0.75 ** i - (i > epochs - 4 ? 0.005 : 0),
+    learningRate: 0.0005 * (1 + Math.cos((Math.PI * (i + 1)) / epochs)),
+    seconds: 8.5 * (i + 1),
+  }));
+}
+
+/** Thirty epochs, epoch 27 the best. */
+export function trainReport(overrides: Partial<TrainReport> = {}): TrainReport {
+  const { before } = quantizeReport();
+  return {
+    command: 'train',
+    seed: 7,
+    target: 'cpu',
+    model: 'in.onnx',
+    output: 'out.onnx',
+    settings: { optimizer: 'adamw', learningRate: 0.001, augment: ['crop', 'flip'] },
+    before: { ...before, metric: top1(0.9123) },
+    after: { ...before, metric: top1(0.9173) },
+    training: {
+      ...{ parameters: 250_000, epochs: 30, steps: 3000, seconds: 255, samplesPerSecond: 1234.4 },
+      ...{ stopped: 'epochs', metric: 'top1', bestEpoch: 27 },
+    },
+    history: trainingHistory(30),
+    seconds: 270,
     ...overrides,
   };
 }

@@ -76,8 +76,9 @@ const cosine: Loss = (context) => {
   const flat = (value: Value): Value => graph.insertOp('Flatten', [value], [classAxis]);
   const [z, t] = [flat(output), flat(target)];
   const dot = (a: Value, b: Value): Value => reduce(graph, 'ReduceSum', binary(graph, 'Mul', a, b), [1]);
-  const norms = graph.insertOp('Sqrt', [binary(graph, 'Mul', dot(z, z), dot(t, t))]);
-  const similarity = binary(graph, 'Div', dot(z, t), binary(graph, 'Add', norms, scalar(graph, 1e-8)));
+  // The square root has no slope at 0: outputs that are all zero must not make it infinite.
+  const squares = binary(graph, 'Add', binary(graph, 'Mul', dot(z, z), dot(t, t)), scalar(graph, 1e-16));
+  const similarity = binary(graph, 'Div', dot(z, t), graph.insertOp('Sqrt', [squares]));
   return binary(graph, 'Sub', scalar(graph, 1), meanOf(graph, similarity));
 };
 

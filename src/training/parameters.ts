@@ -42,8 +42,11 @@ function isConstantOfFormula(node: Node, value: Value): boolean {
   );
 }
 
+/** A tensor's place in a vector: after all the ones before it. */
+export type Slot = Pick<Parameter, 'name' | 'size'>;
+
 /** Values of the parameters, in their order. */
-export function readParameters(model: ModelProto, parameters: readonly Parameter[]): Float32Array {
+export function readParameters(model: ModelProto, parameters: readonly Slot[]): Float32Array {
   const graph = new Graph(model);
   const flat = new Float32Array(parameters.reduce((sum, { size }) => sum + size, 0));
   let at = 0;
@@ -55,11 +58,13 @@ export function readParameters(model: ModelProto, parameters: readonly Parameter
 }
 
 /** The model with these values in the place of its own. */
-export function withParameters(model: ModelProto, parameters: readonly Parameter[], flat: Float32Array): ModelProto {
+export function withParameters(model: ModelProto, parameters: readonly Slot[], flat: Float32Array): ModelProto {
   return rewrite(model, (graph) => {
     let at = 0;
-    for (const { name, dims, size } of parameters) {
-      graph.setInitializer(graph.mustGet(name), makeTensor(name, DataType.FLOAT, [...dims], flat.slice(at, at + size)));
+    for (const { name, size } of parameters) {
+      const value = graph.mustGet(name);
+      const dims = value.initializer!.dims.map(Number);
+      graph.setInitializer(value, makeTensor(name, DataType.FLOAT, dims, flat.slice(at, at + size)));
       at += size;
     }
   });

@@ -2,6 +2,7 @@
 import { FlowCompressError } from '../errors.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
+import { drawMask } from './dropout.js';
 import { OPTIMIZERS, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { TrainingGraph, VectorNames } from './training-graph.js';
 
@@ -55,14 +56,14 @@ export async function openStepper(
   const { names } = graph;
   const state = { ...vectors, states: [...vectors.states] };
   let steps = done;
+  const masks = names.masks.map((mask) => ({ mask, data: new Float32Array(mask.dims.reduce((a, b) => a * b, 1)) }));
 
-  const vectorFeeds = (session: Session): Feeds => {
+  const vectorFeeds = (): Feeds => {
     const feeds: Feeds = {};
     let stateIndex = 0;
     for (const vector of names.vectors) {
       const data = vector.kind === 'state' ? state.states[stateIndex++]! : ownVector(state, vector);
-      if (session.inputs.some(({ name }) => name === vector.input))
-        feeds[vector.input] = { type: 'float32', dims: [vector.size], data };
+      feeds[vector.input] = { type: 'float32', dims: [vector.size], data };
     }
     return feeds;
   };
@@ -79,42 +80,57 @@ export async function openStepper(
     }
   };
 
+  const scalarFeeds = (learningRate: number): Feeds => {
+    const values = [learningRate, ...OPTIMIZERS[optimizer.name].scalars(steps + 1, optimizer.settings)];
+    return Object.fromEntries(
+      names.scalars.map((name, k) => [name, { type: 'float32', dims: [], data: Float32Array.of(values[k]!) }]),
+    );
+  };
+  /** What the session takes of everything that there is to feed. */
+  const feedsOf = (session: Session, { feeds, target }: StepInput, batch: number, learningRate: number): Feeds => {
+    const all: Feeds = { ...feeds, ...vectorFeeds(), ...scalarFeeds(learningRate), [names.target]: target };
+    for (const { mask, data } of masks) all[mask.input] = drawMask(mask, batch, data);
+    const taken = new Set(session.inputs.map(({ name }) => name));
+    return Object.fromEntries(Object.entries(all).filter(([name]) => taken.has(name)));
+  };
+  const stepped = async (inputs: readonly StepInput[], learningRate: number): Promise<StepResult> => {
+    const outputs: HostTensor[] = [];
+    let loss = 0;
+    let norm = NaN;
+    let accumulated = new Float32Array(names.accumulated?.size ?? 0);
+    for (const [i, input] of inputs.entries()) {
+      const last = i === inputs.length - 1;
+      const session = last ? update : gather!;
+      const feeds = feedsOf(session, input, steps * inputs.length + i, learningRate);
+      if (names.accumulated)
+        feeds[names.accumulated.input] = { type: 'float32', dims: [accumulated.length], data: accumulated };
+      const results = await session.run(feeds);
+      loss += (results[names.loss]!.data as Float32Array)[0]! / inputs.length;
+      outputs.push(results[names.output]!);
+      if (last) norm = (results[names.norm]!.data as Float32Array)[0]!;
+      else accumulated = results[names.accumulated!.output]!.data as Float32Array<ArrayBuffer>;
+      if (!Number.isFinite(loss) || (last && !Number.isFinite(norm)))
+        throw notFinite(steps + 1, loss, results[names.output]!);
+      adopt(results);
+    }
+    return { loss, norm, outputs };
+  };
+
   return {
     vectors: state,
     get steps() {
       return steps;
     },
     async step(inputs, learningRate) {
-      const outputs: HostTensor[] = [];
       const before = { ...state, states: [...state.states] };
-      let loss = 0;
-      let accumulated: Float32Array | undefined = names.accumulated && new Float32Array(names.accumulated.size);
-      let norm = NaN;
-      for (const [i, { feeds, target }] of inputs.entries()) {
-        const last = i === inputs.length - 1;
-        const session = last ? update : gather!;
-        const all: Feeds = { ...feeds, ...vectorFeeds(session), [names.target]: target };
-        if (names.accumulated)
-          all[names.accumulated.input] = { type: 'float32', dims: [accumulated!.length], data: accumulated! };
-        if (last) {
-          const values = [learningRate, ...OPTIMIZERS[optimizer.name].scalars(steps + 1, optimizer.settings)];
-          names.scalars.forEach((name, k) => {
-            all[name] = { type: 'float32', dims: [], data: Float32Array.of(values[k]!) };
-          });
-        }
-        const results = await session.run(all);
-        loss += (results[names.loss]!.data as Float32Array)[0]! / inputs.length;
-        outputs.push(results[names.output]!);
-        if (last) norm = (results[names.norm]!.data as Float32Array)[0]!;
-        else accumulated = results[names.accumulated!.output]!.data as Float32Array;
-        if (!Number.isFinite(loss) || (last && !Number.isFinite(norm))) {
-          Object.assign(state, before);
-          throw notFinite(steps + 1, loss, results[names.output]!);
-        }
-        adopt(results);
+      try {
+        const result = await stepped(inputs, learningRate);
+        steps++;
+        return result;
+      } catch (error) {
+        Object.assign(state, before);
+        throw error;
       }
-      steps++;
-      return { loss, norm, outputs };
     },
     async release() {
       await update.release();

@@ -8,10 +8,13 @@ import type { Shape } from '../autodiff/rule.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
 import { concat, constantOf, reduce, reshape } from '../onnx/ops.js';
+import { shareNodes } from '../onnx/passes/share-nodes.js';
+import { simplify } from '../onnx/passes/simplify.js';
 import { makeTensor } from '../onnx/tensor.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
-import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import { exposeValue, traceShapes, type TracedValues } from '../runtime/trace.js';
+import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { LOSSES, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
@@ -19,7 +22,7 @@ import { enterTrainingMode, type Buffer } from './training-mode.js';
 
 export interface TrainingGraphOptions {
   readonly loss: LossName;
-  /** Name of the output that the loss reads. */
+  /** Name of the value that the loss reads: an output, or one on the way to it. */
   readonly output: string;
   /** Samples per step; the graph takes batches of this size only. */
   readonly batchSize: number;
@@ -46,6 +49,8 @@ export interface StepNames {
   readonly vectors: readonly VectorNames[];
   /** [P]: mean gradient of the steps before, when gradients are accumulated. */
   readonly accumulated?: VectorNames;
+  /** To be drawn and fed for every batch. */
+  readonly masks: readonly DropoutMask[];
   /** Scalars: learning rate, then those of the optimiser. */
   readonly scalars: readonly string[];
   readonly loss: string;
@@ -73,7 +78,7 @@ export interface TrainingGraph {
 /**
  * @param model float32, opset 13 or newer
  * @param feedsFor feeds of a few real samples, to see the shapes
- * @throws FlowCompressError `unsupported` naming the node without a gradient rule; `bad-input` when the model has no such output
+ * @throws FlowCompressError `unsupported` naming the node without a gradient rule; `bad-input` when the model has no such value
  */
 export async function buildTrainingGraph(
   engine: Engine,
@@ -84,21 +89,24 @@ export async function buildTrainingGraph(
   const graph = new Graph(model);
   // Batch normalization has a training mode since opset 15; nothing else differs from 13 in what it computes.
   graph.requireOpset(15);
-  const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm, seed: options.seed });
-  const output = graph.outputs.find((value) => value.name === options.output);
-  if (!output)
-    throw new FlowCompressError('bad-input', `The model has no output named '${options.output}'.`, {
+  const output = graph.value(options.output);
+  if (!output?.producer)
+    throw new FlowCompressError('bad-input', `The model computes no value named '${options.output}'.`, {
       hint: `Its outputs are ${graph.outputs.map((value) => value.name).join(', ')}.`,
     });
-  graph.outputs.splice(0, graph.outputs.length, output);
+  graph.outputs.splice(0);
+  exposeValue(graph, output);
+  // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
+  const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm });
   const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
+  const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
   const { batchSize: samples, temperature } = options;
   const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
   // The shapes of what the loss added follow from those that are known.
   for (const [name, shape] of await lossShapes(engine, graph, loss, output, target, shapes)) shapes.set(name, shape);
-  return assemble(graph, { output, target, loss, shapes, buffers, options });
+  return assemble(graph, { output, target, loss, shapes, buffers, masks, options });
 }
 
 /** Shape of every value at that batch size, from what two smaller ones show. */
@@ -152,26 +160,32 @@ interface Parts {
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
   readonly buffers: readonly Buffer[];
+  readonly masks: readonly DropoutMask[];
   readonly options: TrainingGraphOptions;
 }
 
 function assemble(graph: Graph, parts: Parts): TrainingGraph {
-  const { output, target, loss, shapes, buffers, options } = parts;
+  const { output, target, loss, shapes, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const total = layout.reduce((sum, { size }) => sum + size, 0);
   const parameters = vectorInput(graph, 'parameters', [total]);
   const pieces = unpack(graph, parameters, layout, shapes);
   const statistics = buffers.length > 0 ? vectorInput(graph, 'buffers', [sizeOf(buffers)]) : undefined;
   if (statistics) unpack(graph, statistics, buffers, shapes);
-  const gradients = differentiate(graph, loss, pieces, { shapes });
+  const gradients = differentiate(
+    graph,
+    loss,
+    pieces.filter((piece) => piece !== undefined),
+    { shapes },
+  );
+  // Parameters that the loss does not depend on stay as they are: no gradient, no decay.
+  const reached = pieces.map((piece) => piece && gradients.get(piece));
   const vector = concat(
     graph,
-    pieces.map((piece, i) => {
-      const gradient = gradients.get(piece);
-      return gradient ? reshape(graph, gradient, [-1]) : zeros(graph, layout[i]!.size);
-    }),
+    reached.map((gradient, i) => (gradient ? reshape(graph, gradient, [-1]) : zeros(graph, layout[i]!.size))),
     0,
   );
+  const decaying = layout.map((parameter, i) => ({ ...parameter, decays: parameter.decays && !!reached[i] }));
   const updated =
     buffers.length > 0
       ? concat(
@@ -214,7 +228,7 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     parameters,
     gradient: options.clipNorm === undefined ? gradient : clipped(graph, gradient, norm, options.clipNorm),
     states,
-    decay: options.weightDecay > 0 ? decayVector(graph, layout, options.weightDecay) : undefined,
+    decay: options.weightDecay > 0 ? decayVector(graph, decaying, options.weightDecay) : undefined,
     ...{ learningRate, scalars, layout, settings: options.optimizerSettings },
   });
   vectors.unshift(carried('parameters', parameters, result.parameters, total));
@@ -230,14 +244,14 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     ]);
     vectors.push(carried('average', average, next, total));
   }
-  graph.removeDead();
   return {
-    update: graph.toModel(),
-    ...(gather && { gather: withoutDead(gather) }),
+    update: tidied(graph.toModel()),
+    ...(gather && { gather: tidied(gather) }),
     names: {
       target: target.name,
       vectors,
       ...(accumulated && { accumulated }),
+      masks,
       scalars: [learningRate.name, ...scalars.map((value) => value.name)],
       loss: loss.name,
       output: output.name,
@@ -247,10 +261,14 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
   };
 }
 
-function withoutDead(model: ModelProto): ModelProto {
+/** The same computation in fewer nodes. */
+function tidied(model: ModelProto): ModelProto {
   return rewrite(model, (graph) => {
     graph.removeDead();
     graph.dropUnreadInputs();
+    simplify(graph);
+    shareNodes(graph);
+    graph.removeDead();
   });
 }
 
@@ -270,16 +288,17 @@ function declare(graph: Graph, value: Value, dims: readonly number[]): void {
   if (!graph.isGraphOutput(value)) graph.outputs.push(value);
 }
 
-/** Cuts a vector into tensors that take the places of the initializers of those names. */
+/** Cuts a vector into tensors that take the places of the initializers of those names; undefined where there is none. */
 function unpack(
   graph: Graph,
   flat: Value,
   layout: readonly { readonly name: string; readonly size: number }[],
   shapes: Map<string, Shape>,
-): Value[] {
+): (Value | undefined)[] {
   return split(graph, flat, layout).map((part, i) => {
-    const initializer = graph.mustGet(layout[i]!.name);
-    const dims = initializer.initializer!.dims.map(Number);
+    const initializer = graph.value(layout[i]!.name);
+    if (!initializer?.initializer) return undefined;
+    const dims = initializer.initializer.dims.map(Number);
     const value = reshape(graph, part, dims);
     shapes.set(value.name, dims);
     graph.replaceUses(initializer, value);

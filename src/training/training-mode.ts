@@ -1,9 +1,6 @@
-/** Batch normalization and dropout as they are while training. */
-import { TensorProto_DataType as DataType } from 'onnx-buf';
+/** Batch normalization as it is while training. */
 import { intAttribute } from '../onnx/attributes.js';
 import type { Graph, Value } from '../onnx/graph.js';
-import { constantOf } from '../onnx/ops.js';
-import { makeTensor } from '../onnx/tensor.js';
 import { FlowCompressError } from '../errors.js';
 
 /** A running statistic: an initializer that every step replaces by a new value. */
@@ -17,29 +14,26 @@ export interface Buffer {
 export interface TrainingModeOptions {
   /** Keep the running statistics of batch normalization as they are. */
   readonly frozenBatchNorm?: boolean;
-  /** Seed of dropout; the engine draws new masks at every step of a session. */
-  readonly seed: number;
 }
 
 /**
- * Switches the nodes of the graph in place.
+ * Switches the nodes of the graph in place. New statistics are momentum old + (1 - momentum) batch, with the variance of
+ * the whole population (BatchNormalization, opset 15).
  * @returns the running statistics, two per batch normalization
  * @throws FlowCompressError `unsupported` for a batch normalization whose statistics are not initializers
  */
-export function enterTrainingMode(graph: Graph, { frozenBatchNorm = false, seed }: TrainingModeOptions): Buffer[] {
+export function enterTrainingMode(graph: Graph, { frozenBatchNorm = false }: TrainingModeOptions = {}): Buffer[] {
   const buffers: Buffer[] = [];
+  if (frozenBatchNorm) return buffers;
   for (const node of graph.nodes) {
-    if (node.is('Dropout')) {
-      const training = graph.addInitializer(
-        makeTensor(graph.uniqueName('training'), DataType.BOOL, [], Uint8Array.of(1)),
-      );
-      if (!node.inputs[1]) graph.setInput(node, 1, constantOf(graph, [0.5], 'float32', { scalar: true }));
-      graph.setInput(node, 2, training);
-      graph.setAttribute(node, intAttribute('seed', seed + buffers.length + 1));
-    }
-    if (!node.is('BatchNormalization') || frozenBatchNorm) continue;
+    if (!node.is('BatchNormalization')) continue;
     const [mean, variance] = [node.inputs[3], node.inputs[4]];
     const output = node.outputs[0];
+    if (mean && buffers.some(({ name }) => name === mean.name || name === variance?.name))
+      throw new FlowCompressError('unsupported', 'This BatchNormalization shares its statistics with another one.', {
+        node: node.label,
+        hint: 'Export the model without merging equal tensors.',
+      });
     if (!mean?.initializer || !variance?.initializer || !output)
       throw new FlowCompressError('unsupported', 'The statistics of this BatchNormalization are computed.', {
         node: node.label,

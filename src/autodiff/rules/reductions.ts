@@ -1,9 +1,7 @@
 /** Reductions over axes. */
-import { TensorProto_DataType as DataType } from 'onnx-buf';
 import { FlowCompressError } from '../../errors.js';
-import { intAttribute } from '../../onnx/attributes.js';
-import type { Value } from '../../onnx/graph.js';
-import { constantOf, unsqueeze } from '../../onnx/ops.js';
+import type { Graph, Value } from '../../onnx/graph.js';
+import { constantOf, formula, reduceKeeping, signOf, toFloat, unsqueeze, type Formula } from '../../onnx/ops.js';
 import { readInts } from '../../onnx/tensor.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
 
@@ -22,16 +20,41 @@ function axesOf({ graph, node, shapeOf }: GradientContext): number[] {
   return node.int('noop_with_empty_axes', 0) ? [] : Array.from({ length: rank }, (_, axis) => axis);
 }
 
+/** A value of the output's shape with the reduced axes put back at length 1. */
+function kept({ graph, node }: GradientContext, axes: readonly number[], value: Value): Value {
+  return node.int('keepdims', 1) === 0 && axes.length > 0 ? unsqueeze(graph, value, axes) : value;
+}
+
 /** A value of the output's shape, repeated over the reduced axes. */
 function spread(context: GradientContext, value: Value): Value {
   const { graph, node } = context;
-  const x = node.inputs[0]!;
-  const axes = axesOf(context).sort((a, b) => a - b);
-  let kept = value;
-  if (node.int('keepdims', 1) === 0 && axes.length > 0) {
-    kept = unsqueeze(graph, value, axes);
-  }
-  return graph.insertOp('Expand', [kept, graph.insertOp('Shape', [x])]);
+  const axes = axesOf(context);
+  return graph.insertOp('Expand', [kept(context, axes, value), graph.insertOp('Shape', [node.inputs[0]!])]);
+}
+
+interface Reduced {
+  readonly graph: Graph;
+  readonly op: Formula;
+  readonly x: Value;
+  /** Output and gradient in it, broadcastable to x. */
+  readonly y: Value;
+  readonly g: Value;
+  readonly axes: readonly number[];
+}
+
+/** The rule of a reduction whose gradient in x follows from broadcasting y and g to x. */
+function reduction(inX: (reduced: Reduced) => Value): GradientRule {
+  return (context) => {
+    const { graph, node, gradients } = context;
+    const axes = axesOf(context);
+    const [y, g] = [node.outputs[0]!, gradients[0]!].map((value) => kept(context, axes, value)) as [Value, Value];
+    return [inX({ graph, op: formula(graph), x: node.inputs[0]!, y, g, axes })];
+  };
+}
+
+/** Over no axes at all a sum or product is its operand. */
+function over({ graph, axes }: Reduced, name: 'ReduceSum' | 'ReduceProd', value: Value): Value {
+  return axes.length > 0 ? reduceKeeping(graph, name, value, axes) : value;
 }
 
 const sum: GradientRule = (context) => [spread(context, context.gradients[0]!)];
@@ -42,8 +65,7 @@ const mean: GradientRule = (context) => {
   const sizes = axesOf(context).map((axis) => shapeOf(x)[axis]);
   if (sizes.includes(undefined)) {
     // The batch is among the axes: elements are counted when the graph runs.
-    const count = (value: Value): Value =>
-      graph.insertOp('Cast', [graph.insertOp('Size', [value])], [intAttribute('to', DataType.FLOAT)]);
+    const count = (value: Value): Value => toFloat(graph, graph.insertOp('Size', [value]));
     const share = graph.insertOp('Div', [count(y), count(x)]);
     return [spread(context, graph.insertOp('Mul', [gradients[0]!, share]))];
   }
@@ -51,4 +73,40 @@ const mean: GradientRule = (context) => {
   return [spread(context, graph.insertOp('Mul', [gradients[0]!, share]))];
 };
 
-export const reductions: GradientRules = { ReduceSum: sum, ReduceMean: mean };
+/** Elements that share the extreme value share the gradient evenly. */
+const extreme = reduction((reduced) => {
+  const { graph, op, x, y, g } = reduced;
+  const reached = toFloat(graph, op('Equal', x, y));
+  return op('Mul', reached, op('Div', g, over(reduced, 'ReduceSum', reached)));
+});
+
+/** The product of the other elements, also where elements are zero: one zero alone has a gradient, two have none. */
+const product = reduction((reduced) => {
+  const { graph, op, x, g } = reduced;
+  const zero = toFloat(graph, op('Equal', x, 0));
+  const nonzero = op('Add', x, zero);
+  const others = over(reduced, 'ReduceProd', nonzero);
+  const zeros = over(reduced, 'ReduceSum', zero);
+  const counts = (n: number): Value => toFloat(graph, op('Equal', zeros, n));
+  const reaching = op('Add', op('Mul', zero, counts(1)), counts(0));
+  return op('Mul', op('Div', reaching, nonzero), op('Mul', g, others));
+});
+
+export const reductions: GradientRules = {
+  ReduceSum: sum,
+  ReduceMean: mean,
+  ReduceMax: extreme,
+  ReduceMin: extreme,
+  ReduceProd: product,
+  ReduceL1: reduction(({ graph, op, x, g }) => op('Mul', signOf(graph, x, op('Abs', x)), g)),
+  // x / y, and 0 where all elements are 0.
+  ReduceL2: reduction(({ graph, op, x, y, g }) =>
+    op('Mul', x, op('Div', g, op('Add', y, toFloat(graph, op('Equal', y, 0))))),
+  ),
+  ReduceSumSquare: reduction(({ op, x, g }) => op('Mul', x, op('Mul', g, 2))),
+  ReduceLogSum: (context) => {
+    const op = formula(context.graph);
+    return [spread(context, op('Mul', context.gradients[0]!, op('Exp', op('Neg', context.node.outputs[0]!))))];
+  },
+  ReduceLogSumExp: reduction(({ op, x, y, g }) => op('Mul', op('Exp', op('Sub', x, y)), g)),
+};

@@ -12,9 +12,10 @@ import {
 import { plotsOf } from '../plots.js';
 import type { QuantizedLayer, QuantizeReport } from '../report.js';
 import { budgetSentence, comparisonRows, widthGroups } from '../summary.js';
-import type { ComparisonRow, Verdict } from '../summary.js';
+import type { ComparisonRow } from '../summary.js';
+import { comparisonCards, comparisonSection } from './comparison.js';
 import { html } from './markup.js';
-import type { Content, Markup } from './markup.js';
+import type { Content } from './markup.js';
 import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
 import type { Card } from './parts.js';
 import { dataFacts } from './shared.js';
@@ -25,7 +26,7 @@ export async function quantizeBody(report: QuantizeReport): Promise<Content[]> {
     cardGrid(headlineCards(report, rows)),
     budgetNotice(report),
     ...(await plotSections(plotsOf(report))),
-    comparisonSection(rows),
+    comparisonSection(report.before, report.after),
     tradeoffSection(report),
     widthSection(report),
     layerSection(report),
@@ -54,17 +55,7 @@ function headlineCards(report: QuantizeReport, rows: readonly ComparisonRow[]): 
       row.label.startsWith('latency') ||
       (metric !== undefined && row.label === metricLabel(metric)),
   );
-  const cards = wanted.flatMap((row): Card[] =>
-    row.after === undefined
-      ? []
-      : [
-          {
-            label: row.label,
-            value: row.after,
-            note: html`${row.before === undefined ? undefined : `from ${row.before} `}${changeOf(row)}`,
-          },
-        ],
-  );
+  const cards = comparisonCards(wanted);
   const { budget } = report;
   if (budget?.unit === 'bits') {
     cards.push({
@@ -76,35 +67,10 @@ function headlineCards(report: QuantizeReport, rows: readonly ComparisonRow[]): 
   return cards.slice(0, 5);
 }
 
-function changeOf(row: ComparisonRow): Content {
-  if (row.change === undefined) return undefined;
-  return html`<span class="${classOf(row.verdict)}">${row.change}</span>`;
-}
-
-function classOf(verdict: Verdict | undefined): string {
-  return verdict === 'better' ? 'good' : verdict === 'worse' ? 'bad' : '';
-}
-
 function budgetNotice(report: QuantizeReport): Content {
   const sentence = budgetSentence(report);
   if (sentence === undefined || report.budget?.met !== false) return undefined;
   return html`<div class="notice"><p>${sentence}</p></div>`;
-}
-
-function comparisonSection(rows: readonly ComparisonRow[]): Markup {
-  return section(
-    'Before and after',
-    'Bytes are those of the file on disk. Accuracy and latency are of the written file in ONNX Runtime.',
-    dataTable(
-      [
-        { head: '', kind: 'text', cell: (row) => row.label },
-        { head: 'before', kind: 'number', cell: (row) => row.before },
-        { head: 'after', kind: 'number', cell: (row) => row.after },
-        { head: 'change', kind: 'text', cell: changeOf },
-      ],
-      rows,
-    ),
-  );
 }
 
 function tradeoffSection(report: QuantizeReport): Content {

@@ -1,5 +1,6 @@
 /** Look of every plot: colours that follow the page's light or dark scheme, fixed axis widths, labels that thin out. */
 import type { Config } from 'vega-lite';
+import { isFraction } from '../format.js';
 
 /**
  * Colours are CSS variables with the light scheme as fallback, so that the same SVG follows `prefers-color-scheme`
@@ -78,6 +79,12 @@ export function thinnedTicks(layers: number, width: number, pixels = 24): number
 export function siLabels(unit: string): string {
   const number = "format(datum.value, '~s')";
   return `datum.value === 0 ? '0' : ${unit === '' ? number : `replace(${number}, /([a-zA-Z]?)$/, ' $1') + '${unit}'`}`;
+}
+
+/** Unit of a metric after the title of its axis: `, %`, `, dB` or nothing. */
+export function unitSuffix(metricName: string): string {
+  if (isFraction(metricName)) return ', %';
+  return metricName.endsWith('Db') ? ', dB' : '';
 }
 
 /** Round values 1, 2, 5 x 10^k inside [low, high] for a logarithmic axis; only the powers of ten when there are many. */

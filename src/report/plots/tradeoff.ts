@@ -2,7 +2,7 @@
 import type { TopLevelSpec } from 'vega-lite';
 import { formatBytes, formatMetric, formatMs, isFraction, metricLabel, printable, truncateMiddle } from '../format.js';
 import type { Latency, Metric } from '../report.js';
-import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth, siLabels } from './theme.js';
+import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth, siLabels, unitSuffix } from './theme.js';
 
 /** One file in the accuracy-bytes plane. Points of a `line` series are joined in order of bytes. */
 export interface TradeoffPoint {
@@ -112,11 +112,6 @@ function tradeoffRows(points: readonly TradeoffPoint[]): { rows: object[]; low: 
     };
   });
   return { rows, low, high };
-}
-
-function unitSuffix(metricName: string): string {
-  if (isFraction(metricName)) return ', %';
-  return metricName.endsWith('Db') ? ', dB' : '';
 }
 
 /** One colour per series; references get `grey` and use none up. */

@@ -82,3 +82,24 @@ export function zip(f: (...values: number[]) => number, ...operands: readonly Nd
 export function axisOf(axis: number, rank: number): number {
   return axis < 0 ? axis + rank : axis;
 }
+
+/** The arrays of elements that differ only along `axes`, in row-major order of the other axes, changed by `f`. */
+export function mapGroups(
+  x: NdArray,
+  axes: ReadonlySet<number>,
+  f: (values: readonly number[]) => readonly number[],
+): NdArray {
+  const groups = new Map<string, number[]>();
+  forEachIndex(x.dims, (index, flat) => {
+    const key = index.map((i, axis) => (axes.has(axis) ? '' : i)).join();
+    const group = groups.get(key);
+    if (group) group.push(flat);
+    else groups.set(key, [flat]);
+  });
+  const data = new Float64Array(x.data.length);
+  for (const group of groups.values()) {
+    const changed = f(group.map((flat) => x.data[flat]!));
+    group.forEach((flat, i) => (data[flat] = changed[i]!));
+  }
+  return { dims: x.dims, data };
+}

@@ -2,18 +2,19 @@
 import { axisOf, forEachIndex, sizeOf, stridesOf, type NdArray } from '../array.js';
 import type { ReferenceOperator } from '../evaluate.js';
 
-/** Axes are an attribute or the second input; none at all stands for every axis, unless told to do nothing. */
+/** Axes are an attribute or the second input; none at all stands for every axis, unless told to reduce none. */
 const reduction =
   (f: (values: readonly number[]) => number): ReferenceOperator =>
   ([x, given], node) => {
     const rank = x!.dims.length;
     const listed = node.ints('axes') ?? (given ? [...given.data] : []);
-    if (listed.length === 0 && node.int('noop_with_empty_axes', 0)) return [x!];
-    const axes = new Set(listed.length > 0 ? listed.map((a) => axisOf(a, rank)) : x!.dims.keys());
+    const none = listed.length === 0 && node.int('noop_with_empty_axes', 0) !== 0;
+    const axes = new Set(listed.length > 0 || none ? listed.map((a) => axisOf(a, rank)) : x!.dims.keys());
     return [reduced(x!, axes, node.int('keepdims', 1) === 1, f)];
   };
 
-function reduced(
+/** What `f` makes of all elements that differ only along `axes`. */
+export function reduced(
   x: NdArray,
   axes: ReadonlySet<number>,
   keep: boolean,
@@ -31,8 +32,21 @@ function reduced(
 }
 
 const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+export const mean = (values: readonly number[]): number => sum(values) / values.length;
+const sumSquare = (values: readonly number[]): number => sum(values.map((v) => v * v));
 
 export const reductions: Readonly<Record<string, ReferenceOperator>> = {
   ReduceSum: reduction(sum),
-  ReduceMean: reduction((values) => sum(values) / values.length),
+  ReduceMean: reduction(mean),
+  ReduceMax: reduction((values) => Math.max(...values)),
+  ReduceMin: reduction((values) => Math.min(...values)),
+  ReduceProd: reduction((values) => values.reduce((a, b) => a * b, 1)),
+  ReduceL1: reduction((values) => sum(values.map(Math.abs))),
+  ReduceL2: reduction((values) => Math.sqrt(sumSquare(values))),
+  ReduceSumSquare: reduction(sumSquare),
+  ReduceLogSum: reduction((values) => Math.log(sum(values))),
+  ReduceLogSumExp: reduction((values) => {
+    const most = Math.max(...values);
+    return most + Math.log(sum(values.map((v) => Math.exp(v - most))));
+  }),
 };

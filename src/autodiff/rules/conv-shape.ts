@@ -1,0 +1,93 @@
+/** What is known of a convolution before it runs, and which form of its gradients is taken for it. */
+import type { ConvGeometry } from '../../onnx/conv-geometry.js';
+
+/** Of a convolution X [N, Cin, input...] -> Y [N, Cout, output...] with W [Cout, Cin / groups, kernel...]. */
+export interface ConvShape extends ConvGeometry {
+  /** Spatial dims of X. */
+  readonly input: readonly number[];
+  readonly inChannels: number;
+  readonly outChannels: number;
+  readonly groups: number;
+}
+
+/**
+ * Gradient in X:
+ * - `conv-transpose`: ConvTranspose of dY; goes for every geometry;
+ * - `flipped-conv`: Conv of dY with W turned by 180 degrees, input and output channels exchanged; stride 1;
+ * - `matmul`: W' dY; kernels of one element, stride 1.
+ */
+export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul';
+
+/**
+ * Gradient in W. Products are per sample and then summed over the batch, or (`flat`) sum over the batch themselves,
+ * after channels were brought before samples:
+ * - `taps`, `taps-flat`: for every kernel position the strided slice of X that it meets, times dY;
+ * - `columns`, `columns-flat`: the same slices stacked to one matrix, times dY;
+ * - `shifts`: positions along the last axis move X, those along the others dY, which takes fewer copies; stride 1;
+ * - `runs`: like `columns-flat`, but the slices are contiguous in a padded grid that X and dY share; stride 1;
+ * - `conv`: Conv with dY for its kernel, samples in the place of channels;
+ * - `products`: element-wise products with the slices, summed; one input channel per group.
+ */
+export type WeightForm = 'taps' | 'taps-flat' | 'columns' | 'columns-flat' | 'shifts' | 'runs' | 'conv' | 'products';
+
+export interface ConvForms {
+  readonly input: InputForm;
+  readonly weight: WeightForm;
+}
+
+const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+
+function isDense({ strides }: ConvShape): boolean {
+  return strides.every((stride) => stride === 1);
+}
+
+/** One kernel element, stride 1, no padding: a matrix product over channels. */
+export function isPointwise(shape: ConvShape): boolean {
+  return (
+    isDense(shape) && product(shape.kernel) === 1 && [...shape.padBegin, ...shape.padEnd].every((pad) => pad === 0)
+  );
+}
+
+/** Forms that are right for a geometry, the one that always is first. */
+export function inputForms(shape: ConvShape): InputForm[] {
+  const { kernel, dilations, padBegin, padEnd } = shape;
+  const fits = kernel.every((k, i) => Math.max(padBegin[i]!, padEnd[i]!) <= (k - 1) * dilations[i]!);
+  return [
+    'conv-transpose',
+    ...(isDense(shape) && fits ? (['flipped-conv'] as const) : []),
+    ...(isPointwise(shape) ? (['matmul'] as const) : []),
+  ];
+}
+
+/** Forms that are right for a geometry, the one that always is first. */
+export function weightForms(shape: ConvShape): WeightForm[] {
+  return [
+    ...(['taps', 'taps-flat', 'columns', 'columns-flat', 'conv'] as const),
+    ...(isDense(shape) && !isPointwise(shape) ? (['shifts', 'runs'] as const) : []),
+    ...(shape.inChannels === shape.groups ? (['products'] as const) : []),
+  ];
+}
+
+/**
+ * The one place where forms are chosen. Defaults from times in ONNX Runtime 1.30 with 2 threads on a machine at work;
+ * bench/conv-gradients.ts measures them anew.
+ */
+export function chooseForms(shape: ConvShape): ConvForms {
+  return { input: chooseInput(shape), weight: chooseWeight(shape) };
+}
+
+function chooseInput(shape: ConvShape): InputForm {
+  const forms = inputForms(shape);
+  if (forms.includes('matmul')) return 'matmul';
+  // The few rows of such a product leave most of the flipped convolution idle.
+  if (shape.inChannels / shape.groups < 8 && shape.groups === 1) return 'conv-transpose';
+  return forms.includes('flipped-conv') ? 'flipped-conv' : 'conv-transpose';
+}
+
+function chooseWeight(shape: ConvShape): WeightForm {
+  if (isPointwise(shape)) return 'taps';
+  const forms = weightForms(shape);
+  if (forms.includes('products') && shape.groups > 1) return 'conv';
+  if (shape.inChannels / shape.groups < 8) return 'columns';
+  return forms.includes('shifts') ? 'shifts' : 'columns';
+}

@@ -1,0 +1,78 @@
+/** `flow-compress train`: trains or fine-tunes a model by gradients. */
+import { parseOptions, trainOptionsSchema } from '../commands/options.js';
+import type { TrainReport } from '../report/report.js';
+import { LOSSES } from '../training/losses.js';
+import { OPTIMIZERS } from '../training/optimizers.js';
+import { SCHEDULES } from '../training/schedule.js';
+import type { CliContext } from './context.js';
+import {
+  ARCHITECTURE_FLAGS,
+  flagName,
+  PREPROCESS_FILE_FLAG,
+  PREPROCESS_FLAGS,
+  RUN_DIR_FLAGS,
+  SOURCE_FLAGS,
+  switchFlag,
+  valueFlag,
+} from './flags.js';
+import { dataValues } from './run-command.js';
+import type { CommandDefinition } from './run-command.js';
+import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } from './values.js';
+
+/** What holds for flags that are not given. */
+const STANDARD = trainOptionsSchema.parse({ data: '-', output: '-' });
+
+const RATES = Object.entries(OPTIMIZERS).map(([name, { learningRate }]) => `${learningRate} for ${name}`);
+
+const TRAINING_FLAGS = [
+  valueFlag('-o, --output <file>', 'where the trained model goes', parseText),
+  valueFlag('--epochs <n>', 'passes over TRAIN (default: 30 without --steps and --max-time)', parseInteger),
+  valueFlag('--steps <n>', 'updates of the weights; the first limit that is reached ends the training', parseInteger),
+  valueFlag('--max-time <time>', 'wall time: 90s, 10m or 1.5h', parseDuration),
+  valueFlag('--patience <n>', 'stop after this many epochs without progress on VAL', parseInteger),
+  valueFlag('--batch-size <n>', 'samples per gradient', parseInteger, STANDARD.batchSize),
+  valueFlag('--accumulate <n>', 'gradients that are added up for one update', parseInteger, STANDARD.accumulate),
+  valueFlag('--optimizer <name>', Object.keys(OPTIMIZERS).join(', '), parseText, STANDARD.optimizer),
+  valueFlag('--lr <rate>', `learning rate (default: ${RATES.join(', ')})`, parseNumber),
+  valueFlag('--schedule <name>', `of the learning rate: ${SCHEDULES.join(', ')}`, parseText, STANDARD.schedule),
+  valueFlag('--warmup <share>', 'share of the training over which the rate climbs', parseNumber, STANDARD.warmup),
+  valueFlag('--momentum <factor>', 'of sgd', parseNumber, STANDARD.momentum),
+  valueFlag('--weight-decay <factor>', 'pull of the weights towards zero', parseNumber, STANDARD.weightDecay),
+  valueFlag('--clip-norm <norm>', 'largest norm of the gradient', parseNumber),
+  valueFlag('--ema <decay>', 'evaluate and write a moving average of the weights, for example 0.999', parseNumber),
+  switchFlag('--freeze-batch-norm', 'leave the running statistics of batch normalization as they are'),
+  valueFlag('--loss <name>', Object.keys(LOSSES).join(', '), parseText, STANDARD.loss),
+  valueFlag('--label-smoothing <share>', 'target taken from the true class', parseNumber, STANDARD.labelSmoothing),
+  switchFlag('--balance', 'weigh the loss so that all classes count alike'),
+  valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
+  valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
+];
+
+export function trainCommand({ library }: CliContext): CommandDefinition<TrainReport> {
+  return {
+    name: 'train',
+    summary: 'trains or fine-tunes a model by gradients',
+    description: [
+      'Trains on TRAIN and writes the weights that were best on VAL; the written file is measured on TEST.',
+      'An ONNX model is trained further; an architecture of `zoo list` is built and trained from random weights.',
+    ].join('\n'),
+    argument: '<model>',
+    argumentHelp: 'ONNX file, folder in the Hugging Face layout, or an architecture of `zoo list`',
+    groups: [
+      { heading: 'Training:', flags: TRAINING_FLAGS },
+      { heading: 'Architecture of the zoo (--classes as the data has when absent):', flags: ARCHITECTURE_FLAGS },
+      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
+      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+    ],
+    examples: [
+      'train resnet20 -o mine.onnx --data cifar-train.npz --test cifar-test.npz --epochs 30 --augment crop,flip',
+      'train theirs.onnx -o tuned.onnx --data images/ --lr 1e-4 --epochs 5',
+      'train theirs.onnx -o tuned.onnx --data images/ --max-time 2h --run-dir runs/1 --resume',
+    ],
+    call: (models, values, control) =>
+      library.trainModel(models[0], {
+        ...parseOptions(trainOptionsSchema, dataValues(values), flagName),
+        ...control,
+      }),
+  };
+}

@@ -1,0 +1,101 @@
+/** The log of a training: a JSON line per step and epoch, and TensorBoard scalars beside them. */
+import { appendFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { TrainingPoint } from '../report/report.js';
+import type { TrainingEvent } from '../training/trainer.js';
+import { tensorboardLog } from './tensorboard.js';
+
+export interface TrainingLog {
+  /** The epochs that an earlier, interrupted run logged. */
+  readonly earlier: readonly TrainingPoint[];
+  write(event: TrainingEvent): void;
+  close(): void;
+}
+
+const FILE = 'metrics.jsonl';
+
+const epochLine = z.object({ kind: z.literal('epoch') });
+/** A point of the report; zod leaves out what else is in the line. */
+const pointIn = z.object({
+  epoch: z.number(),
+  step: z.number(),
+  loss: z.number(),
+  score: z.number(),
+  learningRate: z.number(),
+  seconds: z.number(),
+});
+
+/**
+ * Without a folder nothing is kept. What cannot be written is lost: a log stops no training.
+ * @param resumed go on with what is there already; else it is removed
+ */
+export function trainingLog(folder: string | undefined, resumed: boolean): TrainingLog {
+  if (folder === undefined) return { earlier: [], write: () => undefined, close: () => undefined };
+  const path = join(folder, FILE);
+  const before = resumed ? textOf(path) : '';
+  const board = tensorboardLog(join(folder, 'tensorboard'));
+  // The last line may have been cut short.
+  let lines: string[] = before === '' || before.endsWith('\n') ? [] : ['\n'];
+  let learningRate = 0;
+  const quietly = (write: () => void): void => {
+    try {
+      write();
+    } catch {
+      // The report has the epochs.
+    }
+  };
+  const flush = (): void => {
+    quietly(() => {
+      mkdirSync(folder, { recursive: true });
+      appendFileSync(path, lines.join(''));
+    });
+    lines = [];
+  };
+  if (!resumed)
+    quietly(() => {
+      rmSync(path, { force: true });
+    });
+  return {
+    earlier: epochsIn(before),
+    write(event) {
+      if (event.kind === 'step') learningRate = event.learningRate;
+      lines.push(`${JSON.stringify({ time: new Date().toISOString(), learningRate, ...event })}\n`);
+      if (event.kind === 'step') {
+        const { step, loss, gradientNorm, samplesPerSecond } = event;
+        board.scalars(step, {
+          ...{ 'train/loss': loss, 'train/learning_rate': learningRate },
+          ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },
+        });
+      } else {
+        board.scalars(event.step, { 'val/score': event.score, 'train/epoch_loss': event.loss });
+        flush();
+      }
+    },
+    close: flush,
+  };
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+function epochsIn(text: string): TrainingPoint[] {
+  // By step: what was done again after an interruption replaces what was logged before.
+  const points = new Map<number, TrainingPoint>();
+  for (const line of text.split('\n')) {
+    try {
+      const parsed: unknown = JSON.parse(line);
+      epochLine.parse(parsed);
+      const point = pointIn.parse(parsed);
+      points.set(point.step, point);
+    } catch {
+      // A line of another kind, or one that was cut short.
+    }
+  }
+  return [...points.values()];
+}

@@ -1,0 +1,270 @@
+/**
+ * The training loop: epochs over TRAIN in a seeded order, evaluation on VAL after each, the best model kept. It stops when the
+ * epochs, the steps or the time are used up, whichever comes first, or when VAL no longer improves.
+ */
+import { randomStream, shuffled } from '../data/random.js';
+import type { Batch, Dataset } from '../data/dataset.js';
+import { batches } from '../data/loader.js';
+import { FlowCompressError, throwIfAborted } from '../errors.js';
+import type { RunControl } from '../progress.js';
+import type { HostTensor } from '../runtime/engine.js';
+import { augmented, mixed, mixShare, seedOf, type AugmentOptions } from './augment.js';
+import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
+import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
+
+export interface TrainerOptions extends ScheduleOptions {
+  readonly epochs?: number;
+  readonly steps?: number;
+  readonly maxSeconds?: number;
+  readonly batchSize: number;
+  readonly accumulate: number;
+  readonly augment: AugmentOptions;
+  /** Evaluations on VAL without progress after which training stops; never when absent. */
+  readonly patience?: number;
+  readonly seed: number;
+}
+
+/** How far a training has come; with the vectors it is all that a resumed one needs. */
+export interface TrainingProgress {
+  /** Epochs that are complete. */
+  readonly epoch: number;
+  /** Updates made in the epoch that is not. */
+  readonly stepInEpoch: number;
+  /** Sum of their losses. */
+  readonly lossSum: number;
+  readonly steps: number;
+  readonly seconds: number;
+  readonly plateau: PlateauState;
+  readonly best: { readonly score: number; readonly epoch: number } | undefined;
+}
+
+export const NOT_BEGUN: TrainingProgress = {
+  epoch: 0,
+  stepInEpoch: 0,
+  lossSum: 0,
+  steps: 0,
+  seconds: 0,
+  plateau: PLATEAU_START,
+  best: undefined,
+};
+
+/** One line of the log. */
+export type TrainingEvent =
+  | {
+      readonly kind: 'step';
+      readonly step: number;
+      readonly epoch: number;
+      readonly loss: number;
+      readonly learningRate: number;
+      readonly gradientNorm: number;
+      readonly samplesPerSecond: number;
+    }
+  | {
+      readonly kind: 'epoch';
+      readonly step: number;
+      readonly epoch: number;
+      /** Mean over the epoch. */
+      readonly loss: number;
+      /** On VAL; higher is better. */
+      readonly score: number;
+      readonly best: boolean;
+      readonly seconds: number;
+    };
+
+export interface TrainerHooks {
+  /** Target of a batch, as the loss takes it. */
+  target(batch: Batch): HostTensor | Promise<HostTensor>;
+  /** Quality on VAL of the vectors, higher is better. */
+  evaluate(vectors: TrainingVectors): Promise<number>;
+  onEvent?(event: TrainingEvent): void;
+  /** Called after every epoch, and when the training is interrupted. */
+  checkpoint?(progress: TrainingProgress, vectors: TrainingVectors, best: TrainingVectors | undefined): Promise<void>;
+}
+
+export interface TrainingOutcome {
+  readonly progress: TrainingProgress;
+  /** The vectors with the best score on VAL. */
+  readonly best: TrainingVectors;
+  readonly stopped: 'epochs' | 'steps' | 'time' | 'patience';
+}
+
+/**
+ * @param start where an earlier run was interrupted
+ * @throws FlowCompressError `bad-input` when there are fewer samples than a step takes, or when the loss is not finite; `aborted`
+ *   after a last checkpoint
+ */
+export async function train(
+  stepper: Stepper,
+  dataset: Dataset,
+  options: TrainerOptions,
+  hooks: TrainerHooks,
+  control: RunControl = {},
+  start: { readonly progress: TrainingProgress; readonly best?: TrainingVectors } = { progress: NOT_BEGUN },
+): Promise<TrainingOutcome> {
+  const perStep = options.batchSize * options.accumulate;
+  const stepsPerEpoch = Math.floor(dataset.size / perStep);
+  if (stepsPerEpoch === 0)
+    throw new FlowCompressError(
+      'bad-input',
+      `A step takes ${String(perStep)} samples, TRAIN has ${String(dataset.size)}.`,
+      {
+        hint: 'Lower --batch-size or --accumulate.',
+      },
+    );
+  const limits = limitsOf(options, stepsPerEpoch);
+  const began = performance.now();
+  const before = start.progress.seconds;
+  let { epoch, stepInEpoch, lossSum, steps, plateau, best } = start.progress;
+  let bestVectors = start.best;
+  let sinceBest = epoch - (best?.epoch ?? 0);
+  const seconds = (): number => before + (performance.now() - began) / 1000;
+  const progress = (): TrainingProgress => ({ epoch, stepInEpoch, lossSum, steps, seconds: seconds(), plateau, best });
+  const done = (): TrainingOutcome['stopped'] | undefined => {
+    if (steps >= limits.steps) return limits.reason;
+    if (options.maxSeconds !== undefined && seconds() >= options.maxSeconds) return 'time';
+    if (options.patience !== undefined && sinceBest >= options.patience) return 'patience';
+    return undefined;
+  };
+
+  let stopped = done();
+  // An epoch that was interrupted is evaluated even when nothing else is left to do.
+  let unevaluated = stepInEpoch > 0;
+  while (!stopped || unevaluated) {
+    unevaluated = false;
+    const order = shuffled(dataset.size, seedOf(options.seed, epoch));
+    let score: number;
+    let lastReport = performance.now();
+    const first = stepInEpoch * perStep;
+    const rest = order.subarray(first, stopped ? first : stepsPerEpoch * perStep);
+    const stream = batches(dataset, options.batchSize, { order: rest, signal: undefined });
+    let position = first;
+    let group: StepInput[] = [];
+    try {
+      for await (const batch of stream) {
+        const indices = order.subarray(position, position + options.batchSize);
+        position += options.batchSize;
+        group.push(await prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
+        if (group.length < options.accumulate) continue;
+        throwIfAborted(control.signal);
+        const share = shareDone(options, limits.steps, steps, seconds());
+        const learningRate = learningRateAt(share, options, plateau.factor);
+        const { loss, norm } = await stepper.step(group, learningRate);
+        group = [];
+        steps++;
+        stepInEpoch++;
+        lossSum += loss;
+        const now = performance.now();
+        const samplesPerSecond = (1000 * perStep) / Math.max(now - lastReport, 1e-3);
+        lastReport = now;
+        hooks.onEvent?.({
+          ...{ kind: 'step', step: steps, epoch: epoch + 1, loss, learningRate },
+          ...{ gradientNorm: norm, samplesPerSecond },
+        });
+        control.onProgress?.({
+          stage: 'train',
+          ...(limits.steps === Infinity
+            ? { done: Math.min(seconds(), options.maxSeconds!), total: options.maxSeconds! }
+            : { done: steps, total: limits.steps }),
+          detail: stepDetail(epoch, loss, samplesPerSecond, best?.score),
+        });
+        stopped = done();
+        if (stopped) break;
+      }
+      if (stepInEpoch < stepsPerEpoch && !stopped) throw new FlowCompressError('internal', 'An epoch ended early.');
+      score = await hooks.evaluate(stepper.vectors);
+    } catch (error) {
+      // What was learned so far is kept; the group that was under way is done again.
+      if (error instanceof FlowCompressError && error.code === 'aborted')
+        await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
+      throw error;
+    }
+    const loss = lossSum / stepInEpoch;
+    if (stepInEpoch === stepsPerEpoch) {
+      epoch++;
+      stepInEpoch = 0;
+      lossSum = 0;
+    }
+    plateau = observePlateau(plateau, score);
+    // Never NaN.
+    const isBest = score > (best?.score ?? -Infinity);
+    if (isBest) {
+      best = { score, epoch };
+      bestVectors = copyOf(stepper.vectors);
+      sinceBest = 0;
+    } else sinceBest++;
+    hooks.onEvent?.({
+      ...{ kind: 'epoch', step: steps, epoch, loss, score },
+      ...{ best: isBest, seconds: seconds() },
+    });
+    stopped ??= done();
+    await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
+  }
+  return { progress: progress(), best: bestVectors ?? copyOf(stepper.vectors), stopped };
+}
+
+interface Limits {
+  readonly steps: number;
+  readonly reason: 'epochs' | 'steps' | 'time';
+}
+
+function limitsOf({ epochs, steps, maxSeconds }: TrainerOptions, stepsPerEpoch: number): Limits {
+  const byEpochs = (epochs ?? Infinity) * stepsPerEpoch;
+  const bySteps = steps ?? Infinity;
+  if (byEpochs === Infinity && bySteps === Infinity && maxSeconds === undefined)
+    throw new FlowCompressError('internal', 'A training needs a number of epochs, steps or seconds.');
+  if (byEpochs === Infinity && bySteps === Infinity) return { steps: Infinity, reason: 'time' };
+  return byEpochs <= bySteps ? { steps: byEpochs, reason: 'epochs' } : { steps: bySteps, reason: 'steps' };
+}
+
+/** Share of the training that lies behind, by what will end it. */
+function shareDone({ maxSeconds }: TrainerOptions, total: number, steps: number, seconds: number): number {
+  const byTime = maxSeconds === undefined ? 0 : seconds / maxSeconds;
+  return Math.min(1, Math.max(total === Infinity ? 0 : steps / total, byTime));
+}
+
+async function prepared(
+  batch: Batch,
+  indices: ArrayLike<number>,
+  { augment, seed, batchSize }: TrainerOptions,
+  epoch: number,
+  number: number,
+  hooks: TrainerHooks,
+): Promise<StepInput> {
+  const feeds = Object.fromEntries(
+    Object.entries(batch.feeds).map(([name, tensor]) => [name, augmented(tensor, indices, augment, seed, epoch)]),
+  );
+  const target = await hooks.target({ ...batch, feeds });
+  if (augment.mixup === 0) return { feeds, target };
+  if (Object.values(feeds).some(({ data }) => !(data instanceof Float32Array)))
+    throw new FlowCompressError('unsupported', 'Samples that are not float32 cannot be mixed.', {
+      hint: 'Train without mixup.',
+    });
+  // Every sample is mixed with the one that faces it in the batch.
+  const share = mixShare(randomStream(seedOf(seed, epoch, number, 77)), augment.mixup);
+  const mix = (tensor: HostTensor): HostTensor => {
+    if (!(tensor.data instanceof Float32Array)) return tensor;
+    const row = tensor.data.length / batchSize;
+    const reversed = new Float32Array(tensor.data.length);
+    for (let n = 0; n < batchSize; n++)
+      reversed.set(tensor.data.subarray((batchSize - 1 - n) * row, (batchSize - n) * row), n * row);
+    return { ...tensor, data: mixed(tensor.data, reversed, share) };
+  };
+  return {
+    feeds: Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)])),
+    target: mix(target),
+  };
+}
+
+function copyOf(vectors: TrainingVectors): TrainingVectors {
+  return {
+    parameters: vectors.parameters.slice(),
+    buffers: vectors.buffers.slice(),
+    states: [],
+    ...(vectors.average && { average: vectors.average.slice() }),
+  };
+}
+
+function stepDetail(epoch: number, loss: number, rate: number, best: number | undefined): string {
+  const score = best === undefined ? '' : `, best ${best.toFixed(4)}`;
+  return `epoch ${String(epoch + 1)}, loss ${loss.toFixed(4)}${score}, ${rate.toFixed(0)}/s`;
+}
