@@ -1,8 +1,8 @@
 /**
- * Milliseconds per run of our files (2, 3, 4 and 8 bits, execution chosen on this machine) against fp32 and onnxruntime's
+ * Milliseconds per run of our files (2.5, 3, 4 and 8 bits, execution chosen on this machine) against fp32 and onnxruntime's
  * 8-bit QDQ file, all sessions interleaved in one process.
  * Usage: node --import tsx bench/latency.ts --assets FOLDER --cifar FOLDER --peers-out FOLDER [--only resnet20,...]
- *   [--bits 2,3,4,8] [--batches 1,32] [--threads 2] [--rounds 50] [--execution auto] [--keep FOLDER] [--write README.md]
+ *   [--bits 2.5,3,4,8] [--batches 1,32] [--threads 2] [--rounds 50] [--execution auto] [--keep FOLDER] [--write README.md]
  * Files that --keep holds already are used again. --peers-out holds NAME.ort-static-minmax.onnx, and the MatMul network with
  * its inputs as bench/peers/make-matmul.py writes them.
  *
@@ -18,7 +18,7 @@ import { openWorkspace } from '../src/commands/workspace.js';
 import { dataOptionsSchema, parseOptions } from '../src/commands/options.js';
 import type { QuantizeInput } from '../src/commands/quantize.js';
 import type { Session } from '../src/runtime/engine.js';
-import { measureLatency } from '../src/runtime/latency.js';
+import { measureLatency, TIMED_TOGETHER } from '../src/runtime/latency.js';
 import { CIFAR_PREPROCESS, existing, findPlaces, note, PLACE_FLAGS, type Places } from './lib/places.js';
 import { quantizeFile } from './lib/quantize-file.js';
 import { markdownTable, replaceBlock, type Row } from './lib/table.js';
@@ -27,7 +27,7 @@ const { values: flags } = parseArgs({
   options: {
     ...PLACE_FLAGS,
     only: { type: 'string' },
-    bits: { type: 'string', default: '2,3,4,8' },
+    bits: { type: 'string', default: '2.5,3,4,8' },
     batches: { type: 'string', default: '1,32' },
     threads: { type: 'string', default: '2' },
     rounds: { type: 'string', default: '50' },
@@ -136,7 +136,7 @@ async function timeCase(item: LatencyCase, places: Places, folder: string): Prom
   const sessions: Session[] = [];
   const rows: Row[] = [];
   try {
-    for (const { path } of files) sessions.push(await workspace.engine.createSession(path));
+    for (const { path } of files) sessions.push(await workspace.engine.createSession(path, { config: TIMED_TOGETHER }));
     for (const batch of flags.batches.split(',').map(Number)) {
       const feeds = workspace.feedsFor(batch);
       const timed = await measureLatency(

@@ -51,7 +51,12 @@ const CASES: readonly StepCase[] = [
   { name: 'resnet20', architecture: 'resnet20', options: {}, batch: 128 },
   { name: 'resnet56', architecture: 'resnet56', options: {}, batch: 128 },
   { name: 'mobilenetv2', architecture: 'mobilenet-v2', options: { classes: 10, inputSize: 32, dropout: 0 }, batch: 64 },
-  { name: 'vit', architecture: 'vit-ti', options: { classes: 10, inputSize: 32, patchSize: 4, depth: 6, dropout: 0 }, batch: 64 },
+  {
+    name: 'vit',
+    architecture: 'vit-ti',
+    options: { classes: 10, inputSize: 32, patchSize: 4, depth: 6, dropout: 0 },
+    batch: 64,
+  },
 ];
 
 const peerSchema = z.object({ version: z.string(), medianMs: z.number(), bytesAbove: z.number() });

@@ -139,7 +139,7 @@ async function outputsOf(engine: Engine, model: ModelProto, feeds: Feeds): Promi
 }
 
 /** To be raised when the candidates, the judgement or the race change: what machines remember of before is void. */
-const REVISION = 2;
+const REVISION = 3;
 
 /** Names everything that the choice depends on; the file in float stands for the model and its codes. */
 function choiceKey({ timedBatches }: Workspace, floatFile: ModelProto, { target, threads }: ExecutionSettings): string {

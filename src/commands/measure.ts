@@ -9,7 +9,7 @@ import { parameterCount } from '../onnx/parameters.js';
 import type { RunControl } from '../progress.js';
 import type { Latency, Measurement, Metric } from '../report/report.js';
 import type { Engine, Feeds, Session, ValueSignature } from '../runtime/engine.js';
-import { measureLatency } from '../runtime/latency.js';
+import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { evaluateSessions, type MetricValue } from '../runtime/metric.js';
 import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
@@ -65,7 +65,7 @@ export async function measureFiles(
   try {
     for (const { file } of statics) {
       throwIfAborted(control.signal);
-      sessions.push(await engine.createSession(file));
+      sessions.push(await engine.createSession(file, { config: statics.length > 1 ? TIMED_TOGETHER : {} }));
     }
     sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, names[0], names[i]));
     const quality = await stage(`evaluate ${split}`, () =>

@@ -95,7 +95,7 @@ describe('chooseExecution', () => {
   it('lets go of the slow early and keeps to its time', async () => {
     const { choose, runs, elapsed } = fakeEngine((nodes, batch) => (nodes === 0 ? 50 : 5) * (batch === 1 ? 1 : 4));
     await choose([FLOAT, INT8, PLANNED], { budgetMs: 500 });
-    expect(runs.get(0)!).toBeLessThan(7);
+    expect(runs.get(0)!).toBeLessThan(10);
     expect(runs.get(9)!).toBeGreaterThan(15);
     expect(elapsed()).toBeLessThan(1700);
   });

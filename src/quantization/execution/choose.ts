@@ -125,11 +125,11 @@ async function race(
     for (let b = 0; b < batches.length; b++) {
       // A short run is repeated, so that all batches are known equally well for the same effort.
       const repeats = round === 1 ? MIN_REPEATS : repeatsOf(active, b);
-      for (let i = 0; i < repeats; i++) {
-        for (let k = 0; k < active.length; k++) {
-          const runner = active[(k + round + i) % active.length]!;
-          runner.times[b]!.push(await timed(runner, b));
-        }
+      for (let k = 0; k < active.length; k++) {
+        const runner = active[(k + round) % active.length]!;
+        // The first run after another file is slower, of a fast one by much.
+        if (repeats > 1) await timed(runner, b);
+        for (let i = 0; i < repeats; i++) runner.times[b]!.push(await timed(runner, b));
       }
     }
     await discard(LIMITS[round - 1] ?? LIMITS.at(-1)!);

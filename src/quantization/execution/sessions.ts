@@ -2,6 +2,7 @@
 import type { ModelProto } from 'onnx-buf';
 import { toBytes } from '../../onnx/to-bytes.js';
 import type { Engine, Session } from '../../runtime/engine.js';
+import { TIMED_TOGETHER } from '../../runtime/latency.js';
 
 export interface ExecutionSessions {
   /** The session of the file with these nodes in int8. */
@@ -22,7 +23,7 @@ export function executionSessions(engine: Engine, build: (int8: ReadonlySet<stri
       const key = executionKey(int8);
       let session = opened.get(key);
       if (!session) {
-        session = await engine.createSession(toBytes(build(int8)));
+        session = await engine.createSession(toBytes(build(int8)), { config: TIMED_TOGETHER });
         opened.set(key, session);
       }
       return session;
