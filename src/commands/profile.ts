@@ -62,7 +62,7 @@ export async function profileModel(path: string, options: ProfileInput): Promise
     const measured = await clock.stage('measure divergence', async () => {
       const statistics = await gatherStatistics(context, { ranges: false, histograms: false, grams: true });
       const rounder = new LayerRounder(new Graph(study.model), statistics.grams, 'compensated');
-      const batch = await context.probeBatch(PROBE_SETTINGS.probeSamples);
+      const batch = await context.probeBatch(PROBE_SETTINGS.probeSamples, study.layers.length * widths.length);
       const probe = await openKlProbe(engine, study.model, batch, study.shapes, workspace.scores);
       return measureDivergence(weightUnits(study.layers), rounder, probe, widths, control, run?.divergences);
     });

@@ -99,8 +99,8 @@ export function quantizationContext(
       ),
     calibrationSamples: working.calib.size,
     scores: workspace.scores,
-    async probeBatch(wanted) {
-      const n = probeSamplesFor(model, shapes, wanted, study.rows);
+    async probeBatch(wanted, runs) {
+      const n = probeSamplesFor(model, shapes, { wanted, runs, rows: study.rows });
       for await (const first of batch(working.calib, fixedBatch ?? Math.min(n, working.calib.size))) return first;
       throw new FlowCompressError('bad-input', 'There are no calibration samples.', { hint: 'Give more data.' });
     },

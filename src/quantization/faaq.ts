@@ -99,9 +99,9 @@ async function judge(
   const mode = context.settings.sensitivity;
   const sampled = mode === 'flow' || (mode === 'auto' && units.length > MEASURE_ALL);
   const first = sampled ? evenly(units, CHECKED_LAYERS) : units;
-  const batch = await context.probeBatch(context.settings.probeSamples);
-  const probe = await openKlProbe(context.engine, context.model, batch, context.shapes, context.scores);
   const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= context.settings.maxBits);
+  const batch = await context.probeBatch(context.settings.probeSamples, units.length * anchors.length);
+  const probe = await openKlProbe(context.engine, context.model, batch, context.shapes, context.scores);
   const measured = await measureDivergence(first, rounder, probe, anchors, context.control, context.divergences);
   const agreement = kendallOf(units, sensitivity, measured);
   if (!sampled) return { measured, agreement, useFlow: false };

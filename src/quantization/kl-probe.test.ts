@@ -6,7 +6,7 @@ import { makeTensor, readFloats } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { traceShapes } from '../runtime/trace.js';
 import { normalBatches, normals, tinyResNet } from '../testing/tiny-models.js';
-import { openKlProbe } from './kl-probe.js';
+import { openKlProbe, probeSamplesFor } from './kl-probe.js';
 import { meanKl } from './output-divergence.js';
 
 const engine = nodeEngine({ threads: 1 });
@@ -53,5 +53,18 @@ describe('openKlProbe', () => {
       expect(measured).toBeCloseTo(expected, 5);
       expect(none).toBeCloseTo(0, 6);
     }
+  });
+});
+
+describe('probeSamplesFor', () => {
+  it('takes fewer samples where the runs on them would take long', async () => {
+    const model = tinyResNet();
+    const batch = (await normalBatches('x', [3, 8, 8], 1, 1).next()).value!;
+    const shapes = await traceShapes(engine, model, batch.feeds);
+    const few = probeSamplesFor(model, shapes, { wanted: 16, runs: 1e8 });
+    expect(probeSamplesFor(model, shapes, { wanted: 16, runs: 10 })).toBe(16);
+    expect(few).toBeGreaterThanOrEqual(1);
+    expect(few).toBeLessThan(16);
+    expect(probeSamplesFor(model, shapes, { wanted: 16, runs: 1e12 })).toBe(1);
   });
 });

@@ -8,6 +8,7 @@ import { throwIfAborted } from '../errors.js';
 import type { Batch } from '../data/dataset.js';
 import { Graph } from '../onnx/graph.js';
 import type { WeightLayer } from '../onnx/layers.js';
+import { macCounter } from '../onnx/macs.js';
 import { withFields } from '../onnx/message.js';
 import { readFloats } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
@@ -37,12 +38,32 @@ export interface KlProbe {
 /** Bytes of activations that a probe may keep. */
 const KEPT_BYTES = 256e6;
 
-/** How many of the wanted samples a probe of this model can hold in memory. */
-export function probeSamplesFor(model: ModelProto, shapes: TracedValues, wanted: number, rows = 1): number {
-  const kept = new Set(singleValueCuts(new Graph(model), shapes).values());
+/** Multiply-accumulates that all measurements may take together: some twenty seconds of two cores at full speed. */
+const PROBE_MACS = 1e12;
+
+export interface ProbePlan {
+  /** Samples asked for. */
+  readonly wanted: number;
+  /** Runs of the network, or of the part of it behind a layer, on these samples. */
+  readonly runs: number;
+  /** Rows of the batch that `shapes` was traced with. */
+  readonly rows?: number;
+}
+
+/** How many of the wanted samples a probe of this model can hold in memory and run in reasonable time. */
+export function probeSamplesFor(
+  model: ModelProto,
+  shapes: TracedValues,
+  { wanted, runs, rows = 1 }: ProbePlan,
+): number {
+  const graph = new Graph(model);
+  const kept = new Set(singleValueCuts(graph, shapes).values());
   let bytes = 0;
   for (const name of kept) bytes += (shapes.get(name)?.dims ?? []).reduce((a, b) => a * b, 4) / rows;
-  return Math.max(1, Math.min(wanted, Math.floor(KEPT_BYTES / Math.max(bytes, 1))));
+  // On average half of the network is behind a layer. A count, not a time: the same samples on every machine.
+  const macs = 0.5 * runs * (macCounter(graph, shapes, rows).total() ?? 0);
+  const most = Math.min(KEPT_BYTES / Math.max(bytes, 1), PROBE_MACS / Math.max(macs, 1));
+  return Math.max(1, Math.min(wanted, Math.floor(most)));
 }
 
 /**

@@ -37,8 +37,8 @@ export interface QuantizationContext {
   readonly calibrationSamples: number;
   /** Name of the output with one score per class, if the model has one. */
   readonly scores: string | undefined;
-  /** The first `n` CALIB samples as one batch. */
-  readonly probeBatch: (n: number) => Promise<Batch>;
+  /** The first `n` CALIB samples as one batch, or fewer where memory or the time of that many runs forbids. */
+  readonly probeBatch: (n: number, runs: number) => Promise<Batch>;
   /** Probes of the information flow that ride on the calibration pass, and what they found by layer name. */
   readonly flow: () => FlowSource;
   /** Names of the layers that project into or out of attention. */
