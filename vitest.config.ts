@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['src/**/*.test.ts'],
     globalSetup: ['src/testing/global-setup.ts'],
+    setupFiles: ['src/testing/fixed-seed.ts'],
     testTimeout: 60_000,
     pool: 'forks',
     maxWorkers: 2,

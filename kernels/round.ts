@@ -27,26 +27,13 @@ export function roundBlock(
   for (let v = 0; v < 4; v++) v128.store(energies + ((<usize>v) << 4), zero);
   for (let k = n - 1; k >= 0; k--) {
     const row = upper + ((<usize>k * <usize>n) << 2);
-    let a0 = zero;
-    let a1 = zero;
-    let a2 = zero;
-    let a3 = zero;
-    let u = row + ((<usize>k + 1) << 2);
-    let e = errors + ((<usize>k + 1) << 4);
-    const end = row + ((<usize>n) << 2);
-    while (u < end) {
-      const factor = v128.load32_splat(u);
-      a0 = f32x4.add(a0, f32x4.mul(factor, v128.load(e)));
-      a1 = f32x4.add(a1, f32x4.mul(factor, v128.load(e + stride)));
-      a2 = f32x4.add(a2, f32x4.mul(factor, v128.load(e + 2 * stride)));
-      a3 = f32x4.add(a3, f32x4.mul(factor, v128.load(e + 3 * stride)));
-      u += 4;
-      e += 16;
-    }
+    // What the errors already made carry over is put where this column's own error goes.
+    const after = <usize>k + 1;
+    rowProduct(row + (after << 2), row + ((<usize>n) << 2), errors + (after << 4), stride, errors + ((<usize>k) << 4));
     const diagonal = f32x4.splat(load<f32>(row + ((<usize>k) << 2)));
     for (let v = 0; v < 4; v++) {
-      const carried = v == 0 ? a0 : v == 1 ? a1 : v == 2 ? a2 : a3;
       const at = <usize>v * stride + ((<usize>k) << 4);
+      const carried = v128.load(errors + at);
       const scale = v128.load(scales + ((<usize>v) << 4));
       const weight = v128.load(w + at);
       const target = f32x4.add(weight, f32x4.div(carried, diagonal));
@@ -70,28 +57,35 @@ function nearestCode(x: v128, scale: v128, low: f32, high: f32, offset: f32): v1
 
 /** out = H x for a symmetric H [n, n] and the rows x of a block. */
 export function symmetricProduct(n: i32, h: usize, x: usize, out: usize): void {
+  const width = (<usize>n) << 2;
   const stride = (<usize>n) << 4;
   for (let i = 0; i < n; i++) {
-    let u = h + ((<usize>i * <usize>n) << 2);
-    const end = u + ((<usize>n) << 2);
-    let a0 = f32x4.splat(0);
-    let a1 = a0;
-    let a2 = a0;
-    let a3 = a0;
-    let e = x;
-    while (u < end) {
-      const factor = v128.load32_splat(u);
-      a0 = f32x4.add(a0, f32x4.mul(factor, v128.load(e)));
-      a1 = f32x4.add(a1, f32x4.mul(factor, v128.load(e + stride)));
-      a2 = f32x4.add(a2, f32x4.mul(factor, v128.load(e + 2 * stride)));
-      a3 = f32x4.add(a3, f32x4.mul(factor, v128.load(e + 3 * stride)));
-      u += 4;
-      e += 16;
-    }
-    const at = out + ((<usize>i) << 4);
-    v128.store(at, a0);
-    v128.store(at + stride, a1);
-    v128.store(at + 2 * stride, a2);
-    v128.store(at + 3 * stride, a3);
+    const row = h + <usize>i * width;
+    rowProduct(row, row + width, x, stride, out + ((<usize>i) << 4));
   }
+}
+
+/**
+ * Sums factor times element over the factors from `factors` to `end`, for every row of a block.
+ * @param elements those of the first vector that meet the factors; the other vectors follow at `stride`
+ * @param out where the sums of the first vector go; the others at `stride`
+ */
+function rowProduct(factors: usize, end: usize, elements: usize, stride: usize, out: usize): void {
+  let a0 = f32x4.splat(0);
+  let a1 = a0;
+  let a2 = a0;
+  let a3 = a0;
+  while (factors < end) {
+    const factor = v128.load32_splat(factors);
+    a0 = f32x4.add(a0, f32x4.mul(factor, v128.load(elements)));
+    a1 = f32x4.add(a1, f32x4.mul(factor, v128.load(elements + stride)));
+    a2 = f32x4.add(a2, f32x4.mul(factor, v128.load(elements + 2 * stride)));
+    a3 = f32x4.add(a3, f32x4.mul(factor, v128.load(elements + 3 * stride)));
+    factors += 4;
+    elements += 16;
+  }
+  v128.store(out, a0);
+  v128.store(out + stride, a1);
+  v128.store(out + 2 * stride, a2);
+  v128.store(out + 3 * stride, a3);
 }

@@ -50,8 +50,3 @@ export function constantInts({ graph, node }: GradientContext, input: number, wh
     });
   return Array.from<number | bigint, number>(readTensor(constant), Number);
 }
-
-/** -1 is the last axis. */
-export function axisFromStart(axis: number, rank: number): number {
-  return axis < 0 ? axis + rank : axis;
-}

@@ -5,7 +5,6 @@ import { nodeMachineCache } from '../node/machine-cache.js';
 import { machineKey, nodeProfiler } from '../node/profiler.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { compactNames } from '../onnx/passes/compact.js';
-import { toBytes } from '../onnx/to-bytes.js';
 import { encodeModel, modelByteLength } from '../onnx/write.js';
 import type { RunControl } from '../progress.js';
 import { tieQuantizers } from '../quantization/activation-range.js';
@@ -19,11 +18,10 @@ import { quantizedValues, quantizerGroups } from '../quantization/execution/quan
 import { recallExecution, rememberExecution, type RememberedExecution } from '../quantization/execution/remember.js';
 import { executionKey, executionSessions } from '../quantization/execution/sessions.js';
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
-import type { Outputs } from '../quantization/output-divergence.js';
 import type { Deployment } from '../quantization/placement.js';
 import { simulate } from '../quantization/simulate.js';
-import type { Engine, Feeds } from '../runtime/engine.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
+import { runOnce } from '../runtime/run-once.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
 import { SAMPLES_AT_HAND, type Workspace } from './workspace.js';
@@ -116,7 +114,7 @@ async function chooseByMeasuring(
     ...(target === 'cpu' && { profiler: nodeProfiler(threads), cache }),
   });
   const probe = feedsFor(fixedBatch ?? JUDGED_SAMPLES);
-  const reference = await outputsOf(engine, study.model, probe);
+  const reference = await runOnce(engine, study.model, probe);
   const sessions = executionSessions(engine, build);
   try {
     const judged = await judgeAlternatives(sessions, reference, alternatives, probe, scores, control.signal);
@@ -126,15 +124,6 @@ async function chooseByMeasuring(
     return { name, int8, refused: judged.length - kept.length };
   } finally {
     await sessions.closeAll();
-  }
-}
-
-async function outputsOf(engine: Engine, model: ModelProto, feeds: Feeds): Promise<Outputs> {
-  const session = await engine.createSession(toBytes(model));
-  try {
-    return await session.run(feeds);
-  } finally {
-    await session.release();
   }
 }
 

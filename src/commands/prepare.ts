@@ -6,8 +6,8 @@ import { collapseShapes } from '../onnx/passes/collapse-shapes.js';
 import { foldBatchNorm } from '../onnx/passes/fold-batch-norm.js';
 import { inlineConstants } from '../onnx/passes/inline-constants.js';
 import { upgradeOpset } from '../onnx/passes/upgrade-opset.js';
-import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
+import { runOnce } from '../runtime/run-once.js';
 import { isFloat, numbersOf } from '../runtime/scores.js';
 
 interface PassContext {
@@ -62,10 +62,10 @@ export async function prepareModel(
 ): Promise<PreparedModel> {
   const { fixedBatch, signal, passes = PREPARATION } = options;
   const feeds = feedsFor(fixedBatch ?? CHECKED_ROWS);
-  const expected = await outputsOf(engine, model, feeds);
+  const expected = await runOnce(engine, model, feeds);
   const context: PassContext = { engine, feedsFor };
   const problemOf = async (candidate: ModelProto): Promise<string | undefined> =>
-    candidate === model ? undefined : firstDifference(expected, await outputsOf(engine, candidate, feeds));
+    candidate === model ? undefined : firstDifference(expected, await runOnce(engine, candidate, feeds));
 
   const whole = await attempt(async () => {
     let current = model;
@@ -113,15 +113,6 @@ async function attempt<T>(work: () => Promise<T>): Promise<Attempt<T>> {
 }
 
 type Outputs = Readonly<Record<string, HostTensor>>;
-
-async function outputsOf(engine: Engine, model: ModelProto, feeds: Feeds): Promise<Outputs> {
-  const session = await engine.createSession(toBytes(model));
-  try {
-    return await session.run(feeds);
-  } finally {
-    await session.release();
-  }
-}
 
 /** Says where the outputs differ by more than TOLERANCE; undefined when they agree. */
 export function firstDifference(expected: Outputs, found: Outputs): string | undefined {

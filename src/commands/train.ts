@@ -80,7 +80,7 @@ export async function trainModel(
       control,
     );
     await output.publish([...saved.externalFiles, saved.path]);
-    const notes = [...new Set([...workspace.notes, ...trained.warnings, ...measured.warnings])];
+    const notes = [...new Set([...workspace.notes, ...measured.warnings])];
     const report: TrainReport = {
       command: 'train',
       seed: settings.seed,
@@ -110,7 +110,6 @@ interface Trained {
   readonly history: TrainingPoint[];
   readonly summary: TrainReport['training'];
   readonly shown: NonNullable<TrainReport['settings']>;
-  readonly warnings: readonly string[];
 }
 
 async function runTraining(
@@ -120,8 +119,8 @@ async function runTraining(
   clock: ReturnType<typeof startRun>,
 ): Promise<Trained> {
   const { engine, working, feedsFor } = workspace;
+  const classes = labelledClasses(workspace, settings);
   const base = trainedModel(workspace.opened.model, workspace.scores);
-  const { output, classes } = await lossOutput(workspace, base.model, base.output, settings);
   const parameters = trainableParameters(new Graph(base.model));
   const optimizerSettings = { ...OPTIMIZER_DEFAULTS, momentum: settings.momentum };
   const graph = await clock.stage('build gradients', () =>
@@ -129,7 +128,7 @@ async function runTraining(
       engine,
       base.model,
       {
-        ...{ loss: settings.loss, output, batchSize: settings.batchSize, parameters, optimizerSettings },
+        ...{ loss: settings.loss, output: base.output, batchSize: settings.batchSize, parameters, optimizerSettings },
         ...{ optimizer: settings.optimizer, weightDecay: settings.weightDecay, clipNorm: settings.clipNorm },
         ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature: 1, seed: settings.seed },
         frozenBatchNorm: settings.freezeBatchNorm,
@@ -201,7 +200,6 @@ async function runTraining(
     return {
       model: base.finish(parameters, graph.buffers, outcome.best),
       history,
-      warnings: base.warnings,
       summary: {
         parameters: parameters.reduce((sum, { size }) => sum + size, 0),
         ...{ epochs: progress.epoch, steps: progress.steps, seconds: progress.seconds, stopped: outcome.stopped },
@@ -220,30 +218,23 @@ async function runTraining(
   }
 }
 
-/** The output that the loss reads and its number of classes. */
-async function lossOutput(
-  { scores, engine, feedsFor, working }: Workspace,
-  model: ModelProto,
-  output: string,
-  { loss }: TrainOptions,
-): Promise<{ output: string; classes: number }> {
-  if (loss !== 'cross-entropy' || scores === undefined || !working.train.labels)
-    throw new FlowCompressError(
-      'unsupported',
-      scores === undefined
-        ? 'No output of the model is recognised as scores per class.'
-        : !working.train.labels
-          ? 'The data has no labels to train on.'
-          : `The loss ${loss} needs targets other than labels.`,
-      { hint: 'train needs labelled data and a model with one score per class; distill trains without labels.' },
-    );
-  const session = await engine.createSession(toBytes(model));
-  try {
-    const results = await session.run(feedsFor(1));
-    return { output, classes: results[scores]!.dims[1]! };
-  } finally {
-    await session.release();
-  }
+/** How many classes the labels name. @throws FlowCompressError `unsupported` for what cannot be trained by labels */
+function labelledClasses({ scores, classes, fixedBatch, opened, working }: Workspace, { loss }: TrainOptions): number {
+  if (fixedBatch !== undefined)
+    throw new FlowCompressError('unsupported', `The model takes batches of ${String(fixedBatch)} only.`, {
+      node: opened.path,
+      hint: 'Export it with a free batch dimension: training needs batches of its own size.',
+    });
+  if (loss === 'cross-entropy' && scores !== undefined && classes !== undefined && working.train.labels) return classes;
+  throw new FlowCompressError(
+    'unsupported',
+    scores === undefined
+      ? 'No output of the model is recognised as scores per class.'
+      : !working.train.labels
+        ? 'The data has no labels to train on.'
+        : `The loss ${loss} needs targets other than labels.`,
+    { hint: 'train needs labelled data and a model with one score per class, and learns by cross-entropy.' },
+  );
 }
 
 function startVectors(

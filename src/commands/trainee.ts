@@ -34,18 +34,17 @@ export async function openTrainee(model: string, settings: TrainOptions): Promis
     () => true,
     () => false,
   );
-  if (!architecture || isFile) {
+  if (!isFile && !architecture && !/[./\\]/.test(model)) {
     const near = nearest(
       model,
       ARCHITECTURES.map(({ name }) => name),
     );
-    if (!isFile && !/[./\\]/.test(model))
-      throw new FlowCompressError('bad-input', `${model} is neither a file nor an architecture.`, {
-        node: model,
-        hint: `${near === undefined ? '' : `Did you mean ${near}? `}\`flow-compress zoo list\` shows the architectures.`,
-      });
-    return { path: model, isNew: false, close: () => Promise.resolve() };
+    throw new FlowCompressError('bad-input', `${model} is neither a file nor an architecture.`, {
+      node: model,
+      hint: `${near === undefined ? '' : `Did you mean ${near}? `}\`flow-compress zoo list\` shows the architectures.`,
+    });
   }
+  if (isFile || !architecture) return { path: model, isNew: false, close: () => Promise.resolve() };
   const { classes, inputSize, width, channels, depth, patchSize, dropout, shortcut, seed } = settings;
   const options: ZooOptions = { classes, inputSize, width, channels, depth, patchSize, dropout, shortcut, seed };
   let { model: built } = buildNetwork(architecture, options);

@@ -39,6 +39,8 @@ export interface Workspace {
   readonly notes: readonly string[];
   /** Name of the output with one score per class, [samples, classes]; undefined for other models. */
   readonly scores: string | undefined;
+  /** Classes that it tells apart; 2 for one score per sample. */
+  readonly classes: number | undefined;
   /** As the options ask for it. */
   readonly batchSize: number;
   /** A dataset in batches of `size` samples (default: the options' batch size, fewer for large inputs), or of the rows the model insists on. */
@@ -96,6 +98,7 @@ export async function openWorkspace(
       outputs,
       fixedBatch,
       scores: trial.scores,
+      classes: trial.classes,
       working,
       test,
       data: summaryOf(options, sources, { working, test }),

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { randomStream, shuffled } from './random.js';
+import { randomStream, seedOf, shuffled } from './random.js';
 
 describe('random numbers', () => {
   it('are the same for the same seed and differ between seeds', () => {
@@ -24,5 +24,15 @@ describe('random numbers', () => {
     for (let side = 0; side < 6; side++) {
       expect(Math.abs(integers.filter((x) => x === side).length - 1000)).toBeLessThan(150);
     }
+  });
+});
+
+describe('seedOf', () => {
+  it('gives other seeds for other numbers, in other orders too', () => {
+    const seeds = new Set<number>();
+    for (let a = 0; a < 40; a++) for (let b = 0; b < 40; b++) for (let c = 0; c < 10; c++) seeds.add(seedOf(a, b, c));
+    expect(seeds.size).toBeGreaterThan(15990);
+    expect(seedOf(1, 2)).not.toBe(seedOf(2, 1));
+    expect(Number.isInteger(seedOf(1, 2))).toBe(true);
   });
 });

@@ -42,3 +42,15 @@ export function shuffled(count: number, seed: number): Int32Array {
     randomStream(seed),
   );
 }
+
+/** Mixed 32-bit hash of a few numbers: seeds of streams that have nothing to do with each other. */
+export function seedOf(...parts: readonly number[]): number {
+  let h = 0x9e3779b9;
+  for (const part of parts) {
+    h = Math.imul(h ^ (part | 0), 0x85ebca6b);
+    h ^= h >>> 13;
+    h = Math.imul(h, 0xc2b2ae35);
+    h ^= h >>> 16;
+  }
+  return h | 0;
+}

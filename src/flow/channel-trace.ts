@@ -2,6 +2,7 @@
  * Follows the output channels of a layer through the operators that move data (Reshape, Transpose, Split, Slice, ...):
  * for every element of a later value, the channel it came from.
  */
+import { axisFromStart } from '../onnx/axis.js';
 import type { Graph, Node, Value } from '../onnx/graph.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { readInts } from '../onnx/tensor.js';
@@ -137,7 +138,7 @@ const MOVERS: ReadonlyMap<string, (move: Move) => Int32Array | undefined> = new 
       return gathered(map, dims, (axis) => ({ start: 0, stride: steps[perm[axis]!]! }));
     },
     Split: ({ graph, node, value, dims, map }) => {
-      const axis = normalized(node.int('axis', 0), dims.length);
+      const axis = axisFromStart(node.int('axis', 0), dims.length);
       const given = graph.constant(node.inputs[1]);
       if (node.inputs[1] && !given) return undefined;
       const sizes = given ? readInts(given) : node.outputs.map(() => dims[axis]!);
@@ -152,7 +153,7 @@ const MOVERS: ReadonlyMap<string, (move: Move) => Int32Array | undefined> = new 
       if (!starts || (node.inputs[3] && !axes) || (node.inputs[4] && !steps)) return undefined;
       let current = map;
       for (let i = 0; i < starts.length; i++) {
-        const axis = normalized(axes?.[i] ?? i, dims.length);
+        const axis = axisFromStart(axes?.[i] ?? i, dims.length);
         const step = steps?.[i] ?? 1;
         if (step < 1) return undefined;
         const size = current.dims[axis]!;
@@ -167,7 +168,7 @@ const MOVERS: ReadonlyMap<string, (move: Move) => Int32Array | undefined> = new 
     Gather: ({ graph, node, map }) => {
       const tensor = graph.constant(node.inputs[1]);
       if (!tensor) return undefined;
-      const axis = normalized(node.int('axis', 0), map.dims.length);
+      const axis = axisFromStart(node.int('axis', 0), map.dims.length);
       const size = map.dims[axis]!;
       const indices = readInts(tensor).map((i) => (i < 0 ? i + size : i));
       if (indices.some((i) => i < 0 || i >= size)) return undefined;
@@ -229,7 +230,7 @@ function gathered(
 }
 
 function concatenated(node: Node, dims: readonly number[], trace: Trace): Int32Array | undefined {
-  const axis = normalized(node.int('axis', 0), dims.length);
+  const axis = axisFromStart(node.int('axis', 0), dims.length);
   const maps = node.inputs.map((input) => (input ? trace(input) : undefined));
   const known = maps.reduce((sum, map) => sum + (map?.dims[axis] ?? 0), 0);
   const unknown = maps.filter((map) => !map).length;
@@ -253,10 +254,6 @@ function stridesOf(dims: readonly number[]): number[] {
   const strides = dims.map(() => 1);
   for (let axis = dims.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1]! * dims[axis + 1]!;
   return strides;
-}
-
-function normalized(axis: number, rank: number): number {
-  return axis < 0 ? axis + rank : axis;
 }
 
 function sameDims(a: readonly number[], b: readonly number[]): boolean {

@@ -5,7 +5,7 @@
 import { FlowCompressError } from '../errors.js';
 import { TensorProto_DataType as DataType } from 'onnx-buf';
 import type { Value } from '../onnx/graph.js';
-import { convGeometry } from '../onnx/conv-geometry.js';
+import { convGeometry, kernelTaps } from '../onnx/conv-geometry.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { intAttribute, intsAttribute } from '../onnx/attributes.js';
 import { reduce, reshape, slice, transpose, unsqueeze } from '../onnx/ops.js';
@@ -108,7 +108,7 @@ function convColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input:
   const offsets = phases.map((phase, i) => phase * strides[i]!);
   const extent = kernel.map((k, i) => offsets[i]! + (k - 1) * dilations[i]! + 1);
   const channels = inputDims[1]!;
-  const taps = tapsOf(kernel);
+  const taps = kernelTaps(kernel);
   const area = extent.reduce((a, b) => a * b, 1);
   const oneHot = new Float32Array(taps.length * area);
   taps.forEach((tap, t) => {
@@ -182,12 +182,4 @@ function samplingSteps(grid: readonly number[], positions: number): number[] {
     if (next[axis]! < 1 || next.reduce((a, b) => a * b, 1) < positions) return steps;
     steps[axis]!++;
   }
-}
-
-/** All index tuples below `kernel`, last axis fastest. */
-function tapsOf(kernel: readonly number[]): number[][] {
-  return kernel.reduce<number[][]>(
-    (all, n) => all.flatMap((tap) => Array.from({ length: n }, (_, i) => [...tap, i])),
-    [[]],
-  );
 }

@@ -4,6 +4,7 @@ import { constants, type BigIntStats } from 'node:fs';
 import { access, chmod, link, lstat, open, realpath, rename, stat, unlink, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
+import { errorCode } from './error-code.js';
 
 export type FileContent = string | Uint8Array | Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
 
@@ -22,10 +23,6 @@ export interface AtomicWriteOptions extends OutputRules {
 const WRITE_BYTES = 1 << 24;
 /** Smaller chunks are gathered into one write call. */
 const MAX_BATCH = 512;
-
-function errorCode(error: unknown): string | undefined {
-  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
-}
 
 const reasons: Record<string, readonly [reason: string, hint: string]> = {
   ENOENT: ['its folder does not exist', 'Create the folder first.'],

@@ -10,6 +10,7 @@ import type { HostTensor } from '../runtime/engine.js';
 import type { TrainingVectors } from '../training/stepper.js';
 import type { TrainingProgress } from '../training/trainer.js';
 import { writeFileAtomically } from './atomic-file.js';
+import { errorCode } from './error-code.js';
 
 export interface Checkpoint {
   readonly progress: TrainingProgress;
@@ -68,7 +69,7 @@ export async function readCheckpoint(path: string, layout: string): Promise<Chec
   try {
     bytes = await readFile(path);
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined;
+    if (errorCode(error) === 'ENOENT') return undefined;
     throw new FlowCompressError('io', `${path} cannot be read: ${messageOf(error)}`, {
       node: path,
       hint: 'Check the permissions of the run directory.',

@@ -18,6 +18,7 @@ import { isExternal } from '../onnx/tensor.js';
 import { visitTensors } from '../onnx/walk.js';
 import { MAX_MODEL_BYTES, assertEncodable, planEncoding } from '../onnx/write.js';
 import { writeFilesAtomically, type AtomicWriteOptions } from './atomic-file.js';
+import { errorCode } from './error-code.js';
 
 export interface OpenedModel {
   /** The model with all of its contents in memory; treat it as immutable. */
@@ -41,7 +42,7 @@ async function statFile(path: string): Promise<BigIntStats> {
   try {
     return await stat(path, { bigint: true });
   } catch (error) {
-    const missing = error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+    const missing = errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR';
     throw missing
       ? ioError(path, 'does not exist', 'Check the path of the model.', error)
       : ioError(path, `cannot be read: ${messageOf(error)}`, 'Check the permissions of the file.', error);

@@ -16,6 +16,7 @@ import type { DivergenceRecord } from '../quantization/measure-divergence.js';
 import { reportToJson } from '../report/json.js';
 import { reportSchema, type Report } from '../report/report.js';
 import { writeError, writeFileAtomically } from './atomic-file.js';
+import { errorCode } from './error-code.js';
 import { fingerprint } from './fingerprint.js';
 
 /** What a run depends on. */
@@ -68,7 +69,7 @@ export async function openRunDirectory(
     writeFileAtomically(at(name), text, { force: true });
   const current = await describe(identity, options.signal);
   await mkdir(path, { recursive: true }).catch((error: unknown) => {
-    if (!isErrno(error, 'EEXIST')) throw writeError(path, error);
+    if (errorCode(error) !== 'EEXIST') throw writeError(path, error);
     throw new FlowCompressError('bad-input', `${path} is a file: a run directory is a folder.`, {
       node: path,
       hint: 'Give --run-dir the name of a folder; it is made if it does not exist.',
@@ -149,7 +150,7 @@ async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | unde
   try {
     text = await readFile(path, 'utf8');
   } catch (error) {
-    if (isErrno(error, 'ENOENT')) return undefined;
+    if (errorCode(error) === 'ENOENT') return undefined;
     throw new FlowCompressError('io', `${path} cannot be read: ${messageOf(error)}`, {
       node: path,
       hint: 'Check the permissions of the run directory.',
@@ -165,10 +166,6 @@ async function readJson<T>(path: string, schema: z.ZodType<T>): Promise<T | unde
       cause: error,
     });
   }
-}
-
-function isErrno(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 /** Lines are appended one after another; a log that cannot be written stops no run. */

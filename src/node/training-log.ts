@@ -2,7 +2,7 @@
 import { appendFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import type { TrainingPoint } from '../report/report.js';
+import { trainingPointSchema, type TrainingPoint } from '../report/report.js';
 import type { TrainingEvent } from '../training/trainer.js';
 import { tensorboardLog } from './tensorboard.js';
 
@@ -16,15 +16,6 @@ export interface TrainingLog {
 const FILE = 'metrics.jsonl';
 
 const epochLine = z.object({ kind: z.literal('epoch') });
-/** A point of the report; zod leaves out what else is in the line. */
-const pointIn = z.object({
-  epoch: z.number(),
-  step: z.number(),
-  loss: z.number(),
-  score: z.number(),
-  learningRate: z.number(),
-  seconds: z.number(),
-});
 
 /**
  * Without a folder nothing is kept. What cannot be written is lost: a log stops no training.
@@ -91,7 +82,8 @@ function epochsIn(text: string): TrainingPoint[] {
     try {
       const parsed: unknown = JSON.parse(line);
       epochLine.parse(parsed);
-      const point = pointIn.parse(parsed);
+      // What else is in the line is left out.
+      const point = trainingPointSchema.parse(parsed);
       points.set(point.step, point);
     } catch {
       // A line of another kind, or one that was cut short.

@@ -2,6 +2,7 @@
  * Which layers share their output channels: a residual connection, a gate or a depthwise convolution ties the channels of
  * several layers together, so that a channel can only be removed from all of them at once.
  */
+import { axisFromStart } from './axis.js';
 import type { Graph, Node, Value } from './graph.js';
 import { decodedDims, loadTimeValues } from './load-time.js';
 import type { Shapes } from './macs.js';
@@ -117,8 +118,7 @@ function follow(node: Node, tracker: Tracker): Channels | 'lost' | undefined {
   }
   if (LENGTH_KEEPING.has(node.opType)) return to[own.axis] === from[own.axis] && to.length > own.axis ? own : 'lost';
   if (['Softmax', 'LogSoftmax'].includes(node.opType)) {
-    const axis = node.int('axis', -1);
-    return (axis < 0 ? axis + from.length : axis) === own.axis ? 'lost' : own;
+    return axisFromStart(node.int('axis', -1), from.length) === own.axis ? 'lost' : own;
   }
   return ['Reshape', 'Flatten', 'Squeeze', 'Unsqueeze'].includes(node.opType) ? followReshape(own, from, to) : 'lost';
 }

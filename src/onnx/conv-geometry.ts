@@ -45,3 +45,11 @@ export function convGeometry(node: Node, inputDims: readonly number[], weightDim
   }
   return { kernel, strides, dilations, padBegin, padEnd, output };
 }
+
+/** Index tuples of a kernel, row-major: the last axis fastest. */
+export function kernelTaps(kernel: readonly number[]): number[][] {
+  return kernel.reduce<number[][]>(
+    (tuples, size) => tuples.flatMap((tuple) => Array.from({ length: size }, (_, i) => [...tuple, i])),
+    [[]],
+  );
+}

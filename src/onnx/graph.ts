@@ -257,6 +257,23 @@ export class Graph {
     this.withdrawInput(value);
   }
 
+  /** Adds an input that the caller feeds, with the declared type and shape of `info`, under its name or a free one like it. */
+  addInput(info: ValueInfoProto): Value {
+    const value = this.newValue(this.uniqueName(info.name));
+    this.feed(value, info);
+    return value;
+  }
+
+  /** Adds an output to a node that did not give it: an optional one behind those that it has. */
+  addOutput(node: Node, index: number, name: string): Value {
+    const value = this.newValue(this.uniqueName(name));
+    while (node.outputs.length < index) node.outputs.push(undefined);
+    value.producer = node;
+    value.outputIndex = index;
+    node.outputs[index] = value;
+    return value;
+  }
+
   /** Turns a computed value into an input that the caller feeds, with the declared type and shape of `info`. */
   feed(value: Value, info: ValueInfoProto): void {
     if (value.producer) this.detach(value);

@@ -105,15 +105,5 @@ export function signOf(graph: Graph, x: Value, magnitude: Value): Value {
 
 /** An output of a node; an optional one that the node did not give is added to it. */
 export function outputOf(graph: Graph, node: Node, index: number): Value {
-  const present = node.outputs[index];
-  if (present) return present;
-  const name = graph.uniqueName(`${node.label}_output_${String(index)}`);
-  // A value of the graph comes into being as an initializer; then the node becomes its producer.
-  const value = graph.addInitializer(makeTensor(name, DataType.FLOAT, [0], []));
-  value.initializer = undefined;
-  while (node.outputs.length < index) node.outputs.push(undefined);
-  value.producer = node;
-  value.outputIndex = index;
-  node.outputs[index] = value;
-  return value;
+  return node.outputs[index] ?? graph.addOutput(node, index, `${node.label}_output_${String(index)}`);
 }

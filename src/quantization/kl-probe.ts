@@ -14,6 +14,7 @@ import { readFloats } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
+import { runOnce } from '../runtime/run-once.js';
 import { exposeValue, type TracedValues } from '../runtime/trace.js';
 import { divergenceKind, outputDivergence, type DivergenceKind } from './output-divergence.js';
 
@@ -81,13 +82,7 @@ export async function openKlProbe(
   const cuts = singleValueCuts(graph, shapes);
   const outputs = graph.outputs.map((v) => v.name);
   for (const name of new Set(cuts.values())) exposeValue(graph, graph.mustGet(name));
-  const session = await engine.createSession(toBytes(graph.toModel()));
-  let reference: Record<string, HostTensor>;
-  try {
-    reference = await session.run(batch.feeds);
-  } finally {
-    await session.release();
-  }
+  const reference = await runOnce(engine, graph.toModel(), batch.feeds);
   const original = Object.fromEntries(outputs.map((name) => [name, reference[name]!]));
   const cutOf = (layer: WeightLayer): string | undefined => cuts.get(layer.output.name);
   return {

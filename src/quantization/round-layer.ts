@@ -63,52 +63,35 @@ export function roundLayer(
   bits: number,
   effort: RoundingEffort,
 ): RoundedLayer {
-  const { rows, cols, groups } = layer;
+  const { rows, cols } = layer;
   // Levels symmetric around zero gain up to a tenth of the error at 1 to 3 bits; above, an exact zero is worth more.
   const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
-  const work: LayerWork = { cols, weights, grid, block: openBlock(cols), peaks: new Float64Array(ROWS) };
+  const work: LayerWork = { layer, weights, bases, block: openBlock(cols), peaks: new Float64Array(ROWS), grid };
   const codes = new Int8Array(rows * cols);
   const scales = new Float32Array(rows);
-  const perGroup = rows / groups;
   const all = effort.search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)];
-  const clips = all.length > KEPT_CLIPS ? bestClips(layer, bases, work, all) : all;
+  const clips = all.length > KEPT_CLIPS ? bestClips(work, all) : all;
   const { block } = work;
   let error = 0;
-  for (let group = 0; group < groups; group++) {
-    const basis = bases[group]!;
-    loadBasis(block, basis);
-    for (let first = group * perGroup; first < (group + 1) * perGroup; first += ROWS) {
-      const count = Math.min(ROWS, (group + 1) * perGroup - first);
-      const members = Array.from({ length: count }, (_, r) => first + r);
-      load(work, basis, members);
-      roundWithBestClip(work, clips);
-      if (effort.refinements > 0) refineRows(block, grid, effort.refinements);
-      members.forEach((row, r) => {
-        scales[row] = block.scales[r]!;
-        error += block.energies[r]!;
-        for (let i = 0; i < cols; i++) codes[row * cols + basis.order[i]!] = block.codes[blockIndex(cols, r, i)]!;
-      });
-    }
-  }
+  forEachBlock(work, (members, { order }) => {
+    roundWithBestClip(work, clips);
+    if (effort.refinements > 0) refineRows(block, grid, effort.refinements);
+    members.forEach((row, r) => {
+      scales[row] = block.scales[r]!;
+      error += block.energies[r]!;
+      for (let i = 0; i < cols; i++) codes[row * cols + order[i]!] = block.codes[blockIndex(cols, r, i)]!;
+    });
+  });
   return { grid, codes, scales, error };
 }
 
 /** Energy of a layer's output for a matrix in the place of its weights: sum over rows of m H m^T. */
 export function outputEnergy(layer: WeightLayer, matrix: Float32Array, bases: readonly RoundingBasis[]): number {
-  const { rows, cols, groups } = layer;
-  const block = openBlock(cols);
-  const perGroup = rows / groups;
+  const block = openBlock(layer.cols);
   let total = 0;
-  for (let group = 0; group < groups; group++) {
-    const basis = bases[group]!;
-    loadBasis(block, basis);
-    for (let first = group * perGroup; first < (group + 1) * perGroup; first += ROWS) {
-      const count = Math.min(ROWS, (group + 1) * perGroup - first);
-      const members = Array.from({ length: count }, (_, r) => first + r);
-      load({ cols, weights: matrix, block, peaks: new Float64Array(ROWS) }, basis, members);
-      total += energyOfRows(block);
-    }
-  }
+  forEachBlock({ layer, weights: matrix, bases, block, peaks: new Float64Array(ROWS) }, () => {
+    total += energyOfRows(block);
+  });
   return total;
 }
 
@@ -117,21 +100,39 @@ const KEPT_CLIPS = 2;
 /** Rows of the sample, in blocks. */
 const SAMPLED_BLOCKS = 1;
 
-interface LayerWork {
-  readonly cols: number;
+/** The rows of a layer on their way through a block. */
+interface LayerRows {
+  readonly layer: WeightLayer;
+  /** [rows, cols] */
   readonly weights: Float32Array;
-  readonly grid: Grid;
+  readonly bases: readonly RoundingBasis[];
   readonly block: RowBlock;
   /** Largest magnitude of each row in the block. */
   readonly peaks: Float64Array;
 }
 
+interface LayerWork extends LayerRows {
+  readonly grid: Grid;
+}
+
+/** Loads the rows of a layer, group by group, as many at a time as a block holds. */
+function forEachBlock(work: LayerRows, visit: (members: readonly number[], basis: RoundingBasis) => void): void {
+  const { rows, groups } = work.layer;
+  const perGroup = rows / groups;
+  work.bases.forEach((basis, group) => {
+    loadBasis(work.block, basis);
+    const end = (group + 1) * perGroup;
+    for (let first = group * perGroup; first < end; first += ROWS) {
+      const members = Array.from({ length: Math.min(ROWS, end - first) }, (_, r) => first + r);
+      load(work, basis, members);
+      visit(members, basis);
+    }
+  });
+}
+
 /** Loads rows in processing order; missing ones become zero rows with scale 0. */
-function load(
-  { cols, weights, block, peaks }: Omit<LayerWork, 'grid'>,
-  { order }: RoundingBasis,
-  rows: readonly number[],
-): void {
+function load({ layer, weights, block, peaks }: LayerRows, { order }: RoundingBasis, rows: readonly number[]): void {
+  const { cols } = layer;
   block.w.fill(0);
   peaks.fill(0);
   rows.forEach((row, r) => {
@@ -169,13 +170,9 @@ function roundWithBestClip(work: LayerWork, clips: readonly number[]): void {
 }
 
 /** The clips with the least summed error on rows spread over the layer: the optimum hardly moves between rows. */
-function bestClips(
-  layer: WeightLayer,
-  bases: readonly RoundingBasis[],
-  work: LayerWork,
-  clips: readonly number[],
-): readonly number[] {
-  const { rows, groups } = layer;
+function bestClips(work: LayerWork, clips: readonly number[]): readonly number[] {
+  const { bases } = work;
+  const { rows, groups } = work.layer;
   const perGroup = rows / groups;
   const sums = clips.map(() => 0);
   const sampled = Math.min(rows, SAMPLED_BLOCKS * ROWS);

@@ -245,7 +245,7 @@ export const quantizeReportSchema = z.object({
 export type QuantizeReport = z.infer<typeof quantizeReportSchema>;
 
 /** One evaluation on VAL in the course of a training. */
-const trainingPointSchema = z.object({
+export const trainingPointSchema = z.object({
   epoch: count,
   /** Updates so far. */
   step: count,

@@ -4,6 +4,7 @@ import { ValueInfoProtoSchema, type ModelProto } from 'onnx-buf';
 import { Graph, type Value } from '../onnx/graph.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor, HostType, Session } from './engine.js';
+import { runOnce } from './run-once.js';
 
 /** What a run showed of one value. */
 export interface TracedValue {
@@ -57,13 +58,6 @@ export async function traceValues(
       if (output && (!names || names.has(output.name))) exposeValue(graph, output);
     }
   }
-  const session = await engine.createSession(toBytes(graph.toModel()), { optimization: 'disabled' });
-  try {
-    const results = await session.run(feeds);
-    const values = new Map<string, HostTensor>(Object.entries(results));
-    for (const [name, tensor] of Object.entries(feeds)) values.set(name, tensor);
-    return values;
-  } finally {
-    await session.release();
-  }
+  const results = await runOnce(engine, graph.toModel(), feeds, { optimization: 'disabled' });
+  return new Map([...Object.entries(results), ...Object.entries(feeds)]);
 }

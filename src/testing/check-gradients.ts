@@ -1,11 +1,9 @@
 /** Gradients of a model against central differences, both in the float64 of the reference evaluator. */
 import type { ModelProto } from 'onnx-buf';
-import { differentiate } from '../autodiff/differentiate.js';
-import type { Shape } from '../autodiff/rule.js';
-import { Graph, type Value } from '../onnx/graph.js';
+import type { Graph, Value } from '../onnx/graph.js';
 import { reduce } from '../onnx/ops.js';
 import { makeTensor } from '../onnx/tensor.js';
-import { exposeValue } from '../runtime/trace.js';
+import { gradientModel } from './gradient-model.js';
 import { array, sizeOf, type NdArray } from './reference/array.js';
 import { evaluate } from './reference/evaluate.js';
 import { normals } from './tiny-models.js';
@@ -35,27 +33,19 @@ export function checkGradients(
   const { tolerance = 1e-6 } = check;
   const wanted = check.wanted ?? Object.keys(given);
   const forward = evaluate(model, given);
-  const graph = new Graph(model);
-  const outputs = graph.outputs.filter((output) => check.outputs?.includes(output.name) ?? true);
-  const loss = weightedSum(graph, outputs, forward);
-  const lossModel = graph.toModel();
-  const values = evaluate(lossModel, given);
-  const shapes = new Map<string, Shape>([...values].map(([name, { dims }]) => [name, dims]));
-  const gradients = differentiate(
-    graph,
-    loss,
-    wanted.map((name) => graph.mustGet(name)),
-    { shapes },
-  );
-  for (const gradient of gradients.values()) exposeValue(graph, gradient);
-  const found = evaluate(graph.toModel(), given);
+  const gradients = gradientModel(model, [given], {
+    wanted,
+    outputs: check.outputs,
+    loss: (graph, outputs) => weightedSum(graph, outputs, forward),
+  });
+  const found = evaluate(gradients.model, given);
   const lossAt = (name: string, changed: NdArray): number =>
-    evaluate(lossModel, { ...given, [name]: changed }).get(loss.name)!.data[0]!;
+    evaluate(gradients.lossModel, { ...given, [name]: changed }).get(gradients.loss)!.data[0]!;
   const result = new Map<string, NdArray>();
   for (const name of wanted) {
     const value = forward.get(name)!;
-    const symbol = gradients.get(graph.mustGet(name));
-    const analytic = symbol ? found.get(symbol.name)! : array(value.dims);
+    const gradient = gradients.names.get(name);
+    const analytic = gradient === undefined ? array(value.dims) : found.get(gradient)!;
     if (analytic.dims.join() !== value.dims.join())
       throw new Error(`the gradient of ${name} is [${analytic.dims.join()}], not [${value.dims.join()}]`);
     const numeric = value.data.map((x, i) => {

@@ -2,7 +2,7 @@
 import type { ModelProto } from 'onnx-buf';
 import { differentiate } from '../autodiff/differentiate.js';
 import type { Shape } from '../autodiff/rule.js';
-import { Graph } from '../onnx/graph.js';
+import { Graph, type Value } from '../onnx/graph.js';
 import { reduce } from '../onnx/ops.js';
 import { exposeValue } from '../runtime/trace.js';
 import type { NdArray } from './reference/array.js';
@@ -13,16 +13,21 @@ export interface GradientModelOptions {
   readonly wanted?: readonly string[];
   /** Outputs that enter the loss; all of them by default. */
   readonly outputs?: readonly string[];
+  /** Adds the loss to the graph; the sum of the squared outputs by default. */
+  readonly loss?: (graph: Graph, outputs: readonly Value[]) => Value;
 }
 
 export interface GradientModel {
   readonly model: ModelProto;
+  /** The model with its loss, without gradients, and the name of the loss. */
+  readonly lossModel: ModelProto;
+  readonly loss: string;
   /** By wanted value, the name of its gradient. */
   readonly names: ReadonlyMap<string, string>;
 }
 
 /**
- * The model with the gradients of the sum of its squared outputs as further outputs.
+ * The model with the gradients of a loss as further outputs.
  * @param samples values of the graph inputs; a size that is not the same in all of them is left open to the rules
  */
 export function gradientModel(
@@ -32,8 +37,7 @@ export function gradientModel(
 ): GradientModel {
   const graph = new Graph(model);
   const outputs = graph.outputs.filter((output) => options.outputs?.includes(output.name) ?? true);
-  const squares = outputs.map((y) => reduce(graph, 'ReduceSum', graph.insertOp('Mul', [y, y])));
-  const loss = squares.length === 1 ? squares[0]! : graph.insertOp('Sum', squares);
+  const loss = (options.loss ?? sumOfSquares)(graph, outputs);
   const lossModel = graph.toModel();
   const runs = samples.map((given) => evaluate(lossModel, given));
   const shapes = new Map<string, Shape>(
@@ -50,7 +54,13 @@ export function gradientModel(
     { shapes },
   );
   for (const gradient of gradients.values()) exposeValue(graph, gradient);
-  return { model: graph.toModel(), names: new Map([...gradients].map(([value, { name }]) => [value.name, name])) };
+  const names = new Map([...gradients].map(([value, { name }]) => [value.name, name]));
+  return { model: graph.toModel(), lossModel, loss: loss.name, names };
+}
+
+function sumOfSquares(graph: Graph, outputs: readonly Value[]): Value {
+  const squares = outputs.map((y) => reduce(graph, 'ReduceSum', graph.insertOp('Mul', [y, y])));
+  return squares.length === 1 ? squares[0]! : graph.insertOp('Sum', squares);
 }
 
 /**

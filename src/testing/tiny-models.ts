@@ -20,9 +20,7 @@ export function startGraph(
   inputName = 'x',
 ): { graph: Graph; x: Value } {
   const graph = new Graph(emptyModel(opset));
-  const x = graph.addInitializer(makeTensor(inputName, DataType.FLOAT, [0], new Float32Array()));
-  graph.feed(x, tensorInfo(inputName, DataType.FLOAT, inputDims));
-  return { graph, x };
+  return { graph, x: graph.addInput(tensorInfo(inputName, DataType.FLOAT, inputDims)) };
 }
 
 export function declareOutput(graph: Graph, value: Value, dims: readonly (number | string)[]): void {

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { randomStream } from '../data/random.js';
 import type { HostTensor } from '../runtime/engine.js';
-import { augmented, mixed, mixShare, NO_AUGMENTATION, seedOf, type AugmentOptions } from './augment.js';
+import { augmented, mixed, mixShare, NO_AUGMENTATION, type AugmentOptions } from './augment.js';
 
 const [CHANNELS, HEIGHT, WIDTH] = [2, 5, 6];
 const SAMPLE = CHANNELS * HEIGHT * WIDTH;
@@ -134,16 +134,6 @@ describe('augmented', () => {
     expect(outcomes((k) => apply(options, 1, k))).toBeGreaterThan(10);
     expect(outcomes((k) => apply(options, 1, 1, k))).toBeGreaterThan(10);
     expect(outcomes((k) => apply(options, 1, 1, 0, k))).toBeGreaterThan(10);
-  });
-});
-
-describe('seedOf', () => {
-  it('gives other seeds for other numbers, in other orders too', () => {
-    const seeds = new Set<number>();
-    for (let a = 0; a < 40; a++) for (let b = 0; b < 40; b++) for (let c = 0; c < 10; c++) seeds.add(seedOf(a, b, c));
-    expect(seeds.size).toBeGreaterThan(15990);
-    expect(seedOf(1, 2)).not.toBe(seedOf(2, 1));
-    expect(Number.isInteger(seedOf(1, 2))).toBe(true);
   });
 });
 

@@ -2,7 +2,7 @@
  * Seeded augmentation of image batches [N, C, H, W] in place. What happens to a sample depends on the seed, the epoch and the sample
  * alone, so a resumed training sees what it would have seen.
  */
-import { randomStream, type RandomStream } from '../data/random.js';
+import { randomStream, seedOf, type RandomStream } from '../data/random.js';
 import type { HostTensor } from '../runtime/engine.js';
 
 export interface AugmentOptions {
@@ -17,18 +17,6 @@ export interface AugmentOptions {
 }
 
 export const NO_AUGMENTATION: AugmentOptions = { crop: 0, flip: false, cutout: 0, mixup: 0 };
-
-/** Mixed 32-bit hash of a few numbers: seeds of streams that have nothing to do with each other. */
-export function seedOf(...parts: readonly number[]): number {
-  let h = 0x9e3779b9;
-  for (const part of parts) {
-    h = Math.imul(h ^ (part | 0), 0x85ebca6b);
-    h ^= h >>> 13;
-    h = Math.imul(h, 0xc2b2ae35);
-    h ^= h >>> 16;
-  }
-  return h | 0;
-}
 
 /**
  * Returns the images changed by crop, flip and cutout.

@@ -3,13 +3,13 @@
  * resumed training drops what it would have dropped.
  */
 import type { Shape } from '../autodiff/rule.js';
+import { seedOf } from '../data/random.js';
 import { FlowCompressError } from '../errors.js';
 import { DataType } from '../onnx/dtypes.js';
 import type { Graph, Node } from '../onnx/graph.js';
-import { makeTensor, readFloats } from '../onnx/tensor.js';
+import { readFloats } from '../onnx/tensor.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { HostTensor } from '../runtime/engine.js';
-import { seedOf } from './augment.js';
 
 export interface DropoutMask {
   /** The input of the graph that takes it. */
@@ -36,8 +36,7 @@ export function feedDropoutMasks(graph: Graph, shapes: Map<string, Shape>, seed:
     }
     const [x, y] = [node.inputs[0]!, node.outputs[0]!];
     const dims = [...shapes.get(y.name)!] as number[];
-    const mask = graph.addInitializer(makeTensor(graph.uniqueName('dropout mask'), DataType.FLOAT, [0], []));
-    graph.feed(mask, tensorInfo(mask.name, DataType.FLOAT, dims));
+    const mask = graph.addInput(tensorInfo('dropout mask', DataType.FLOAT, dims));
     const product = graph.insert({
       opType: 'Mul',
       name: node.name,

@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { emptyModel, Graph } from '../onnx/graph.js';
-import { makeTensor } from '../onnx/tensor.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import { checkGradients, randomArray } from '../testing/check-gradients.js';
 import { engine } from '../testing/graph-writing.js';
@@ -16,11 +15,7 @@ import { LOSSES, type LossName } from './losses.js';
 /** Inputs z and t, output `loss`. */
 function lossModel(name: LossName, dims: readonly number[], temperature = 1, opset = 17): ModelProto {
   const graph = new Graph(emptyModel(opset));
-  const [output, target] = ['z', 't'].map((input) => {
-    const value = graph.addInitializer(makeTensor(input, DataType.FLOAT, [0], []));
-    graph.feed(value, tensorInfo(input, DataType.FLOAT, dims));
-    return value;
-  });
+  const [output, target] = ['z', 't'].map((input) => graph.addInput(tensorInfo(input, DataType.FLOAT, dims)));
   const loss = LOSSES[name]({ graph, output: output!, target: target!, samples: dims[0]!, temperature });
   declareOutput(graph, loss, []);
   return graph.toModel();

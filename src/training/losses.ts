@@ -4,7 +4,7 @@
  */
 import { intAttribute } from '../onnx/attributes.js';
 import type { Graph, Value } from '../onnx/graph.js';
-import { constantOf, reduce } from '../onnx/ops.js';
+import { formula, reduce } from '../onnx/ops.js';
 
 export interface LossContext {
   readonly graph: Graph;
@@ -19,13 +19,11 @@ export interface LossContext {
 
 export type Loss = (context: LossContext) => Value;
 
-const scalar = (graph: Graph, value: number): Value => constantOf(graph, [value], 'float32', { scalar: true });
-const binary = (graph: Graph, op: string, a: Value, b: Value): Value => graph.insertOp(op, [a, b]);
 const meanOf = (graph: Graph, value: Value): Value => reduce(graph, 'ReduceMean', value);
 
 /** Sum over everything, divided by the number of samples. */
 function perSample({ graph, samples }: LossContext, value: Value, factor = 1): Value {
-  return binary(graph, 'Mul', reduce(graph, 'ReduceSum', value), scalar(graph, factor / samples));
+  return formula(graph)('Mul', reduce(graph, 'ReduceSum', value), factor / samples);
 }
 
 const classAxis = intAttribute('axis', 1);
@@ -34,52 +32,55 @@ const classAxis = intAttribute('axis', 1);
 const crossEntropy: Loss = (context) => {
   const { graph, output, target } = context;
   const logProbabilities = graph.insertOp('LogSoftmax', [output], [classAxis]);
-  return perSample(context, binary(graph, 'Mul', target, logProbabilities), -1);
+  return perSample(context, formula(graph)('Mul', target, logProbabilities), -1);
 };
 
 /** T^2 KL(softmax(t / T) || softmax(z / T)) (Hinton et al. 2015). */
 const kl: Loss = (context) => {
   const { graph, output, target, temperature: t } = context;
-  const cooled = (value: Value): Value => (t === 1 ? value : binary(graph, 'Div', value, scalar(graph, t)));
+  const op = formula(graph);
+  const cooled = (value: Value): Value => (t === 1 ? value : op('Div', value, t));
   const p = graph.insertOp('Softmax', [cooled(target)], [classAxis]);
   const logP = graph.insertOp('LogSoftmax', [cooled(target)], [classAxis]);
   const logQ = graph.insertOp('LogSoftmax', [cooled(output)], [classAxis]);
-  return perSample(context, binary(graph, 'Mul', p, binary(graph, 'Sub', logP, logQ)), t * t);
+  return perSample(context, op('Mul', p, op('Sub', logP, logQ)), t * t);
 };
 
 const mse: Loss = ({ graph, output, target }) => {
-  const error = binary(graph, 'Sub', output, target);
-  return meanOf(graph, binary(graph, 'Mul', error, error));
+  const op = formula(graph);
+  const error = op('Sub', output, target);
+  return meanOf(graph, op('Mul', error, error));
 };
 
-const l1: Loss = ({ graph, output, target }) =>
-  meanOf(graph, graph.insertOp('Abs', [binary(graph, 'Sub', output, target)]));
+const l1: Loss = ({ graph, output, target }) => {
+  const op = formula(graph);
+  return meanOf(graph, op('Abs', op('Sub', output, target)));
+};
 
 /** Squared below 1, linear above (delta = 1). */
 const huber: Loss = ({ graph, output, target }) => {
-  const size = graph.insertOp('Abs', [binary(graph, 'Sub', output, target)]);
-  const near = binary(graph, 'Min', size, scalar(graph, 1));
-  const far = binary(graph, 'Sub', size, near);
-  return meanOf(
-    graph,
-    binary(graph, 'Add', binary(graph, 'Mul', binary(graph, 'Mul', near, near), scalar(graph, 0.5)), far),
-  );
+  const op = formula(graph);
+  const size = op('Abs', op('Sub', output, target));
+  const near = op('Min', size, 1);
+  const far = op('Sub', size, near);
+  return meanOf(graph, op('Add', op('Mul', op('Mul', near, near), 0.5), far));
 };
 
 /** Binary cross-entropy from logits: softplus(z) - t z. */
-const bce: Loss = ({ graph, output, target }) =>
-  meanOf(graph, binary(graph, 'Sub', graph.insertOp('Softplus', [output]), binary(graph, 'Mul', target, output)));
+const bce: Loss = ({ graph, output, target }) => {
+  const op = formula(graph);
+  return meanOf(graph, op('Sub', op('Softplus', output), op('Mul', target, output)));
+};
 
 /** 1 - cosine of the angle between a sample's output and its target. */
-const cosine: Loss = (context) => {
-  const { graph, output, target } = context;
+const cosine: Loss = ({ graph, output, target }) => {
+  const op = formula(graph);
   const flat = (value: Value): Value => graph.insertOp('Flatten', [value], [classAxis]);
   const [z, t] = [flat(output), flat(target)];
-  const dot = (a: Value, b: Value): Value => reduce(graph, 'ReduceSum', binary(graph, 'Mul', a, b), [1]);
+  const dot = (a: Value, b: Value): Value => reduce(graph, 'ReduceSum', op('Mul', a, b), [1]);
   // The square root has no slope at 0: outputs that are all zero must not make it infinite.
-  const squares = binary(graph, 'Add', binary(graph, 'Mul', dot(z, z), dot(t, t)), scalar(graph, 1e-16));
-  const similarity = binary(graph, 'Div', dot(z, t), graph.insertOp('Sqrt', [squares]));
-  return binary(graph, 'Sub', scalar(graph, 1), meanOf(graph, similarity));
+  const squares = op('Add', op('Mul', dot(z, z), dot(t, t)), 1e-16);
+  return op('Sub', 1, meanOf(graph, op('Div', dot(z, t), op('Sqrt', squares))));
 };
 
 export const LOSSES = { 'cross-entropy': crossEntropy, kl, mse, l1, huber, bce, cosine } as const;

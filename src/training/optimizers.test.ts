@@ -32,11 +32,8 @@ async function byEngine(
 ): Promise<number[][]> {
   const optimizer = OPTIMIZERS[name];
   const graph = new Graph(emptyModel(17));
-  const input = (text: string, dims: readonly number[]): Value => {
-    const value = graph.addInitializer(makeTensor(text, DataType.FLOAT, [0], []));
-    graph.feed(value, tensorInfo(text, DataType.FLOAT, dims));
-    return value;
-  };
+  const input = (text: string, dims: readonly number[]): Value =>
+    graph.addInput(tensorInfo(text, DataType.FLOAT, dims));
   const [parameters, gradient, rate] = [input('p', [SIZE]), input('g', [SIZE]), input('lr', [])];
   const states = Array.from({ length: optimizer.states }, (_, i) => input(`s${String(i)}`, [SIZE]));
   const scalars = optimizer.scalars(1, settings).map((_, i) => input(`k${String(i)}`, []));

@@ -3,7 +3,7 @@
  * p <- p - lr (update + decay p), where `decay` is zero for biases, scales and shifts; `adam` alone adds it to the gradient.
  */
 import type { Graph, Value } from '../onnx/graph.js';
-import { concat, constantOf, reduce } from '../onnx/ops.js';
+import { concat, constantOf, formula, reduce } from '../onnx/ops.js';
 import type { Parameter } from './parameters.js';
 
 export interface OptimizerSettings {
@@ -47,18 +47,9 @@ export interface Optimizer {
   update(context: UpdateContext): { parameters: Value; states: Value[] };
 }
 
-/** Arithmetic on vectors and numbers. */
-function calculator(graph: Graph): (op: string, ...operands: (Value | number)[]) => Value {
-  return (op, ...operands) =>
-    graph.insertOp(
-      op,
-      operands.map((x) => (typeof x === 'number' ? constantOf(graph, [x], 'float32', { scalar: true }) : x)),
-    );
-}
-
 /** p - lr (direction + decay p) */
 function stepped({ graph, parameters, decay, learningRate }: UpdateContext, direction: Value): Value {
-  const calc = calculator(graph);
+  const calc = formula(graph);
   const whole = decay ? calc('Add', direction, calc('Mul', decay, parameters)) : direction;
   return calc('Sub', parameters, calc('Mul', learningRate, whole));
 }
@@ -70,7 +61,7 @@ const sgd: Optimizer = {
   scalars: () => [],
   update(context) {
     const { graph, gradient, settings } = context;
-    const calc = calculator(graph);
+    const calc = formula(graph);
     const velocity = calc('Add', calc('Mul', context.states[0]!, settings.momentum), gradient);
     const direction = settings.nesterov ? calc('Add', gradient, calc('Mul', velocity, settings.momentum)) : velocity;
     return { parameters: stepped(context, direction), states: [velocity] };
@@ -82,7 +73,7 @@ function adamDirection({ graph, gradient, states, scalars, settings }: UpdateCon
   direction: Value;
   states: Value[];
 } {
-  const calc = calculator(graph);
+  const calc = formula(graph);
   const { beta1, beta2, epsilon } = settings;
   const mean = calc('Add', calc('Mul', states[0]!, beta1), calc('Mul', gradient, 1 - beta1));
   const square = calc('Add', calc('Mul', states[1]!, beta2), calc('Mul', calc('Mul', gradient, gradient), 1 - beta2));
@@ -110,7 +101,7 @@ const adam: Optimizer = {
   ...adamw,
   update(context) {
     const { graph, parameters, gradient, decay } = context;
-    const calc = calculator(graph);
+    const calc = formula(graph);
     const whole = decay ? calc('Add', gradient, calc('Mul', decay, parameters)) : gradient;
     return adamw.update({ ...context, gradient: whole, decay: undefined });
   },
@@ -123,7 +114,7 @@ const lamb: Optimizer = {
   scalars: correction,
   update(context) {
     const { graph, parameters, decay, layout, learningRate } = context;
-    const calc = calculator(graph);
+    const calc = formula(graph);
     const { direction, states } = adamDirection(context);
     const whole = decay ? calc('Add', direction, calc('Mul', decay, parameters)) : direction;
     const norm = (x: Value): Value => graph.insertOp('Sqrt', [reduce(graph, 'ReduceSumSquare', x)]);

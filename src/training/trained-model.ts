@@ -13,7 +13,6 @@ export interface TrainableModel {
   readonly model: ModelProto;
   /** The value that holds logits: the scores, or what a softmax behind them reads. */
   readonly output: string;
-  readonly warnings: readonly string[];
   /** The model with trained values, for inference; the moving average of the parameters where there is one. */
   finish(parameters: readonly Slot[], buffers: readonly Slot[], vectors: TrainingVectors): ModelProto;
 }
@@ -29,7 +28,6 @@ export function trainedModel(original: ModelProto, scores: string | undefined): 
   return {
     model,
     output: logits?.name ?? '',
-    warnings: [],
     finish(parameters, buffers, { parameters: flat, buffers: statistics, average }) {
       const trained = withParameters(withParameters(model, parameters, average ?? flat), buffers, statistics);
       return rewrite(trained, inlineConstants);

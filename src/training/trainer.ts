@@ -2,13 +2,13 @@
  * The training loop: epochs over TRAIN in a seeded order, evaluation on VAL after each, the best model kept. It stops when the
  * epochs, the steps or the time are used up, whichever comes first, or when VAL no longer improves.
  */
-import { randomStream, shuffled } from '../data/random.js';
+import { randomStream, seedOf, shuffled } from '../data/random.js';
 import type { Batch, Dataset } from '../data/dataset.js';
 import { batches } from '../data/loader.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import type { HostTensor } from '../runtime/engine.js';
-import { augmented, mixed, mixShare, seedOf, type AugmentOptions } from './augment.js';
+import { augmented, mixed, mixShare, type AugmentOptions } from './augment.js';
 import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
 import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
 

@@ -7,13 +7,13 @@ import { differentiate } from '../autodiff/differentiate.js';
 import type { Shape } from '../autodiff/rule.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
-import { concat, constantOf, reduce, reshape } from '../onnx/ops.js';
+import { concat, formula, reduce, reshape } from '../onnx/ops.js';
 import { shareNodes } from '../onnx/passes/share-nodes.js';
 import { simplify } from '../onnx/passes/simplify.js';
 import { makeTensor } from '../onnx/tensor.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
-import { exposeValue, traceShapes, type TracedValues } from '../runtime/trace.js';
+import { exposeValue, traceShapes } from '../runtime/trace.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { LOSSES, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
@@ -150,7 +150,7 @@ async function lossShapes(
   part.outputs.splice(0, part.outputs.length, end);
   part.removeDead();
   part.dropUnreadInputs();
-  const traced: TracedValues = await traceShapes(engine, part.toModel(), feeds);
+  const traced = await traceShapes(engine, part.toModel(), feeds);
   return new Map([...traced].map(([name, { dims }]) => [name, dims]));
 }
 
@@ -167,7 +167,8 @@ interface Parts {
 function assemble(graph: Graph, parts: Parts): TrainingGraph {
   const { output, target, loss, shapes, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
-  const total = layout.reduce((sum, { size }) => sum + size, 0);
+  const op = formula(graph);
+  const total = sizeOf(layout);
   const parameters = vectorInput(graph, 'parameters', [total]);
   const pieces = unpack(graph, parameters, layout, shapes);
   const statistics = buffers.length > 0 ? vectorInput(graph, 'buffers', [sizeOf(buffers)]) : undefined;
@@ -209,10 +210,9 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
   if (statistics && updated) vectors.push(carried('buffers', statistics, updated, sizeOf(buffers)));
   if (accumulate > 1) {
     const before = vectorInput(graph, 'accumulated', [total]);
-    const share = constantOf(graph, [1 / accumulate], 'float32', { scalar: true });
-    gradient = graph.insertOp('Add', [before, graph.insertOp('Mul', [vector, share])]);
+    gradient = op('Add', before, op('Mul', vector, 1 / accumulate));
     accumulated = carried('gradient', before, gradient, total);
-    gather = new Graph(graph.toModel()).toModel();
+    gather = graph.toModel();
     graph.outputs.splice(graph.outputs.indexOf(gradient), 1);
   }
   const norm = graph.insertOp('Sqrt', [reduce(graph, 'ReduceSumSquare', gradient)], [], graph.uniqueName('norm'));
@@ -235,13 +235,8 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
   states.forEach((state, i) => vectors.push(carried('state', state, result.states[i]!, total)));
   if (options.emaDecay !== undefined) {
     const average = vectorInput(graph, 'average', [total]);
-    const [old, fresh] = [options.emaDecay, 1 - options.emaDecay].map((share) =>
-      constantOf(graph, [share], 'float32', { scalar: true }),
-    );
-    const next = graph.insertOp('Add', [
-      graph.insertOp('Mul', [average, old]),
-      graph.insertOp('Mul', [result.parameters, fresh]),
-    ]);
+    const fresh = op('Mul', result.parameters, 1 - options.emaDecay);
+    const next = op('Add', op('Mul', average, options.emaDecay), fresh);
     vectors.push(carried('average', average, next, total));
   }
   return {
@@ -278,9 +273,7 @@ function sizeOf(parts: readonly { readonly size: number }[]): number {
 
 /** A float32 input of the graph under a free name. */
 function vectorInput(graph: Graph, name: string, dims: readonly number[]): Value {
-  const value = graph.addInitializer(makeTensor(graph.uniqueName(name), DataType.FLOAT, [0], new Float32Array()));
-  graph.feed(value, tensorInfo(value.name, DataType.FLOAT, dims));
-  return value;
+  return graph.addInput(tensorInfo(name, DataType.FLOAT, dims));
 }
 
 function declare(graph: Graph, value: Value, dims: readonly number[]): void {
@@ -312,9 +305,8 @@ function zeros(graph: Graph, size: number): Value {
 
 /** gradient min(1, limit / norm) */
 function clipped(graph: Graph, gradient: Value, norm: Value, limit: number): Value {
-  const [most, one, tiny] = [limit, 1, 1e-12].map((v) => constantOf(graph, [v], 'float32', { scalar: true }));
-  const ratio = graph.insertOp('Div', [most, graph.insertOp('Add', [norm, tiny])]);
-  return graph.insertOp('Mul', [gradient, graph.insertOp('Min', [ratio, one])]);
+  const op = formula(graph);
+  return op('Mul', gradient, op('Min', op('Div', limit, op('Add', norm, 1e-12)), 1));
 }
 
 function decayVector(graph: Graph, layout: readonly Parameter[], decay: number): Value {

@@ -67,8 +67,7 @@ export class Net {
   /** The input `input` with the given dims behind the batch. */
   input(dims: readonly number[], type: 'float32' | 'int64' = 'float32'): Value {
     const code = type === 'float32' ? DataType.FLOAT : DataType.INT64;
-    const value = this.graph.addInitializer(makeTensor('input', code, [0], []));
-    this.graph.feed(value, tensorInfo('input', code, ['N', ...dims]));
+    const value = this.graph.addInput(tensorInfo('input', code, ['N', ...dims]));
     this.dimsOf.set(value, [1, ...dims]);
     return value;
   }

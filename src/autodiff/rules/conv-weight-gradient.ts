@@ -1,10 +1,10 @@
 /** The gradient of a convolution in its weight, in every form. */
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
+import { kernelTaps } from '../../onnx/conv-geometry.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { concat, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
 import { isPointwise, type ConvShape, type WeightForm } from './conv-shape.js';
 import { padZeros } from './slice-pad.js';
-import { kernelTaps } from './window-sizes.js';
 
 /** From X [N, Cin, input...] and dY [N, Cout, output...] to dW [Cout, Cin / groups, kernel...]. */
 type WeightGradient = (graph: Graph, shape: ConvShape, x: Value, gradient: Value) => Value;

@@ -1,10 +1,11 @@
 /** Operators that read or write elements by index. No gradient flows to indices. */
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { intAttribute, stringAttribute } from '../../onnx/attributes.js';
 import type { Graph, Node, Value } from '../../onnx/graph.js';
 import { concat, constantOf, reduceKeeping, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
 import type { GradientContext, GradientRule, GradientRules, Shape } from '../rule.js';
-import { axisFromStart, constantInts, elementsOf, reshapeLike, zerosLike } from '../shapes.js';
+import { constantInts, elementsOf, reshapeLike, zerosLike } from '../shapes.js';
 import { padZeros } from './slice-pad.js';
 
 /**

@@ -1,10 +1,11 @@
 /** Operators that only move or repeat elements. */
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { intAttribute } from '../../onnx/attributes.js';
 import { concat, constantOf, reduceKeeping, reshape, slice, transpose } from '../../onnx/ops.js';
 import { sumTo } from '../broadcast.js';
 import type { GradientRule, GradientRules } from '../rule.js';
-import { axisFromStart, constantInts, knownShape, reshapeLike, reshapeTarget, zerosLike } from '../shapes.js';
+import { constantInts, knownShape, reshapeLike, reshapeTarget, zerosLike } from '../shapes.js';
 import { slicePad } from './slice-pad.js';
 
 /** Operators that keep the elements in their order. */

@@ -4,6 +4,7 @@
  * (Ioffe and Szegedy 2015, section 3). What differs is which elements form a group and where the scale stands.
  */
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { DataType } from '../../onnx/dtypes.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { formula, outputOf, reduce, reduceKeeping, reshape, signOf } from '../../onnx/ops.js';
@@ -252,7 +253,7 @@ const meanVarianceNormalization: GradientRule = ({ graph, node, gradients, shape
   const op = formula(graph);
   const [x, xhat, g] = [node.inputs[0]!, node.outputs[0]!, gradients[0]!];
   const rank = shapeOf(x).length;
-  const axes = (node.ints('axes') ?? [0, 2, 3]).map((axis) => (axis < 0 ? axis + rank : axis));
+  const axes = (node.ints('axes') ?? [0, 2, 3]).map((axis) => axisFromStart(axis, rank));
   const { r } = standardize(graph, x, axes, 0);
   return [
     normalizedGradient(graph, {

@@ -1,6 +1,6 @@
 /** Pooling: maxima send their gradient to the elements that won, averages spread it over their windows. */
 import { intsAttribute, stringAttribute } from '../../onnx/attributes.js';
-import { convGeometry, type ConvGeometry } from '../../onnx/conv-geometry.js';
+import { convGeometry, kernelTaps, type ConvGeometry } from '../../onnx/conv-geometry.js';
 import { DataType } from '../../onnx/dtypes.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { concat, constantOf, formula, outputOf, reduceKeeping, reshape, slice, toFloat } from '../../onnx/ops.js';
@@ -8,7 +8,7 @@ import { makeTensor } from '../../onnx/tensor.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
 import { mapAxes, type AxisMap } from './axis-maps.js';
 import { padZeros } from './slice-pad.js';
-import { kernelTaps, knownSizes } from './window-sizes.js';
+import { knownSizes } from './window-sizes.js';
 
 interface Windows extends ConvGeometry {
   readonly channels: number;

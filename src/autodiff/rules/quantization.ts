@@ -14,6 +14,7 @@
  * g (Qmin - z) or g (Qmax - z) outside. Two scales of equal numbers would part in training: they must be constant.
  */
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { dataTypeInfo, DataType } from '../../onnx/dtypes.js';
 import type { Graph, Node, Value } from '../../onnx/graph.js';
 import { formula, reduce, reshape, toFloat } from '../../onnx/ops.js';
@@ -48,8 +49,7 @@ function scaleAxis({ node, shapeOf }: GradientContext): number | undefined {
     throw refuse(node, 'Block-wise quantization has no gradient rule.', 'Quantize per tensor or per axis to train.');
   const size = shapeOf(node.inputs[1]!);
   if (size.length === 0 || (size.length === 1 && size[0] === 1)) return undefined;
-  const axis = node.int('axis', 1);
-  return axis < 0 ? axis + shapeOf(node.inputs[0]!).length : axis;
+  return axisFromStart(node.int('axis', 1), shapeOf(node.inputs[0]!).length);
 }
 
 /** A value like the scale, shaped to broadcast with x. */

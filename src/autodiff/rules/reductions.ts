@@ -1,22 +1,16 @@
 /** Reductions over axes. */
-import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { constantOf, formula, reduceKeeping, signOf, toFloat, unsqueeze, type Formula } from '../../onnx/ops.js';
-import { readInts } from '../../onnx/tensor.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
+import { constantInts } from '../shapes.js';
 
 /** Reduced axes, none below 0: an attribute, the second input (a constant), or all. */
-function axesOf({ graph, node, shapeOf }: GradientContext): number[] {
+function axesOf(context: GradientContext): number[] {
+  const { node, shapeOf } = context;
   const rank = shapeOf(node.inputs[0]!).length;
-  const input = node.inputs[1];
-  const constant = graph.constant(input);
-  if (input && !constant)
-    throw new FlowCompressError('unsupported', `The axes of this ${node.opType} are computed at run time.`, {
-      node: node.label,
-      hint: 'Export the model with constant axes.',
-    });
-  const listed = node.ints('axes') ?? (constant ? readInts(constant) : []);
-  if (listed.length > 0) return listed.map((axis) => (axis < 0 ? axis + rank : axis));
+  const listed = node.ints('axes') ?? constantInts(context, 1, 'axes') ?? [];
+  if (listed.length > 0) return listed.map((axis) => axisFromStart(axis, rank));
   return node.int('noop_with_empty_axes', 0) ? [] : Array.from({ length: rank }, (_, axis) => axis);
 }
 

@@ -1,10 +1,11 @@
 /** Resize, a linear map along every axis that changes, and the exchange of depth for space. */
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
 import type { Node } from '../../onnx/graph.js';
 import { formula, reshape, transpose } from '../../onnx/ops.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
-import { axisFromStart, constantInts } from '../shapes.js';
+import { constantInts } from '../shapes.js';
 import { mapAxes, transposedMatrix, type AxisMap, type Matrix } from './axis-maps.js';
 import { knownSizes } from './window-sizes.js';
 

@@ -1,12 +1,13 @@
 /** Slice and Pad, each the way back of the other. */
 import type { TensorProto } from 'onnx-buf';
 import { FlowCompressError } from '../../errors.js';
+import { axisFromStart } from '../../onnx/axis.js';
 import { DataType } from '../../onnx/dtypes.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { concat, constantOf, reduceKeeping, reshape, slice, unsqueeze } from '../../onnx/ops.js';
 import { makeTensor } from '../../onnx/tensor.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
-import { axisFromStart, constantInts, reshapeTarget } from '../shapes.js';
+import { constantInts, reshapeTarget } from '../shapes.js';
 
 /** Ends of a slice that lie before the first element and behind the last one. */
 const [BEFORE_START, BEHIND_END] = [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];

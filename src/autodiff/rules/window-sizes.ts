@@ -22,11 +22,3 @@ export function knownSizes({ node, shapeOf }: GradientContext, value: Value): nu
       );
     });
 }
-
-/** Index tuples of a kernel, row-major. */
-export function kernelTaps(kernel: readonly number[]): number[][] {
-  return kernel.reduce<number[][]>(
-    (tuples, size) => tuples.flatMap((tuple) => Array.from({ length: size }, (_, i) => [...tuple, i])),
-    [[]],
-  );
-}

@@ -15,6 +15,7 @@ import { Writable, type Readable, type Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import { FlowCompressError, messageOf } from '../../errors.js';
+import { errorCode } from '../error-code.js';
 
 const openFile = promisify(openFd) as (path: string, flags: OpenMode, mode?: number) => Promise<number>;
 const readFile = promisify(readFd);
@@ -147,7 +148,7 @@ export async function spoolToDisk(
   } catch (error) {
     await closeFile(fd);
     removeLeftovers();
-    const full = error instanceof Error && 'code' in error && (error.code === 'ENOSPC' || error.code === 'EFBIG');
+    const full = errorCode(error) === 'ENOSPC' || errorCode(error) === 'EFBIG';
     throw full
       ? new FlowCompressError('io', `The disk is full: ${name} could not be inflated to ${path}.`, {
           node: name,

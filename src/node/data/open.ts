@@ -8,6 +8,7 @@ import type { ValueSignature } from '../../runtime/engine.js';
 import { isIdxImages, openIdxFile, openIdxFolder } from './idx.js';
 import { openImageFolder } from './image-folder.js';
 import { openNpz } from './npz.js';
+import { errorCode } from '../error-code.js';
 
 const KINDS =
   'Data is an .npz file, a folder of class folders of images (PNG, JPEG, WebP), or IDX files (*-images-idx3-ubyte[.gz]).';
@@ -30,7 +31,7 @@ export async function openDataset(
       hint: 'Only `flow-compress inspect` works for such a model.',
     });
   const found = await stat(source).catch((error: unknown) => {
-    const missing = error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR');
+    const missing = errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR';
     const problem = missing ? 'does not exist' : `cannot be opened: ${messageOf(error)}`;
     throw new FlowCompressError('bad-input', `${source} ${problem}.`, {
       node: source,
