@@ -9,6 +9,8 @@ import type { GradientRule, Shape } from './rule.js';
 export interface DifferentiateOptions {
   /** Shape of every value that a node of the graph computes or reads. */
   readonly shapes: ReadonlyMap<string, Shape>;
+  /** Elements of a block of ONNX Runtime's blocked layout (`layoutBlock`): gradients may use its operators. */
+  readonly block?: number | undefined;
 }
 
 /**
@@ -21,7 +23,7 @@ export function differentiate(
   graph: Graph,
   loss: Value,
   wanted: readonly Value[],
-  { shapes }: DifferentiateOptions,
+  { shapes, block }: DifferentiateOptions,
 ): Map<Value, Value> {
   const nodes = graph.nodes;
   const active = dependents(nodes, wanted);
@@ -55,7 +57,7 @@ export function differentiate(
       const value = node.inputs[input];
       return value !== undefined && active.has(value);
     };
-    const inputs = ruleOf(node)({ graph, node, gradients, needs, shapeOf });
+    const inputs = ruleOf(node)({ graph, node, gradients, needs, block, shapeOf });
     inputs.forEach((gradient, i) => {
       if (gradient && needs(i)) addPart(node.inputs[i]!, gradient);
     });

@@ -13,6 +13,8 @@ export interface GradientContext {
   readonly gradients: readonly (Value | undefined)[];
   /** Whether the gradient in an input is wanted; what is not wanted need not be built. */
   needs(input: number): boolean;
+  /** Elements of a block of ONNX Runtime's blocked layout; undefined where the graph is to run without it. */
+  readonly block: number | undefined;
   /** @throws FlowCompressError `internal` for a value whose shape was never seen */
   shapeOf(value: Value): Shape;
 }

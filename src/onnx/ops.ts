@@ -59,6 +59,14 @@ export function unsqueeze(graph: Graph, x: Value, axes: readonly number[]): Valu
   return graph.insertOp('Unsqueeze', [x, constantOf(graph, axes, 'int64')]);
 }
 
+/** The elements along each of `axes` in reverse order. */
+export function reversed(graph: Graph, x: Value, axes: readonly number[]): Value {
+  if (axes.length === 0) return x;
+  const all = (value: number): number[] => axes.map(() => value);
+  // An end far before the first element: the first one is taken as well.
+  return slice(graph, x, axes, all(-1), all(-(2 ** 31)), all(-1));
+}
+
 /** Elements start, start + step, ... below end along each of `axes`. */
 export function slice(
   graph: Graph,

@@ -1,7 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { intAttribute } from '../onnx/attributes.js';
 import { makeTensor } from '../onnx/tensor.js';
-import { info, op, opsOf, tinyModel, weights } from '../testing/graph-writing.js';
+import { engine, info, op, opsOf, tinyModel, weights } from '../testing/graph-writing.js';
+import { layoutBlock } from '../runtime/layout-block.js';
 import { tinyResNet } from '../testing/tiny-models.js';
 import { openTraining, randomInput, samples } from '../testing/tiny-training.js';
 import { OPTIMIZER_DEFAULTS } from './optimizers.js';
@@ -71,6 +72,25 @@ describe('buildTrainingGraph', () => {
       expect(stepper.vectors.buffers[c]).toBeCloseTo(value, 5);
     });
     await stepper.release();
+  });
+
+  it('takes the same step in the blocked layout as with plain operators', async () => {
+    const steps = [];
+    for (const layout of ['plain', 'blocked'] as const) {
+      const options = { output: 'logits', batchSize: 8, layout };
+      const { graph, stepper } = await openTraining(tinyResNet(17, 16), [3, 8, 8], options);
+      const ops = opsOf(graph.update);
+      expect(ops.includes('ReorderInput')).toBe(layout === 'blocked' && (await layoutBlock(engine)) !== undefined);
+      const { loss, norm } = await stepper.step([randomInput([3, 8, 8], [5], 8, 1)], 0.1);
+      steps.push({ loss, norm, parameters: stepper.vectors.parameters });
+      await stepper.release();
+    }
+    const [plain, blocked] = steps as [(typeof steps)[0], (typeof steps)[0]];
+    expect(blocked.loss / plain.loss).toBeCloseTo(1, 5);
+    expect(blocked.norm / plain.norm).toBeCloseTo(1, 5);
+    plain.parameters.forEach((value, i) => {
+      expect(blocked.parameters[i]).toBeCloseTo(value, 5);
+    });
   });
 
   it('normalizes behind a convolution by the batch, and moves the statistics', async () => {

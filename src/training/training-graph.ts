@@ -9,10 +9,15 @@ import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
 import { concat, formula, reduce, reshape } from '../onnx/ops.js';
 import { shareNodes } from '../onnx/passes/share-nodes.js';
+import { blockConvolutions } from '../onnx/passes/block-convs.js';
+import { fuseBlocked } from '../onnx/passes/fuse-blocked.js';
+import { keepBlocked } from '../onnx/passes/keep-blocked.js';
 import { simplify } from '../onnx/passes/simplify.js';
 import { makeTensor } from '../onnx/tensor.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
+import { inferShapes } from '../runtime/infer-shapes.js';
+import { layoutBlock } from '../runtime/layout-block.js';
 import { exposeValue, traceShapes } from '../runtime/trace.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { LOSSES, type LossName } from './losses.js';
@@ -39,6 +44,8 @@ export interface TrainingGraphOptions {
   readonly temperature: number;
   readonly frozenBatchNorm: boolean;
   readonly seed: number;
+  /** `plain` keeps to the operators of the ONNX standard (default: ONNX Runtime's blocked layout where it has one). */
+  readonly layout?: 'plain' | 'blocked';
 }
 
 /** Names of what goes into a step and comes out of it. */
@@ -100,13 +107,15 @@ export async function buildTrainingGraph(
   graph.removeDead();
   const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm });
   const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
+  for (const input of graph.inputs) fixSizes(input, shapes);
   const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
   const { batchSize: samples, temperature } = options;
   const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
   // The shapes of what the loss added follow from those that are known.
   for (const [name, shape] of await lossShapes(engine, graph, loss, output, target, shapes)) shapes.set(name, shape);
-  return assemble(graph, { output, target, loss, shapes, buffers, masks, options });
+  const block = options.layout === 'plain' ? undefined : await layoutBlock(engine);
+  return assemble(engine, graph, { output, target, loss, shapes, block, buffers, masks, options });
 }
 
 /** Shape of every value at that batch size, from what two smaller ones show. */
@@ -127,6 +136,14 @@ async function shapesOf(
     );
   }
   return shapes;
+}
+
+/** Declares an input with the sizes that it has in training, which the engine plans its memory by. */
+function fixSizes(input: Value, shapes: ReadonlyMap<string, Shape>): void {
+  const declared = input.info?.type?.value;
+  const dims = shapes.get(input.name);
+  if (declared?.case !== 'tensorType' || !dims) return;
+  input.info = tensorInfo(input.name, declared.value.elemType, dims as readonly number[]);
 }
 
 /** Shapes of the values between the output, the target and the loss, by running that part alone on zeros. */
@@ -159,13 +176,14 @@ interface Parts {
   readonly target: Value;
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
+  readonly block: number | undefined;
   readonly buffers: readonly Buffer[];
   readonly masks: readonly DropoutMask[];
   readonly options: TrainingGraphOptions;
 }
 
-function assemble(graph: Graph, parts: Parts): TrainingGraph {
-  const { output, target, loss, shapes, buffers, masks, options } = parts;
+async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<TrainingGraph> {
+  const { output, target, loss, shapes, block, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const op = formula(graph);
   const total = sizeOf(layout);
@@ -177,7 +195,7 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     graph,
     loss,
     pieces.filter((piece) => piece !== undefined),
-    { shapes },
+    { shapes, block },
   );
   // Parameters that the loss does not depend on stay as they are: no gradient, no decay.
   const reached = pieces.map((piece) => piece && gradients.get(piece));
@@ -240,8 +258,8 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     vectors.push(carried('average', average, next, total));
   }
   return {
-    update: tidied(graph.toModel()),
-    ...(gather && { gather: tidied(gather) }),
+    update: await lowered(engine, graph.toModel(), block),
+    ...(gather && { gather: await lowered(engine, gather, block) }),
     names: {
       target: target.name,
       vectors,
@@ -254,6 +272,21 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     },
     buffers: buffers.map(({ name, size }) => ({ name, size })),
   };
+}
+
+/** The same computation as the engine runs it fastest. */
+async function lowered(engine: Engine, model: ModelProto, block: number | undefined): Promise<ModelProto> {
+  const tidy = tidied(model);
+  if (block === undefined) return tidy;
+  const shapes = await inferShapes(engine, tidy);
+  // Only what is left after the tidying in between is read as often as it seems.
+  const blocked = tidied(
+    rewrite(tidy, (graph) => {
+      blockConvolutions(graph, block, shapes);
+      keepBlocked(graph, block, shapes);
+    }),
+  );
+  return tidied(rewrite(blocked, fuseBlocked));
 }
 
 /** The same computation in fewer nodes. */

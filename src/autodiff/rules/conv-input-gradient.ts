@@ -1,7 +1,9 @@
 /** The gradient of a convolution in its input, in every form. */
+import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
+import { blockedConv, blockWeights, fromBlocked, toBlocked } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { reshape, slice, transpose } from '../../onnx/ops.js';
+import { reshape, reversed, transpose } from '../../onnx/ops.js';
 import type { ConvShape, InputForm } from './conv-shape.js';
 
 /** From dY [N, Cout, output...] and W to dX [N, Cin, input...]. */
@@ -29,26 +31,30 @@ const convTranspose: InputGradient = (graph, shape, gradient, weight) => {
 
 /** dX[p] = sum over taps k of W[k] dY[p + pad - k d]: a correlation with the reversed kernel. */
 const flippedConv: InputGradient = (graph, shape, gradient, weight) => {
-  const { kernel, dilations, padBegin, padEnd, groups } = shape;
-  const pads = (before: readonly number[]): number[] => kernel.map((k, i) => (k - 1) * dilations[i]! - before[i]!);
+  const { kernel, dilations, groups } = shape;
+  const { begin, end } = flippedPads(shape);
   return graph.insertOp(
     'Conv',
-    [gradient, exchangeChannels(graph, shape, flip(graph, shape, weight))],
-    [
-      intAttribute('group', groups),
-      intsAttribute('dilations', dilations),
-      intsAttribute('pads', [...pads(padBegin), ...pads(padEnd)]),
-    ],
+    [gradient, exchangeChannels(graph, shape, reversed(graph, weight, axesOf(kernel)))],
+    [intAttribute('group', groups), intsAttribute('dilations', dilations), intsAttribute('pads', [...begin, ...end])],
   );
 };
 
-function flip(graph: Graph, { kernel }: ConvShape, weight: Value): Value {
-  const axes = kernel.flatMap((size, i) => (size > 1 ? [i + 2] : []));
-  if (axes.length === 0) return weight;
-  const all = (value: number): number[] => axes.map(() => value);
-  // An end far before the first element: the first one is taken as well.
-  return slice(graph, weight, axes, all(-1), all(-(2 ** 31)), all(-1));
+const axesOf = (kernel: readonly number[]): number[] => kernel.flatMap((size, i) => (size > 1 ? [i + 2] : []));
+
+function flippedPads({ kernel, dilations, padBegin, padEnd }: ConvShape): { begin: number[]; end: number[] } {
+  const pads = (before: readonly number[]): number[] => kernel.map((k, i) => (k - 1) * dilations[i]! - before[i]!);
+  return { begin: pads(padBegin), end: pads(padEnd) };
 }
+
+const blocked: InputGradient = (graph, shape, gradient, weight) => {
+  const { kernel, dilations, inChannels, outChannels, block } = shape;
+  if (block === undefined) throw new FlowCompressError('internal', 'This convolution has no blocked form.');
+  const { begin, end } = flippedPads(shape);
+  const turned = blockWeights(graph, weight, [outChannels, inChannels, ...kernel], block, 'backward');
+  const geometry = { kernel, dilations, padBegin: begin, padEnd: end };
+  return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), turned, geometry), inChannels);
+};
 
 /** [Cout, Cin / g, kernel...] as [Cin, Cout / g, kernel...], within the groups. */
 function exchangeChannels(graph: Graph, shape: ConvShape, weight: Value): Value {
@@ -78,4 +84,5 @@ export const INPUT_GRADIENTS: Readonly<Record<InputForm, InputGradient>> = {
   'conv-transpose': convTranspose,
   'flipped-conv': flippedConv,
   matmul,
+  blocked,
 };

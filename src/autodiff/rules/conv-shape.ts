@@ -1,4 +1,5 @@
 /** What is known of a convolution before it runs, and which form of its gradients is taken for it. */
+import { canBlock, wholeBlocks } from '../../onnx/blocked.js';
 import type { ConvGeometry } from '../../onnx/conv-geometry.js';
 
 /** Of a convolution X [N, Cin, input...] -> Y [N, Cout, output...] with W [Cout, Cin / groups, kernel...]. */
@@ -8,15 +9,23 @@ export interface ConvShape extends ConvGeometry {
   readonly inChannels: number;
   readonly outChannels: number;
   readonly groups: number;
+  /** N; undefined where the batch varies. */
+  readonly samples?: number | undefined;
+  /** Elements of a block of ONNX Runtime's blocked layout; undefined where that is not to be used. */
+  readonly block?: number | undefined;
 }
+
+/** In the blocked layout, with a batch of known size. */
+export type BlockedShape = ConvShape & { readonly block: number; readonly samples: number };
 
 /**
  * Gradient in X:
  * - `conv-transpose`: ConvTranspose of dY; goes for every geometry;
  * - `flipped-conv`: Conv of dY with W turned by 180 degrees, input and output channels exchanged; stride 1;
- * - `matmul`: W' dY; kernels of one element, stride 1.
+ * - `matmul`: W' dY; kernels of one element, stride 1;
+ * - `blocked`: `flipped-conv` in the blocked layout of ONNX Runtime; two axes, one group.
  */
-export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul';
+export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul' | 'blocked';
 
 /**
  * Gradient in W. Products are per sample and then summed over the batch, or (`flat`) sum over the batch themselves,
@@ -26,9 +35,12 @@ export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul';
  * - `shifts`: positions along the last axis move X, those along the others dY, which takes fewer copies; stride 1;
  * - `runs`: like `columns-flat`, but the slices are contiguous in a padded grid that X and dY share; stride 1;
  * - `conv`: Conv with dY for its kernel, samples in the place of channels;
- * - `products`: element-wise products with the slices, summed; one input channel per group.
+ * - `products`: element-wise products with the slices, summed; one input channel per group;
+ * - `blocked`: like `conv` in the blocked layout of ONNX Runtime; two axes, columns not dilated, one group or one channel
+ *   per group.
  */
-export type WeightForm = 'taps' | 'taps-flat' | 'columns' | 'columns-flat' | 'shifts' | 'runs' | 'conv' | 'products';
+export type WeightForm =
+  'taps' | 'taps-flat' | 'columns' | 'columns-flat' | 'shifts' | 'runs' | 'conv' | 'products' | 'blocked';
 
 export interface ConvForms {
   readonly input: InputForm;
@@ -48,6 +60,18 @@ export function isPointwise(shape: ConvShape): boolean {
   );
 }
 
+/** Whether the blocked form of the weight's gradient goes for a geometry. */
+export function isBlockable(shape: ConvShape): shape is BlockedShape {
+  const { kernel, dilations, groups, inChannels, outChannels, block, samples } = shape;
+  if (block === undefined || samples === undefined) return false;
+  const single = groups === inChannels && groups === outChannels && groups >= block;
+  if (!canBlock(outChannels) || (inChannels >= block && !canBlock(inChannels))) return false;
+  // Samples stand where channels do.
+  const rows = groups === 1 ? samples : (samples * wholeBlocks(inChannels, block)) / block;
+  if (rows >= block && rows % block !== 0) return false;
+  return kernel.length === 2 && dilations[1] === 1 && (groups === 1 || single);
+}
+
 /** Forms that are right for a geometry, the one that always is first. */
 export function inputForms(shape: ConvShape): InputForm[] {
   const { kernel, dilations, padBegin, padEnd } = shape;
@@ -56,6 +80,14 @@ export function inputForms(shape: ConvShape): InputForm[] {
     'conv-transpose',
     ...(isDense(shape) && fits ? (['flipped-conv'] as const) : []),
     ...(isPointwise(shape) ? (['matmul'] as const) : []),
+    ...(isDense(shape) &&
+    fits &&
+    shape.block !== undefined &&
+    canBlock(shape.outChannels) &&
+    kernel.length === 2 &&
+    shape.groups === 1
+      ? (['blocked'] as const)
+      : []),
   ];
 }
 
@@ -65,6 +97,7 @@ export function weightForms(shape: ConvShape): WeightForm[] {
     ...(['taps', 'taps-flat', 'columns', 'columns-flat', 'conv'] as const),
     ...(isDense(shape) && !isPointwise(shape) ? (['shifts', 'runs'] as const) : []),
     ...(shape.inChannels === shape.groups ? (['products'] as const) : []),
+    ...(isBlockable(shape) ? (['blocked'] as const) : []),
   ];
 }
 
@@ -79,6 +112,7 @@ export function chooseForms(shape: ConvShape): ConvForms {
 function chooseInput(shape: ConvShape): InputForm {
   const forms = inputForms(shape);
   if (forms.includes('matmul')) return 'matmul';
+  if (forms.includes('blocked') && shape.inChannels >= 8) return 'blocked';
   // The few rows of such a product leave most of the flipped convolution idle.
   if (shape.inChannels / shape.groups < 8 && shape.groups === 1) return 'conv-transpose';
   return forms.includes('flipped-conv') ? 'flipped-conv' : 'conv-transpose';
@@ -87,6 +121,7 @@ function chooseInput(shape: ConvShape): InputForm {
 function chooseWeight(shape: ConvShape): WeightForm {
   if (isPointwise(shape)) return 'taps';
   const forms = weightForms(shape);
+  if (forms.includes('blocked')) return 'blocked';
   if (forms.includes('products') && shape.groups > 1) return 'conv';
   if (shape.inChannels / shape.groups < 8) return 'columns';
   return forms.includes('shifts') ? 'shifts' : 'columns';

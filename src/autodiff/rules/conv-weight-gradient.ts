@@ -1,9 +1,11 @@
 /** The gradient of a convolution in its weight, in every form. */
+import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
 import { kernelTaps } from '../../onnx/conv-geometry.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { concat, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
-import { isPointwise, type ConvShape, type WeightForm } from './conv-shape.js';
+import { blockedWeightGradient } from './conv-weight-blocked.js';
+import { isBlockable, isPointwise, type ConvShape, type WeightForm } from './conv-shape.js';
 import { padZeros } from './slice-pad.js';
 
 /** From X [N, Cin, input...] and dY [N, Cout, output...] to dW [Cout, Cin / groups, kernel...]. */
@@ -202,6 +204,11 @@ const byProducts: WeightGradient = (graph, shape, x, gradient) => {
   return assemble(graph, shape, parts);
 };
 
+const byBlocks: WeightGradient = (graph, shape, x, gradient) => {
+  if (!isBlockable(shape)) throw new FlowCompressError('internal', 'This convolution has no blocked form.');
+  return blockedWeightGradient(graph, shape, x, gradient);
+};
+
 export const WEIGHT_GRADIENTS: Readonly<Record<WeightForm, WeightGradient>> = {
   taps: byTaps('samples'),
   'taps-flat': byTaps('flat'),
@@ -211,4 +218,5 @@ export const WEIGHT_GRADIENTS: Readonly<Record<WeightForm, WeightGradient>> = {
   runs: byRuns,
   conv: byConv,
   products: byProducts,
+  blocked: byBlocks,
 };

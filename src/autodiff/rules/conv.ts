@@ -32,7 +32,10 @@ function convShape(context: GradientContext): ConvShape {
   const [inner, ...kernel] = knownSizes(context, node.inputs[1]!);
   const [outChannels] = knownSizes(context, node.outputs[0]!);
   const geometry = convGeometry(node, [1, inChannels!, ...input], [outChannels!, inner!, ...kernel]);
-  return { ...geometry, input, inChannels: inChannels!, outChannels: outChannels!, groups: node.int('group', 1) };
+  return {
+    ...{ ...geometry, input, inChannels: inChannels!, outChannels: outChannels!, groups: node.int('group', 1) },
+    ...{ samples: context.shapeOf(node.inputs[0]!)[0], block: context.block },
+  };
 }
 
 /** Summed over samples and positions. */
@@ -103,6 +106,7 @@ function transposedShape(context: GradientContext): ConvShape {
   return {
     ...{ kernel, strides, dilations, padBegin, padEnd, input: full, output: spatial },
     ...{ inChannels: outChannels!, outChannels: inChannels!, groups: node.int('group', 1) },
+    ...{ samples: context.shapeOf(node.inputs[0]!)[0], block: context.block },
   };
 }
 

@@ -11,6 +11,7 @@ import { formula, outputOf, reduce, reduceKeeping, reshape, signOf } from '../..
 import { makeTensor } from '../../onnx/tensor.js';
 import { sumTo } from '../broadcast.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
+import { knownShape } from '../shapes.js';
 
 /** (g - mean(g) - xhat mean(g xhat)) factor; without `mean`, of elements that were scaled but not centered. */
 function normalizedGradient(
@@ -22,13 +23,17 @@ function normalizedGradient(
   return op('Mul', op('Sub', centered, op('Mul', xhat, product)), factor);
 }
 
-/** x - mean(x) over `axes` and 1 / sqrt(variance + epsilon). */
-function standardize(graph: Graph, x: Value, axes: readonly number[], epsilon: number): { xhat: Value; r: Value } {
+/** x - mean(x) over `axes` and r = 1 / sqrt(variance + epsilon). */
+function center(graph: Graph, x: Value, axes: readonly number[], epsilon: number): { centered: Value; r: Value } {
   const op = formula(graph);
   const centered = op('Sub', x, reduceKeeping(graph, 'ReduceMean', x, axes));
   const variance = reduceKeeping(graph, 'ReduceMean', op('Mul', centered, centered), axes);
-  const r = inverseRoot(graph, variance, epsilon);
-  return { xhat: op('Mul', centered, r), r };
+  return { centered, r: inverseRoot(graph, variance, epsilon) };
+}
+
+function standardize(graph: Graph, x: Value, axes: readonly number[], epsilon: number): { xhat: Value; r: Value } {
+  const { centered, r } = center(graph, x, axes, epsilon);
+  return { xhat: graph.insertOp('Mul', [centered, r]), r };
 }
 
 function inverseRoot(graph: Graph, variance: Value, epsilon: number): Value {
@@ -86,30 +91,39 @@ function withFrozenStatistics(
   ];
 }
 
-/** y = xhat scale + bias with mean and variance of the batch. */
+/**
+ * y = xhat scale + bias with mean and variance of the batch. The gradient in x is written as factors and terms per channel,
+ * of g and of x - mean: few passes over whole tensors.
+ */
 function withBatchStatistics(
-  { graph, node, gradients, needs }: GradientContext,
+  { graph, node, gradients, needs, shapeOf }: GradientContext,
   rank: number,
   axes: readonly number[],
 ): (Value | undefined)[] {
   const op = formula(graph);
   const [x, scale] = node.inputs as Value[];
   const g = gradients[0]!;
-  if (!needs(0) && !needs(1)) return [undefined, undefined, reduce(graph, 'ReduceSum', g, axes)];
-  const { xhat, r } = standardize(graph, x!, axes, node.float('epsilon', 1e-5));
-  const weighted = op('Mul', g, xhat);
-  const inX = (): Value =>
-    normalizedGradient(graph, {
-      g,
-      mean: reduceKeeping(graph, 'ReduceMean', g, axes),
-      xhat,
-      product: reduceKeeping(graph, 'ReduceMean', weighted, axes),
-      factor: op('Mul', r, perChannel(graph, scale!, rank)),
-    });
+  const flat = (value: Value): Value => reshape(graph, value, [-1]);
+  const sum = reduceKeeping(graph, 'ReduceSum', g, axes);
+  if (!needs(0) && !needs(1)) return [undefined, undefined, flat(sum)];
+  const { centered, r } = center(graph, x!, axes, node.float('epsilon', 1e-5));
+  const weighted = op('Mul', g, centered);
+  const weightedSum = reduceKeeping(graph, 'ReduceSum', weighted, axes);
+  const dims = knownShape(shapeOf(x!));
+  const count = dims && axes.reduce((product, axis) => product * dims[axis]!, 1);
+  const mean = (summed: Value, of: Value): Value =>
+    count === undefined ? reduceKeeping(graph, 'ReduceMean', of, axes) : op('Div', summed, count);
+  const inX = (): Value => {
+    const slope = op('Mul', r, perChannel(graph, scale!, rank));
+    const factor = op('Mul', op('Mul', slope, op('Mul', r, r)), mean(weightedSum, weighted));
+    const term = op('Mul', slope, mean(sum, g));
+    const removed = op('Add', op('Mul', centered, op('Neg', factor)), op('Neg', term));
+    return op('Add', op('Mul', g, slope), removed);
+  };
   return [
     needs(0) ? inX() : undefined,
-    needs(1) ? reduce(graph, 'ReduceSum', weighted, axes) : undefined,
-    needs(2) ? reduce(graph, 'ReduceSum', g, axes) : undefined,
+    needs(1) ? flat(op('Mul', weightedSum, r)) : undefined,
+    needs(2) ? flat(sum) : undefined,
   ];
 }
 

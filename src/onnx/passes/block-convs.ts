@@ -1,0 +1,58 @@
+/** Gives convolutions whose weights are computed or fed the blocked layout, which ONNX Runtime keeps for constant ones. */
+import { blockedConv, blockWeights, canBlock, fromBlocked, toBlocked, wholeBlocks } from '../blocked.js';
+import { convGeometry } from '../conv-geometry.js';
+import type { Graph, Node, Value } from '../graph.js';
+import { constantOf } from '../ops.js';
+
+/** Dims by name of value, with undefined for sizes that vary. */
+export type Shapes = Map<string, readonly (number | undefined)[]>;
+
+/**
+ * Rewrites in place; returns how many. Convolutions of two axes and one group with results for half a block at least.
+ * @param shapes those of new values are added
+ * @param block elements of a block, as `layoutBlock` finds them
+ */
+export function blockConvolutions(graph: Graph, block: number, shapes: Shapes): number {
+  let count = 0;
+  for (const node of graph.nodes) {
+    if (!node.is('Conv') || graph.constant(node.inputs[1])) continue;
+    const result = blocked(graph, node, block, shapes);
+    if (!result) continue;
+    const dims = shapes.get(node.outputs[0]!.name);
+    if (dims) shapes.set(result.name, dims);
+    graph.replaceUses(node.outputs[0]!, result);
+    if (!graph.isGraphOutput(node.outputs[0]!)) graph.remove(node);
+    count++;
+  }
+  return count;
+}
+
+function blocked(graph: Graph, node: Node, block: number, shapes: Shapes): Value | undefined {
+  const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
+  const dims = known(shapes.get(weight.name), 0);
+  const input = known(shapes.get(x.name), 1);
+  if (dims?.length !== 4 || !input || node.int('group', 1) !== 1) return undefined;
+  const [outer, inner] = dims as [number, number];
+  // Narrower ones would mostly compute the channels that fill a block up.
+  if (outer < block / 2 || (inner >= block && !canBlock(inner))) return undefined;
+  const geometry = convGeometry(node, input, dims);
+  const channels = wholeBlocks(outer, block);
+  const found = blockedConv(
+    graph,
+    // Convolutions of fewer channels than a block read the plain layout.
+    inner < block ? x : toBlocked(graph, x),
+    blockWeights(graph, weight, dims, block),
+    geometry,
+    bias && padded(graph, bias, channels - outer),
+  );
+  return fromBlocked(graph, found, outer);
+}
+
+/** The dims from axis `first` on must be known. */
+function known(shape: readonly (number | undefined)[] | undefined, first: number): number[] | undefined {
+  return shape?.slice(first).every((size) => size !== undefined) ? shape.map((size) => size ?? 1) : undefined;
+}
+
+function padded(graph: Graph, bias: Value, count: number): Value {
+  return count === 0 ? bias : graph.insertOp('Pad', [bias, constantOf(graph, [0, count], 'int64')]);
+}
