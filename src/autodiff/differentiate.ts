@@ -11,19 +11,25 @@ export interface DifferentiateOptions {
   readonly shapes: ReadonlyMap<string, Shape>;
   /** Elements of a block of ONNX Runtime's blocked layout (`layoutBlock`): gradients may use its operators. */
   readonly block?: number | undefined;
+  /**
+   * Is told of every node on the way back that has no gradient rule, instead of an error. The gradients of all values
+   * that such a node depends on are then unknown, whatever other ways lead to them, and left out.
+   */
+  readonly onRefusal?: (error: FlowCompressError) => void;
 }
 
 /**
  * @param loss a float value of one element
  * @param wanted float initializers, inputs or values of the graph
  * @returns by wanted value, its gradient (same shape); values that the loss does not depend on are absent
- * @throws FlowCompressError `unsupported` naming the first node, from the loss back, that has no gradient rule
+ * @throws FlowCompressError `unsupported` naming the first node, from the loss back, that has no gradient rule, unless
+ *   `onRefusal` takes it
  */
 export function differentiate(
   graph: Graph,
   loss: Value,
   wanted: readonly Value[],
-  { shapes, block }: DifferentiateOptions,
+  { shapes, block, onRefusal }: DifferentiateOptions,
 ): Map<Value, Value> {
   const nodes = graph.nodes;
   const active = dependents(nodes, wanted);
@@ -48,23 +54,25 @@ export function differentiate(
   if (lossDims.some((size) => size !== 1))
     throw new FlowCompressError('internal', `The loss '${loss.name}' is not one number.`);
   addPart(loss, ones(graph, lossDims.length));
-  for (const node of nodes.reverse()) {
-    const reads = [...node.inputs, ...node.captures.map((capture) => capture.value)];
-    if (!reads.some((value) => value && active.has(value))) continue;
+  const refused = new Set<Node>();
+  for (const node of nodes.toReversed()) {
+    if (!readsOf(node).some((value) => active.has(value))) continue;
     const gradients = node.outputs.map((output) => output && gradientOf(output));
     if (gradients.every((gradient) => gradient === undefined)) continue;
     const needs = (input: number): boolean => {
       const value = node.inputs[input];
       return value !== undefined && active.has(value);
     };
-    const inputs = ruleOf(node)({ graph, node, gradients, needs, block, shapeOf });
-    inputs.forEach((gradient, i) => {
+    const inputs = unlessRefused(() => ruleOf(node)({ graph, node, gradients, needs, block, shapeOf }), onRefusal);
+    if (!inputs) refused.add(node);
+    inputs?.forEach((gradient, i) => {
       if (gradient && needs(i)) addPart(node.inputs[i]!, gradient);
     });
   }
+  const unknown = sourcesOf(nodes, refused);
   const found = new Map<Value, Value>();
   for (const value of wanted) {
-    const gradient = gradientOf(value);
+    const gradient = unknown.has(value) ? undefined : gradientOf(value);
     if (gradient) found.set(value, gradient);
   }
   return found;
@@ -87,11 +95,36 @@ function dependents(nodes: readonly Node[], values: readonly Value[]): Set<Value
   const active = new Set(values);
   for (const node of nodes) {
     if (stopsGradients(node)) continue;
-    const reads = [...node.inputs, ...node.captures.map((capture) => capture.value)];
-    if (!reads.some((value) => value && active.has(value))) continue;
+    if (!readsOf(node).some((value) => active.has(value))) continue;
     for (const output of node.outputs) if (output) active.add(output);
   }
   return active;
+}
+
+/** Everything that some of the nodes, given in topological order, are computed from. */
+function sourcesOf(nodes: readonly Node[], some: ReadonlySet<Node>): Set<Value> {
+  const sources = new Set<Value>();
+  if (some.size === 0) return sources;
+  for (const node of nodes.toReversed()) {
+    if (!some.has(node) && !node.outputs.some((output) => output && sources.has(output))) continue;
+    for (const value of readsOf(node)) sources.add(value);
+  }
+  return sources;
+}
+
+function readsOf(node: Node): Value[] {
+  return [...node.inputs, ...node.captures.map((capture) => capture.value)].filter((value) => value !== undefined);
+}
+
+/** What a rule gives; undefined when it refuses its node and `onRefusal` takes the error. */
+function unlessRefused<T>(rule: () => T, onRefusal: DifferentiateOptions['onRefusal']): T | undefined {
+  try {
+    return rule();
+  } catch (error) {
+    if (!onRefusal || !(error instanceof FlowCompressError) || error.code !== 'unsupported') throw error;
+    onRefusal(error);
+    return undefined;
+  }
 }
 
 function ruleOf(node: Node): GradientRule {

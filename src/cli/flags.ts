@@ -74,6 +74,22 @@ export const PREPROCESS_FILE_FLAG = valueFlag(
   parseText,
 );
 
+/** The form of the flow sensitivity. */
+export const SENSITIVITY_FLAGS: readonly Flag[] = [
+  valueFlag(
+    '--sensitivity-mode <name>',
+    'flow sensitivity: corrected, or reference (the published formulas)',
+    parseText,
+    DEFAULTS.sensitivityMode,
+  ),
+  valueFlag(
+    '--gradient-term <name>',
+    'its gradient factor: g (norm of the gradient) or gxw (times that of the weights)',
+    parseText,
+    DEFAULTS.gradientTerm,
+  ),
+];
+
 /** What an architecture of the zoo is built with. */
 export const ARCHITECTURE_FLAGS: readonly Flag[] = [
   valueFlag('--classes <n>', 'classes of the head', parseInteger),

@@ -2,7 +2,15 @@
 import { parseOptions, profileOptionsSchema } from '../commands/options.js';
 import type { ProfileReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import { DATA_FLAGS, flagName, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, RUN_DIR_FLAGS, valueFlag } from './flags.js';
+import {
+  DATA_FLAGS,
+  flagName,
+  PREPROCESS_FILE_FLAG,
+  PREPROCESS_FLAGS,
+  RUN_DIR_FLAGS,
+  SENSITIVITY_FLAGS,
+  valueFlag,
+} from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseNumberList } from './values.js';
@@ -20,6 +28,7 @@ export function profileCommand({ library }: CliContext): CommandDefinition<Profi
         heading: 'Profile:',
         flags: [
           valueFlag('--widths <list>', 'stored widths to try in every layer, for example 2,4,8', parseNumberList),
+          ...SENSITIVITY_FLAGS,
         ],
       },
       { heading: 'Data:', flags: [...DATA_FLAGS, ...RUN_DIR_FLAGS] },

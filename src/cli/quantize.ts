@@ -8,6 +8,7 @@ import {
   PREPROCESS_FILE_FLAG,
   PREPROCESS_FLAGS,
   RUN_DIR_FLAGS,
+  SENSITIVITY_FLAGS,
   switchFlag,
   valueFlag,
 } from './flags.js';
@@ -37,12 +38,19 @@ const FLAGS = [
     parseText,
     DEFAULTS.sensitivity,
   ),
+  ...SENSITIVITY_FLAGS,
   valueFlag('--edge-bits <n>', 'width of the first and last layers and of embeddings', parseInteger, DEFAULTS.edgeBits),
   valueFlag(
     '--attention-bits <n>',
     'lowest width of attention with the flow sensitivity',
     parseInteger,
     DEFAULTS.attentionBits,
+  ),
+  valueFlag(
+    '--gradient-bits <n>',
+    'lowest width of layers with large gradients, with the flow sensitivity',
+    parseInteger,
+    DEFAULTS.gradientBits,
   ),
   valueFlag(
     '--probe-samples <n>',

@@ -23,6 +23,9 @@ export const DEFAULTS = {
   probeSamples: 16,
   execution: 'auto',
   sensitivity: 'auto',
+  sensitivityMode: 'corrected',
+  gradientTerm: 'g',
+  gradientBits: 4,
 } as const;
 
 /** The quantization methods by name, FAAQ first. */
@@ -65,6 +68,16 @@ const resumable = {
   runDir: path.optional(),
   resume: z.boolean().default(false),
 };
+/** The form of the flow sensitivity. */
+const sensitivityForm = {
+  /** `corrected`, or `reference`: the published formulas, floors and loss. */
+  sensitivityMode: z.enum(['corrected', 'reference']).default(DEFAULTS.sensitivityMode),
+  /** What the gradient term counts: `g`, the norm of a layer's gradient, or `gxw`, times the norm of its weights. */
+  gradientTerm: z.enum(['g', 'gxw']).default(DEFAULTS.gradientTerm),
+};
+const isOneForm = (options: { sensitivityMode: string; gradientTerm: string }): boolean =>
+  options.sensitivityMode !== 'reference' || options.gradientTerm === 'g';
+const REFERENCE_HAS_G = { message: 'must be g with the reference sensitivity', path: ['gradientTerm'] };
 const RESUME_NEEDS_DIR = { message: 'needs --run-dir, the folder of the run to continue', path: ['resume'] };
 
 export const inspectOptionsSchema = z.object({
@@ -82,9 +95,11 @@ export const evaluateOptionsSchema = dataOptionsSchema.extend({
 export const profileOptionsSchema = dataOptionsSchema
   .extend({
     ...resumable,
+    ...sensitivityForm,
     /** Stored widths, in bits, at which the KL divergence of every layer is measured. */
     widths: z.array(width).min(1).optional(),
   })
+  .refine(isOneForm, REFERENCE_HAS_G)
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
 
 export const quantizeOptionsSchema = dataOptionsSchema
@@ -124,10 +139,18 @@ export const quantizeOptionsSchema = dataOptionsSchema
     rounding: z.enum(['compensated', 'nearest']).default('compensated'),
     /** `flow` from one profile, `measured` by the KL divergence of every layer and width, `auto` as the method sees fit. */
     sensitivity: z.enum(['auto', 'flow', 'measured']).default(DEFAULTS.sensitivity),
+    ...sensitivityForm,
+    /** Lowest width of layers with a gradient of more than three times the median, with the flow sensitivity. */
+    gradientBits: width.default(DEFAULTS.gradientBits),
     /** Timed runs per file and batch size. */
     latencyRuns: positiveInteger.optional(),
   })
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine(isOneForm, REFERENCE_HAS_G)
+  .refine((options) => options.sensitivityMode !== 'reference' || options.sensitivity !== 'measured', {
+    message: 'the reference has no measured sensitivity: combine it with flow',
+    path: ['sensitivityMode'],
+  })
   .refine((options) => options.bits === undefined || options.maxSize === undefined, {
     message: 'cannot be combined with a largest size: give one budget',
     path: ['bits'],

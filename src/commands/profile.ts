@@ -6,11 +6,12 @@ import { macCounter } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
 import type { RunControl } from '../progress.js';
 import type { DivergenceModel } from '../quantization/divergence-model.js';
+import { gradientNorms } from '../quantization/gradient-norms.js';
 import { openKlProbe } from '../quantization/kl-probe.js';
 import { measureDivergence } from '../quantization/measure-divergence.js';
 import type { QuantizationSettings } from '../quantization/method.js';
 import { LayerRounder } from '../quantization/rounder.js';
-import { flowSensitivity, kendallTau } from '../quantization/sensitivity.js';
+import { agreementWith, flowSensitivity } from '../quantization/sensitivity.js';
 import { gatherStatistics } from '../quantization/statistics.js';
 import { weightUnits } from '../quantization/units.js';
 import type { ProfiledLayer, ProfileReport } from '../report/report.js';
@@ -58,7 +59,10 @@ export async function profileModel(path: string, options: ProfileInput): Promise
     );
     for (const { node, reason } of flow.untraced)
       warnings.push(`Attention at ${node} is not seen head by head: ${reason}.`);
-    const context = quantizationContext(workspace, study, new Set(), PROBE_SETTINGS, control, (m) => warnings.push(m));
+    const { seed, sensitivityMode, gradientTerm } = settings;
+    const probeSettings = { ...PROBE_SETTINGS, seed, sensitivityMode, gradientTerm };
+    const context = quantizationContext(workspace, study, new Set(), probeSettings, control, (m) => warnings.push(m));
+    const gradients = await clock.stage('gradients', () => gradientNorms(context));
     const measured = await clock.stage('measure divergence', async () => {
       const statistics = await gatherStatistics(context, { ranges: false, histograms: false, grams: true });
       const rounder = new LayerRounder(new Graph(study.model), statistics.grams, 'compensated');
@@ -66,13 +70,14 @@ export async function profileModel(path: string, options: ProfileInput): Promise
       const probe = await openKlProbe(engine, study.model, batch, study.shapes, workspace.scores);
       return measureDivergence(weightUnits(study.layers), rounder, probe, widths, control, run?.divergences);
     });
-    const layers = profiledLayers(study, flow, measured);
-    const pairs = layers.flatMap((layer) => {
-      const divergence = measured.get(layer.name)?.atLowestWidth;
-      return layer.sensitivity !== undefined && divergence !== undefined
-        ? [[layer.sensitivity, divergence] as const]
-        : [];
-    });
+    const params = new Map(study.layers.map((layer) => [layer.name, layer.params]));
+    const inputs = flow.layers.map((layer) => ({
+      ...layer,
+      params: params.get(layer.name) ?? 1,
+      gradient: gradients.get(layer.name),
+    }));
+    const divergences = flow.layers.map((layer) => measured.get(layer.name)?.atLowestWidth);
+    const agreement = agreementWith(divergences, inputs, settings);
     const notes = [...new Set(warnings)];
     const report: ProfileReport = {
       command: 'profile',
@@ -82,18 +87,10 @@ export async function profileModel(path: string, options: ProfileInput): Promise
       ...clock.info(engine),
       ...(notes.length > 0 && { warnings: notes }),
       data: workspace.data,
-      settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples },
+      settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples, sensitivityMode, gradientTerm },
       before: { bytes: await modelBytes(workspace.opened.path), params: parameterCount(workspace.opened.model) },
-      layers,
-      ...(pairs.length > 2 && {
-        sensitivityCheck: {
-          kendallTau: kendallTau(
-            pairs.map((p) => p[0]),
-            pairs.map((p) => p[1]),
-          ),
-          layers: pairs.length,
-        },
-      }),
+      layers: profiledLayers(study, flow, measured, flowSensitivity(inputs, settings), gradients),
+      ...(agreement && { sensitivityCheck: agreement }),
     };
     await run?.finish(report);
     return { report };
@@ -108,7 +105,10 @@ const PROBE_SETTINGS: QuantizationSettings = {
   edgeBits: DEFAULTS.edgeBits,
   attentionBits: DEFAULTS.attentionBits,
   probeSamples: 64,
+  gradientBits: DEFAULTS.gradientBits,
   sensitivity: 'measured',
+  sensitivityMode: DEFAULTS.sensitivityMode,
+  gradientTerm: DEFAULTS.gradientTerm,
   rounding: 'compensated',
   seed: 0,
 };
@@ -117,17 +117,17 @@ function profiledLayers(
   study: PreparedStudy,
   flow: FlowProfile,
   measured: ReadonlyMap<string, DivergenceModel>,
+  sensitivity: readonly number[],
+  gradients: ReadonlyMap<string, number>,
 ): ProfiledLayer[] {
   const graph = new Graph(study.model);
   const counter = macCounter(graph, study.shapes, study.rows);
   const byName = new Map(study.layers.map((layer) => [layer.name, layer]));
-  const sensitivity = flowSensitivity(
-    flow.layers.map((layer) => ({ ...layer, params: byName.get(layer.name)?.params ?? 1 })),
-  );
   return flow.layers.map((layer, i): ProfiledLayer => {
     const weight = byName.get(layer.name);
     const macs = weight && counter.ofNode(weight.node);
     const kl = measured.get(layer.name)?.measured;
+    const gradient = gradients.get(layer.name);
     return {
       name: layer.name,
       op: layer.op,
@@ -135,6 +135,7 @@ function profiledLayers(
       ...(macs !== undefined && { macs: Math.round(macs) }),
       sensitivity: sensitivity[i]!,
       flow: layer.flow,
+      ...(gradient !== undefined && { gradient }),
       ...(layer.flowChange !== undefined && { flowChange: layer.flowChange }),
       ...(kl && { kl: { ...kl } }),
       depth: layer.depth,

@@ -92,10 +92,11 @@ export function quantizationContext(
     settings,
     control,
     warn,
-    calibration: ({ limit = working.calib.size, wide = false } = {}) =>
+    fixedBatch,
+    calibration: ({ limit = working.calib.size, wide = false, rows } = {}) =>
       batch(
         limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib,
-        wide ? wideBatch(study, workspace.batchSize) : undefined,
+        rows ?? (wide ? wideBatch(study, workspace.batchSize) : undefined),
       ),
     calibrationSamples: working.calib.size,
     scores: workspace.scores,

@@ -124,19 +124,14 @@ export async function quantizeModel(
       settings: {
         ...(wanted.unit === 'bits' ? { bits: wanted.requested } : { maxSize: wanted.requested }),
         execution: choice.name,
-        ...(method.name === 'faaq' && { sensitivity: settings.sensitivity }),
+        ...(method.name === 'faaq' && sensitivitySettings(settings)),
         calibration: workspace.working.calib.size,
       },
       budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
       before,
       after,
       layers: layerRows(study, found.outcome, choice),
-      ...(found.outcome.agreement !== undefined && {
-        sensitivityCheck: {
-          kendallTau: found.outcome.agreement,
-          layers: found.outcome.findings.filter((f) => f.divergence).length,
-        },
-      }),
+      ...(found.outcome.agreement && { sensitivityCheck: found.outcome.agreement }),
       ...(sweep && { sweep }),
       verification,
     };
@@ -167,6 +162,10 @@ export async function quantizeModel(
     await workspace.close();
     await staged?.discard();
   }
+}
+
+function sensitivitySettings({ sensitivity, sensitivityMode, gradientTerm }: QuantizeOptions): Record<string, string> {
+  return sensitivity === 'measured' ? { sensitivity } : { sensitivity, sensitivityMode, gradientTerm };
 }
 
 /** Integer kernels of some processors add products in 16 bits, which holds for 7-bit weights only. */

@@ -36,6 +36,7 @@ export function layerRows(
       depth: study.layers.length > 1 ? i / (study.layers.length - 1) : 0,
       ...(finding?.sensitivity !== undefined && { sensitivity: finding.sensitivity }),
       ...(finding?.flow !== undefined && { flow: finding.flow }),
+      ...(finding?.gradient !== undefined && { gradient: finding.gradient }),
       ...(finding?.flowChange !== undefined && { flowChange: finding.flowChange }),
       ...(finding?.divergence && { kl: { ...finding.divergence } }),
       ...(finding?.sqnrDb !== undefined && { sqnrDb: finding.sqnrDb }),

@@ -53,7 +53,7 @@ function infeasible(items: readonly AllocationItem[], minimum: number, budget: n
   return new FlowCompressError(
     'infeasible',
     `The budget of ${String(Math.floor(budget))} bytes for weight codes cannot be met: the floors alone need ${String(Math.ceil(minimum))} bytes. Binding floors: ${binding.join('; ')}.`,
-    { hint: 'Raise the budget, or lower the floors (--min-bits, --edge-bits).' },
+    { hint: 'Raise the budget, or lower the floors (--min-bits, --edge-bits, --attention-bits, --gradient-bits).' },
   );
 }
 

@@ -8,8 +8,9 @@ import { chooseQuantizers } from './activation-range.js';
 import { allocateBits, type AllocationItem } from './allocate.js';
 import { correctedBias } from './bias-correction.js';
 import type { DivergenceModel } from './divergence-model.js';
-import { edgeLayers, layerFloors } from './floors.js';
+import { edgeLayers, layerFloors, type FloorMarks } from './floors.js';
 import type { Gram } from '../flow/gram-probe.js';
+import { gradientNorms } from './gradient-norms.js';
 import { openKlProbe } from './kl-probe.js';
 import { ANCHOR_WIDTHS, measureDivergence } from './measure-divergence.js';
 import type {
@@ -21,7 +22,7 @@ import type {
 } from './method.js';
 import { packedBytes } from './pack.js';
 import { COMPENSATED_WIDTHS, LayerRounder } from './rounder.js';
-import { flowSensitivity, kendallTau, type SensitivityInput } from './sensitivity.js';
+import { agreementWith, flowSensitivity, steepLayers, strongLayers, type SensitivityInput } from './sensitivity.js';
 import { gatherStatistics } from './statistics.js';
 import { weightUnits, type WeightUnit } from './units.js';
 
@@ -54,19 +55,18 @@ async function prepare(context: QuantizationContext): Promise<PreparedMethod> {
   });
   const flows = flow.result();
   const rounder = new LayerRounder(graph, statistics.grams, settings.rounding);
-  const sensitivity = flowSensitivity(units.map((unit) => flows.get(unit.layer.name)!));
-  const { measured, agreement, useFlow } = await judge(context, units, rounder, sensitivity);
+  // They take as long as several forward passes: only where they may decide.
+  const gradients = flowMayDecide(context, units) ? await gradientNorms(context) : undefined;
+  const inputs = units.map(({ layer: { name } }) => ({ ...flows.get(name)!, gradient: gradients?.get(name) }));
   const study: Study = {
     context,
     graph,
     units,
     rounder,
-    sensitivity,
-    measured,
-    agreement,
-    flows,
+    inputs,
+    sensitivity: flowSensitivity(inputs, settings),
+    ...(await judge(context, units, rounder, inputs)),
     grams: statistics.grams,
-    useFlow,
     activations: chooseQuantizers(statistics.ranges, statistics.histograms),
   };
   return { quantize: (budget) => quantize(study, budget) };
@@ -78,44 +78,54 @@ interface Study extends Pick<QuantizationOutcome, 'activations' | 'agreement'> {
   readonly graph: Graph;
   readonly units: readonly WeightUnit[];
   readonly rounder: LayerRounder;
-  /** Flow sensitivity per unit. */
+  /** Per unit: flow, gradient and weights, and the sensitivity that follows from them. */
+  readonly inputs: readonly SensitivityInput[];
   readonly sensitivity: readonly number[];
   readonly measured: ReadonlyMap<string, DivergenceModel>;
-  readonly flows: ReadonlyMap<string, SensitivityInput>;
   readonly grams: ReadonlyMap<string, Gram>;
   readonly useFlow: boolean;
 }
 
+function flowMayDecide({ settings }: QuantizationContext, units: readonly WeightUnit[]): boolean {
+  const { sensitivity, sensitivityMode } = settings;
+  if (sensitivity === 'auto') return sensitivityMode === 'reference' || units.length > MEASURE_ALL;
+  return sensitivity === 'flow';
+}
+
 /**
  * Measures the divergence of all layers, or of some to check the flow sensitivity against. Where the flow contradicts
- * what was measured, the rest is measured as well and decides.
+ * what was measured, the rest is measured as well and decides, unless the published sensitivity was asked for.
  */
 async function judge(
   context: QuantizationContext,
   units: readonly WeightUnit[],
   rounder: LayerRounder,
-  sensitivity: readonly number[],
+  inputs: readonly SensitivityInput[],
 ): Promise<Pick<Study, 'measured' | 'agreement' | 'useFlow'>> {
-  const mode = context.settings.sensitivity;
-  const sampled = mode === 'flow' || (mode === 'auto' && units.length > MEASURE_ALL);
+  const { settings } = context;
+  const sampled = flowMayDecide(context, units);
   const first = sampled ? evenly(units, CHECKED_LAYERS) : units;
-  const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= context.settings.maxBits);
-  const batch = await context.probeBatch(context.settings.probeSamples, units.length * anchors.length);
+  const anchors = ANCHOR_WIDTHS.filter((bits) => bits <= settings.maxBits);
+  const batch = await context.probeBatch(settings.probeSamples, units.length * anchors.length);
   const probe = await openKlProbe(context.engine, context.model, batch, context.shapes, context.scores);
   const measured = await measureDivergence(first, rounder, probe, anchors, context.control, context.divergences);
-  const agreement = kendallOf(units, sensitivity, measured);
+  const divergences = units.map((unit) => measured.get(unit.layer.name)?.atLowestWidth);
+  const agreement = agreementWith(divergences, inputs, settings);
   if (!sampled) return { measured, agreement, useFlow: false };
-  if (agreement === undefined || agreement >= MIN_TAU) return { measured, agreement, useFlow: true };
-  context.warn(
-    `The flow sensitivity agrees with the measured divergence only to Kendall tau ${agreement.toFixed(2)}: widths follow the measurement.`,
-  );
+  if (agreement === undefined || agreement.kendallTau >= MIN_TAU) return { measured, agreement, useFlow: true };
+  const tau = `The flow sensitivity agrees with the measured divergence only to Kendall tau ${agreement.kendallTau.toFixed(2)}`;
+  if (settings.sensitivityMode === 'reference') {
+    context.warn(`${tau}.`);
+    return { measured, agreement, useFlow: true };
+  }
+  context.warn(`${tau}: widths follow the measurement.`);
   const others = units.filter((u) => !measured.has(u.layer.name));
   const rest = await measureDivergence(others, rounder, probe, anchors, context.control, context.divergences);
   return { measured: new Map([...measured, ...rest]), agreement, useFlow: false };
 }
 
 async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationOutcome> {
-  const { context, graph, units, rounder, sensitivity, measured, flows } = study;
+  const { context, graph, units, rounder, inputs, sensitivity, measured } = study;
   const { settings, control } = context;
   const bits = allocate(study, budget);
   const outcome: QuantizationOutcome = {
@@ -139,7 +149,8 @@ async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationO
         name,
         bits: bits[i]!,
         sensitivity: sensitivity[i]!,
-        flow: flows.get(name)?.flow,
+        flow: inputs[i]!.flow,
+        gradient: inputs[i]!.gradient,
         divergence: measured.get(layer.name)?.measured,
         sqnrDb: error > 0 ? -10 * Math.log10(error) : undefined,
       });
@@ -150,19 +161,11 @@ async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationO
 }
 
 function allocate(study: Study, budget: CodeBudget): number[] {
-  const { context, graph, units, rounder, useFlow, sensitivity, measured } = study;
+  const { context, units, rounder, useFlow, sensitivity, measured } = study;
   const options = { ...context.settings, minBits: budget.minBits ?? context.settings.minBits };
-  const edges = edgeLayers(
-    context.layers,
-    new Set(graph.inputs.map((v) => v.name)),
-    new Set(graph.outputs.map((v) => v.name)),
-  );
-  // What was measured needs no rule of thumb: the attention floor belongs to the flow sensitivity.
-  const attention = useFlow ? context.attentionLayers : new Set<string>();
   const floors = layerFloors(
     units.map((u) => u.layer),
-    edges,
-    attention,
+    floorMarks(study),
     options,
   );
   const widths = Array.from({ length: options.maxBits - options.minBits + 1 }, (_, i) => options.minBits + i);
@@ -184,23 +187,18 @@ function allocate(study: Study, budget: CodeBudget): number[] {
   return allocateBits(items, { budget: budget.codeBytes, smoothness: useFlow ? SMOOTHNESS : 0 });
 }
 
+/** What was measured needs no rule of thumb: only the edge rule holds without the flow sensitivity. */
+function floorMarks({ context, graph, units, inputs, useFlow }: Study): FloorMarks {
+  const { layers, attentionLayers: attention, settings } = context;
+  const namesOf = (marked: readonly boolean[]): Set<string> =>
+    new Set(units.flatMap(({ layer }, i) => (marked[i] ? [layer.name] : [])));
+  const byFlow = useFlow ? { attention, steep: namesOf(steepLayers(inputs, settings)) } : {};
+  if (useFlow && settings.sensitivityMode === 'reference') return { ...byFlow, strong: namesOf(strongLayers(inputs)) };
+  const edges = edgeLayers(layers, new Set(graph.inputs.map((v) => v.name)), new Set(graph.outputs.map((v) => v.name)));
+  return { ...byFlow, edges };
+}
+
 function evenly<T>(all: readonly T[], count: number): T[] {
   if (all.length <= count) return [...all];
   return Array.from({ length: count }, (_, i) => all[Math.floor((i * (all.length - 1)) / (count - 1))]!);
-}
-
-function kendallOf(
-  units: readonly WeightUnit[],
-  sensitivity: readonly number[],
-  measured: ReadonlyMap<string, DivergenceModel>,
-): number | undefined {
-  const pairs = units.flatMap((unit, i) => {
-    const model = measured.get(unit.layer.name);
-    return model ? [[sensitivity[i]!, model.atLowestWidth] as const] : [];
-  });
-  if (pairs.length < 3) return undefined;
-  return kendallTau(
-    pairs.map((p) => p[0]),
-    pairs.map((p) => p[1]),
-  );
 }

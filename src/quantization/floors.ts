@@ -9,6 +9,20 @@ export interface FloorOptions {
   readonly edgeBits: number;
   /** Lowest width of the projections of attention blocks. */
   readonly attentionBits: number;
+  /** Lowest width of layers with a steep loss. */
+  readonly gradientBits: number;
+}
+
+/** Names of the layers to which a rule applies. */
+export interface FloorMarks {
+  /** First and last layers. */
+  readonly edges?: ReadonlySet<string>;
+  /** Projections of attention. */
+  readonly attention?: ReadonlySet<string>;
+  /** Layers whose gradient is far above the others'. */
+  readonly steep?: ReadonlySet<string>;
+  /** Layers that carry most of the flow, which the published method keeps at 6 bits. */
+  readonly strong?: ReadonlySet<string>;
 }
 
 export interface LayerFloor {
@@ -18,13 +32,12 @@ export interface LayerFloor {
 
 /**
  * Floors by layer name. First layers (fed by a model input) and last layers (feeding a model output) hold few weights
- * and hurt most; embeddings are read by lookup. Layers with more than a tenth of all weights are exempt from the
+ * and hurt most; embeddings are read by lookup: both by the edge rule, which no `edges` switch off. Layers with more than a tenth of all weights are exempt from the
  * edge rule, because an 8-bit floor there would spend the whole budget.
  */
 export function layerFloors(
   layers: readonly WeightLayer[],
-  edges: ReadonlySet<string>,
-  attention: ReadonlySet<string>,
+  { edges, attention, steep, strong }: FloorMarks,
   options: FloorOptions,
 ): Map<string, LayerFloor> {
   const total = layers.reduce((sum, l) => sum + l.params, 0);
@@ -34,8 +47,10 @@ export function layerFloors(
     const raise = (bits: number, reason: string): void => {
       if (bits > floor.bits) floor = { bits: Math.min(bits, options.maxBits), reason };
     };
-    if (attention.has(layer.name)) raise(options.attentionBits, 'attention');
-    if (layer.params <= LARGE_SHARE * total) {
+    if (attention?.has(layer.name)) raise(options.attentionBits, 'attention');
+    if (steep?.has(layer.name)) raise(options.gradientBits, 'gradient');
+    if (strong?.has(layer.name)) raise(STRONG_BITS, 'flow');
+    if (edges && layer.params <= LARGE_SHARE * total) {
       if (layer.op === 'Gather') raise(options.edgeBits, 'embedding');
       else if (edges.has(layer.name)) raise(options.edgeBits, 'first or last layer');
     }
@@ -45,6 +60,7 @@ export function layerFloors(
 }
 
 const LARGE_SHARE = 0.1;
+const STRONG_BITS = 6;
 
 /** Names of layers that a model input reaches, or that reach a model output, without passing another weight layer. */
 export function edgeLayers(

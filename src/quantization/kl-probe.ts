@@ -40,7 +40,7 @@ export interface KlProbe {
 const KEPT_BYTES = 256e6;
 
 /** Multiply-accumulates that all measurements may take together: some twenty seconds of two cores at full speed. */
-const PROBE_MACS = 1e12;
+export const PROBE_MACS = 1e12;
 
 export interface ProbePlan {
   /** Samples asked for. */

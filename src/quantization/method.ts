@@ -9,7 +9,7 @@ import type { TracedValues } from '../runtime/trace.js';
 import type { ActivationQuantizer } from './activation-range.js';
 import type { QuantizedWeights } from './placement.js';
 import type { DivergenceRecord } from './measure-divergence.js';
-import type { SensitivityInput } from './sensitivity.js';
+import type { Agreement, GradientTerm, SensitivityInput, SensitivityMode } from './sensitivity.js';
 
 /** What the user asked for, beside the budget, with all defaults filled in. */
 export interface QuantizationSettings {
@@ -17,8 +17,12 @@ export interface QuantizationSettings {
   readonly maxBits: number;
   readonly edgeBits: number;
   readonly attentionBits: number;
+  /** Lowest width of layers with a gradient far above the median, with the flow sensitivity. */
+  readonly gradientBits: number;
   /** `auto` takes the flow sensitivity when it agrees with the measured one, else the measured one. */
   readonly sensitivity: 'auto' | 'flow' | 'measured';
+  readonly sensitivityMode: SensitivityMode;
+  readonly gradientTerm: GradientTerm;
   readonly rounding: 'nearest' | 'compensated';
   readonly probeSamples: number;
   readonly seed: number;
@@ -32,8 +36,10 @@ export interface QuantizationContext {
   readonly shapes: TracedValues;
   /** Names of the values that int8 execution would quantize. */
   readonly quantizable: ReadonlySet<string>;
-  /** A fresh pass over CALIB, or over its first `limit` samples; `wide` where fewer, larger batches are faster. */
-  readonly calibration: (pass?: { readonly limit?: number; readonly wide?: boolean }) => AsyncIterable<Batch>;
+  /** Rows that every run must have; undefined when any number will do. */
+  readonly fixedBatch: number | undefined;
+  /** A fresh pass over CALIB. */
+  readonly calibration: (pass?: CalibrationPass) => AsyncIterable<Batch>;
   readonly calibrationSamples: number;
   /** Name of the output with one score per class, if the model has one. */
   readonly scores: string | undefined;
@@ -50,6 +56,15 @@ export interface QuantizationContext {
   readonly divergences?: DivergenceRecord | undefined;
 }
 
+export interface CalibrationPass {
+  /** Samples from the start of CALIB; all of them when absent. */
+  readonly limit?: number;
+  /** Fewer, larger batches are faster. */
+  readonly wide?: boolean;
+  /** Rows of a batch, where the model leaves them open. */
+  readonly rows?: number;
+}
+
 export interface FlowSource {
   readonly probes: readonly Probe[];
   /** Call after the pass. */
@@ -62,6 +77,8 @@ export interface LayerFinding {
   readonly bits: number;
   readonly sensitivity?: number;
   readonly flow?: number;
+  /** Mean norm of the loss gradient in the weights. */
+  readonly gradient?: number;
   readonly flowChange?: number;
   /** Measured divergence by width. */
   readonly divergence?: Readonly<Record<string, number>>;
@@ -73,8 +90,8 @@ export interface QuantizationOutcome {
   readonly weights: Map<string, QuantizedWeights>;
   readonly activations: Map<string, ActivationQuantizer>;
   readonly findings: LayerFinding[];
-  /** Kendall tau between the flow sensitivity and the measured one, if both exist. */
-  readonly agreement?: number;
+  /** Of the flow sensitivity with the measured one, if both exist. */
+  readonly agreement?: Agreement;
 }
 
 export interface QuantizationMethod {

@@ -26,7 +26,7 @@ export function outputDivergence(reference: Outputs, changed: Outputs, scores: s
 }
 
 /** True when the rows of [N, classes] are non-negative and sum to 1. */
-function isProbabilities({ data, dims }: HostTensor): boolean {
+export function isProbabilities({ data, dims }: HostTensor): boolean {
   const classes = dims[1]!;
   const values = data as Float32Array;
   for (let n = 0; n < dims[0]!; n++) {

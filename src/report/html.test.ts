@@ -46,6 +46,23 @@ describe('reportToHtml', () => {
     expect(page).toContain('&lt;script&gt;');
   });
 
+  it('has gradients, and the agreement with and without them, where they were computed', async () => {
+    const sensitivityCheck = { kendallTau: 0.4, withoutGradient: 0.1, layers: 16 };
+    const layers = quantizedLayers(2).map((layer) => ({ ...layer, gradient: 0.0125 }));
+    for (const report of [
+      quantizeReport({ layers, sensitivityCheck }),
+      { ...profileReport(), layers, sensitivityCheck },
+    ]) {
+      const page = await reportToHtml(report);
+      expect(page).toContain('>gradient</th>');
+      expect(page).toContain('0.0125');
+      expect(page).toContain('0.40, 0.10 without the gradient term (16 layers)');
+      expect(reportToMarkdown(report)).toContain('0.40, 0.10 without the gradient term (16 layers)');
+    }
+    expect(reportToMarkdown({ ...profileReport(), layers })).toMatch(/\| gradient \|.*\n.*\n.*\| 0\.0125 \|/);
+    expect(await reportToHtml(profileReport())).not.toContain('>gradient</th>');
+  });
+
   it('is the same text for the same report', async () => {
     expect(await reportToHtml(quantizeReport())).toBe(await reportToHtml(quantizeReport()));
   });

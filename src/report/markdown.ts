@@ -22,7 +22,7 @@ import type {
   Report,
   TrainReport,
 } from './report.js';
-import { budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
+import { agreementSentence, budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
 /** GitHub-flavoured Markdown with a final newline. */
@@ -83,6 +83,7 @@ function quantizeParts(report: QuantizeReport): string[] {
         'llrlrrr',
       ),
     ),
+    ...(report.sensitivityCheck ? [agreementSentence(report.sensitivityCheck)] : []),
     ...settingsParts(report),
   ];
 }
@@ -157,10 +158,14 @@ function evaluateParts(report: EvaluateReport): string[] {
 
 function profileParts(report: ProfileReport): string[] {
   const widths = klWidths(report.layers);
+  const graded = report.layers.some((layer) => layer.gradient !== undefined);
   return [
     `# Profile of ${inline(report.model)}`,
     table(
-      ['layer', 'op', 'parameters', 'sensitivity', 'flow', 'flow change', ...widths.map((width) => `KL ${width} bits`)],
+      [
+        ...['layer', 'op', 'parameters', 'sensitivity', 'flow', 'flow change', ...(graded ? ['gradient'] : [])],
+        ...widths.map((width) => `KL ${width} bits`),
+      ],
       report.layers.map((layer) => [
         layer.name,
         layer.op,
@@ -168,10 +173,12 @@ function profileParts(report: ProfileReport): string[] {
         number(layer.sensitivity),
         number(layer.flow),
         number(layer.flowChange),
+        ...(graded ? [number(layer.gradient)] : []),
         ...widths.map((width) => number(layer.kl?.[width])),
       ]),
-      `ll${'r'.repeat(4 + widths.length)}`,
+      `ll${'r'.repeat(4 + (graded ? 1 : 0) + widths.length)}`,
     ),
+    ...(report.sensitivityCheck ? [agreementSentence(report.sensitivityCheck)] : []),
   ];
 }
 

@@ -63,6 +63,8 @@ const layerFields = {
   sensitivity: z.number().nonnegative().optional(),
   /** flowMagnitude, mean over the calibration samples. */
   flow: z.number().nonnegative().optional(),
+  /** Norm of the loss gradient in the layer's weights, mean over batches of calibration samples. */
+  gradient: z.number().nonnegative().optional(),
   /** flowChange: relative difference between the layer's input and output. */
   flowChange: z.number().nonnegative().optional(),
   /** KL divergence (nats, mean over samples) of the outputs with only this layer at the width given by the key, in bits. */
@@ -150,7 +152,14 @@ const settingsSchema = z.record(
 );
 
 /** Agreement of the cheap sensitivity with the measured one, as ranks. */
-const sensitivityCheckSchema = z.object({ kendallTau: z.number().min(-1).max(1), layers: count });
+const sensitivityCheckSchema = z.object({
+  kendallTau: z.number().min(-1).max(1),
+  /** Without the gradient term; absent where there are no gradients. */
+  withoutGradient: z.number().min(-1).max(1).optional(),
+  /** Layers that were compared. */
+  layers: count,
+});
+export type SensitivityCheck = z.infer<typeof sensitivityCheckSchema>;
 
 const valueSchema = z.object({
   name: z.string(),

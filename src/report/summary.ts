@@ -9,7 +9,7 @@ import {
   formatRatio,
   metricLabel,
 } from './format.js';
-import type { Latency, Measurement, Metric, QuantizeReport, QuantizedLayer } from './report.js';
+import type { Latency, Measurement, Metric, QuantizeReport, QuantizedLayer, SensitivityCheck } from './report.js';
 
 /** Whether a change is what the user wants to see. */
 export type Verdict = 'better' | 'worse' | 'same';
@@ -157,6 +157,12 @@ export function budgetSentence(report: QuantizeReport): string | undefined {
   const goal = budget.unit === 'bytes' ? 'file size' : 'average stored width';
   const outcome = budget.met ? 'met' : 'NOT met';
   return `Budget ${outcome}: ${goal} ${show(budget.achieved)}, asked for ${show(budget.requested)}.`;
+}
+
+/** How well the flow sensitivity ranks the layers that were measured. */
+export function agreementSentence({ kendallTau, withoutGradient, layers }: SensitivityCheck): string {
+  const other = withoutGradient === undefined ? '' : `, ${withoutGradient.toFixed(2)} without the gradient term`;
+  return `Kendall tau of the flow sensitivity against the measured divergence: ${kendallTau.toFixed(2)}${other} (${layers} layers).`;
 }
 
 /** Widths for which any layer has a KL value, narrowest first. */

@@ -56,6 +56,18 @@ describe('reportToTable', () => {
     }
   });
 
+  it('has gradients, and the agreement with and without them, where they were computed', () => {
+    const sensitivityCheck = { kendallTau: 0.4, withoutGradient: -0.123, layers: 16 };
+    const layers = profileReport().layers.map((layer, i) => ({ ...layer, ...(i > 0 && { gradient: 0.0125 * i }) }));
+    const text = reportToTable({ ...profileReport(), layers, sensitivityCheck });
+    expect(text).toMatch(/ change {2}gradient {2}KL 2b/);
+    expect(text).toMatch(/ 0\.025 .*\n\nKendall tau .* 0\.40, -0\.12 without the\s+gradient term \(16 layers\)\./);
+    expect(reportToTable(profileReport())).not.toMatch(/gradient|Kendall/);
+    expect(reportToTable(quantizeReport({ sensitivityCheck: { kendallTau: 0.4, layers: 16 } }))).toMatch(
+      /measured divergence: 0\.40 \(16\s+layers\)/,
+    );
+  });
+
   it('colours only when asked', () => {
     expect(reportToTable(quantizeReport())).not.toMatch(ANSI);
     expect(reportToTable(quantizeReport(), { colour: true })).toMatch(ANSI);

@@ -24,7 +24,7 @@ import type {
   Report,
   TrainReport,
 } from './report.js';
-import { budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
+import { agreementSentence, budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
 import type { Verdict } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
@@ -79,6 +79,9 @@ function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): s
     '',
     ...grid(['bits', 'execution', 'layers', 'weights', 'bytes'], groups, 'rlrrr', paint),
     ...sweepLines(report, paint),
+    ...(report.sensitivityCheck === undefined
+      ? []
+      : ['', ...wrapped(agreementSentence(report.sensitivityCheck), columns)]),
     ...(budget === undefined ? [] : ['', report.budget?.met === false ? paint(budget, 'red') : budget]),
   ];
 }
@@ -224,6 +227,7 @@ function profileLines(report: ProfileReport, paint: Paint, columns: number): str
   const widths = [...new Set(report.layers.flatMap((layer) => Object.keys(layer.kl ?? {})))].sort(
     (a, b) => Number(a) - Number(b),
   );
+  const graded = report.layers.some((layer) => layer.gradient !== undefined);
   const shown = widths.slice(0, 3);
   const number = (value: number | undefined, digits = 3): string =>
     value === undefined ? '' : significant(value, digits);
@@ -234,21 +238,27 @@ function profileLines(report: ProfileReport, paint: Paint, columns: number): str
     number(layer.sensitivity),
     number(layer.flow),
     number(layer.flowChange),
+    ...(graded ? [number(layer.gradient, 2)] : []),
     ...shown.map((width) => number(layer.kl?.[width], 2)),
   ]);
-  const head = ['layer', 'op', 'params', 'sensitivity', 'flow', 'change', ...shown.map((width) => `KL ${width}b`)];
+  const gradient = graded ? ['gradient'] : [];
+  const head = [
+    'layer',
+    'op',
+    'params',
+    'sensitivity',
+    'flow',
+    'change',
+    ...gradient,
+    ...shown.map((width) => `KL ${width}b`),
+  ];
   const { sensitivityCheck: check } = report;
   return [
     heading(`profile, target ${report.target}`, report.model, paint, columns),
     '',
     ...nameGrid(head, rows, paint, columns),
     ...(widths.length > shown.length ? ['', 'More widths are in --json and --report.'] : []),
-    ...(check === undefined
-      ? []
-      : [
-          '',
-          `Kendall tau of sensitivity against measured KL: ${check.kendallTau.toFixed(2)} (${check.layers} layers).`,
-        ]),
+    ...(check === undefined ? [] : ['', ...wrapped(agreementSentence(check), columns)]),
   ];
 }
 

@@ -5,6 +5,7 @@ import { inlineFunctions } from '../onnx/passes/inline-functions.js';
 import { upgradeOpset } from '../onnx/passes/upgrade-opset.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
 import { withFields } from '../onnx/message.js';
+import { logitsOf } from './logits.js';
 import { withParameters, type Slot } from './parameters.js';
 import type { TrainingVectors } from './stepper.js';
 
@@ -23,11 +24,9 @@ export function trainedModel(original: ModelProto, scores: string | undefined): 
   const model = passes.reduce<ModelProto>((current, pass) => rewrite(current, (graph) => void pass(graph)), original);
   const graph = new Graph(model);
   const value = scores === undefined ? undefined : graph.value(scores);
-  const last = value?.producer;
-  const logits = last?.is('Softmax') || last?.is('LogSoftmax') ? last.inputs[0] : value;
   return {
     model,
-    output: logits?.name ?? '',
+    output: value ? logitsOf(value).name : '',
     finish(parameters, buffers, { parameters: flat, buffers: statistics, average }) {
       const trained = withParameters(withParameters(model, parameters, average ?? flat), buffers, statistics);
       return rewrite(trained, inlineConstants);

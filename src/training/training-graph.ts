@@ -18,11 +18,12 @@ import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
 import { inferShapes } from '../runtime/infer-shapes.js';
 import { layoutBlock } from '../runtime/layout-block.js';
-import { exposeValue, traceShapes } from '../runtime/trace.js';
+import { exposeValue } from '../runtime/trace.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { LOSSES, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
+import { shapesBetween, shapesOfBatch } from './step-shapes.js';
 import { enterTrainingMode, type Buffer } from './training-mode.js';
 
 export interface TrainingGraphOptions {
@@ -106,36 +107,18 @@ export async function buildTrainingGraph(
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
   const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm });
-  const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
+  const shapes = await shapesOfBatch(engine, graph.toModel(), feedsFor, options.batchSize);
   for (const input of graph.inputs) fixSizes(input, shapes);
   const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
   const { batchSize: samples, temperature } = options;
   const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
+  shapes.set(target.name, shapes.get(output.name)!);
   // The shapes of what the loss added follow from those that are known.
-  for (const [name, shape] of await lossShapes(engine, graph, loss, output, target, shapes)) shapes.set(name, shape);
+  for (const [name, shape] of await shapesBetween(engine, graph, [output, target], loss, shapes))
+    shapes.set(name, shape);
   const block = options.layout === 'plain' ? undefined : await layoutBlock(engine);
   return assemble(engine, graph, { output, target, loss, shapes, block, buffers, masks, options });
-}
-
-/** Shape of every value at that batch size, from what two smaller ones show. */
-async function shapesOf(
-  engine: Engine,
-  model: ModelProto,
-  feedsFor: (rows: number) => Feeds,
-  batchSize: number,
-): Promise<Map<string, Shape>> {
-  const [two, three] = [await traceShapes(engine, model, feedsFor(2)), await traceShapes(engine, model, feedsFor(3))];
-  const shapes = new Map<string, Shape>();
-  for (const [name, { dims }] of two) {
-    const more = three.get(name)?.dims ?? dims;
-    // Sizes grow linearly with the batch, if at all.
-    shapes.set(
-      name,
-      dims.map((size, axis) => size + ((more[axis] ?? size) - size) * (batchSize - 2)),
-    );
-  }
-  return shapes;
 }
 
 /** Declares an input with the sizes that it has in training, which the engine plans its memory by. */
@@ -144,31 +127,6 @@ function fixSizes(input: Value, shapes: ReadonlyMap<string, Shape>): void {
   const dims = shapes.get(input.name);
   if (declared?.case !== 'tensorType' || !dims) return;
   input.info = tensorInfo(input.name, declared.value.elemType, dims as readonly number[]);
-}
-
-/** Shapes of the values between the output, the target and the loss, by running that part alone on zeros. */
-async function lossShapes(
-  engine: Engine,
-  graph: Graph,
-  loss: Value,
-  output: Value,
-  target: Value,
-  shapes: ReadonlyMap<string, Shape>,
-): Promise<Map<string, Shape>> {
-  const part = new Graph(graph.toModel());
-  const feeds: Feeds = {};
-  for (const { name } of [output, target]) {
-    const dims = [...(shapes.get(output.name) as readonly number[])];
-    part.feed(part.mustGet(name), tensorInfo(name, DataType.FLOAT, dims));
-    feeds[name] = { type: 'float32', dims, data: new Float32Array(dims.reduce((a, b) => a * b, 1)) };
-  }
-  const end = part.mustGet(loss.name);
-  end.info = tensorInfo(end.name, DataType.FLOAT, []);
-  part.outputs.splice(0, part.outputs.length, end);
-  part.removeDead();
-  part.dropUnreadInputs();
-  const traced = await traceShapes(engine, part.toModel(), feeds);
-  return new Map([...traced].map(([name, { dims }]) => [name, dims]));
 }
 
 interface Parts {

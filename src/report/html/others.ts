@@ -11,7 +11,7 @@ import {
 } from '../format.js';
 import { plotsOf } from '../plots.js';
 import type { EvaluateReport, InspectReport, ProfileReport } from '../report.js';
-import { klWidths, latenciesOf, metricsOf } from '../summary.js';
+import { agreementSentence, klWidths, latenciesOf, metricsOf } from '../summary.js';
 import type { Content, Markup } from './markup.js';
 import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
 import type { Card } from './parts.js';
@@ -181,7 +181,7 @@ export async function profileBody(report: ProfileReport): Promise<Content[]> {
     ...(await plotSections(plotsOf(report))),
     section(
       'Layers',
-      undefined,
+      check && agreementSentence(check),
       dataTable<ProfileReport['layers'][number]>(
         [
           { head: '#', kind: 'number', cell: (_, i) => i + 1 },
@@ -195,6 +195,7 @@ export async function profileBody(report: ProfileReport): Promise<Content[]> {
           { head: 'sensitivity', kind: 'number', cell: (row) => number(row.sensitivity) },
           { head: 'flow', kind: 'number', cell: (row) => number(row.flow) },
           { head: 'flow change', kind: 'number', cell: (row) => number(row.flowChange) },
+          { head: 'gradient', kind: 'number', cell: (row) => number(row.gradient) },
           ...klWidths(report.layers).map((width) => ({
             head: `KL at ${width} bits`,
             kind: 'number' as const,

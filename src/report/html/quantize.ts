@@ -11,7 +11,7 @@ import {
 } from '../format.js';
 import { plotsOf } from '../plots.js';
 import type { QuantizedLayer, QuantizeReport } from '../report.js';
-import { budgetSentence, comparisonRows, widthGroups } from '../summary.js';
+import { agreementSentence, budgetSentence, comparisonRows, widthGroups } from '../summary.js';
 import type { ComparisonRow } from '../summary.js';
 import { comparisonCards, comparisonSection } from './comparison.js';
 import { html } from './markup.js';
@@ -125,10 +125,7 @@ function widthSection(report: QuantizeReport): Content {
 function layerSection(report: QuantizeReport): Content {
   if (report.layers.length === 0) return undefined;
   const check = report.sensitivityCheck;
-  const caption =
-    check === undefined
-      ? undefined
-      : `Kendall tau of the flow sensitivity against the measured KL: ${check.kendallTau.toFixed(2)} over ${check.layers} layers.`;
+  const caption = check && agreementSentence(check);
   const number = (value: number | undefined): string | undefined =>
     value === undefined ? undefined : significant(value, 3);
   return section(
@@ -155,6 +152,7 @@ function layerSection(report: QuantizeReport): Content {
         { head: 'sensitivity', kind: 'number', cell: (row) => number(row.sensitivity) },
         { head: 'flow', kind: 'number', cell: (row) => number(row.flow) },
         { head: 'flow change', kind: 'number', cell: (row) => number(row.flowChange) },
+        { head: 'gradient', kind: 'number', cell: (row) => number(row.gradient) },
         { head: 'KL at this width', kind: 'number', cell: (row) => number(row.kl?.[String(row.bits)]) },
         { head: 'SQNR, dB', kind: 'number', cell: (row) => row.sqnrDb?.toFixed(1) },
         { head: 'note', kind: 'text', cell: (row) => row.note },
