@@ -1,6 +1,7 @@
 /** The public face of the package on Node: the commands as functions, and the parts they are made of. */
 
-// Commands: each takes a path and options and returns a report.
+// Commands: each takes a model (a path, bytes or a ModelProto) and options and returns a report.
+export type { ModelInput } from './node/model-input.js';
 export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
 export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';

@@ -1,6 +1,7 @@
 /** `evaluate`: quality, bytes and latency of files, side by side on one TEST split. */
 import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError } from '../errors.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { EvaluateReport } from '../report/report.js';
 import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
@@ -15,28 +16,29 @@ export type EvaluateInput = Pick<EvaluateOptions, 'data'> & Partial<EvaluateOpti
  * Measures files on the TEST split: of `options.test`, or a seeded tenth of `options.data`. All files see the same batches
  * and are timed in turns; ratios are against the first one. Preprocessing comes from the first one's folder where the
  * options are silent.
- * @param paths ONNX files or Hugging Face folders, with the same inputs
+ * @param models paths of ONNX files or Hugging Face folders, bytes, or models, with the same inputs
  * @throws FlowCompressError `bad-input` (files, data or options that cannot be used, files with different inputs, labels
  *   that are no classes of the model), `unsupported`, `io`, `aborted`
  */
 export async function evaluateModels(
-  paths: readonly string[],
+  models: readonly ModelInput[],
   options: EvaluateInput,
 ): Promise<{ report: EvaluateReport }> {
   const clock = startRun();
   const settings = parseOptions(evaluateOptionsSchema, options);
   const control: RunControl = { signal: options.signal, onProgress: options.onProgress };
-  const [first] = paths;
+  const [first] = models;
   if (first === undefined) {
     throw new FlowCompressError('bad-input', 'No model was given to evaluate.', {
-      hint: 'Give the path of at least one ONNX file.',
+      hint: 'Give at least one model, such as the path of an ONNX file.',
     });
   }
-  const workspace = await clock.stage('open', () => openWorkspace(first, settings, control));
+  const subjects = models.map((input, i) => ({ input, shownAs: nameOf(input, models.length > 1 ? i : undefined) }));
+  const workspace = await clock.stage('open', () => openWorkspace(first, settings, control, subjects[0].shownAs));
   try {
     const { files, warnings } = await measureFiles(
       workspace,
-      paths.map((path) => ({ path })),
+      subjects,
       {
         dataset: openTest(workspace.test),
         split: 'test',
@@ -56,7 +58,7 @@ export async function evaluateModels(
         ...clock.info(workspace.engine),
         ...(notes.length > 0 && { warnings: notes }),
         data: workspace.data,
-        files: files.map(({ path, measurement }) => ({ path, ...measurement })),
+        files: files.map(({ name, measurement }) => ({ path: name, ...measurement })),
       },
     };
   } finally {

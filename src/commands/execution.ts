@@ -49,13 +49,17 @@ export interface Execution {
 
 type ExecutionSettings = Pick<QuantizeOptions, 'execution' | 'target' | 'threads' | 'remeasure'>;
 
+/**
+ * @param stored what this machine remembers: times of conversions, and choices between files that it has made. With
+ *   `remeasure` nothing is read from it.
+ */
 export function executionFor(
   workspace: Workspace,
   study: PreparedStudy,
   method: QuantizationMethod,
   settings: ExecutionSettings,
+  stored: MachineCache = nodeMachineCache(),
 ): Execution {
-  const stored = nodeMachineCache();
   const cache = settings.remeasure ? { ...stored, read: () => Promise.resolve(undefined) } : stored;
   if (method.activations === 'dynamic') return dynamicExecution(study);
   const graph = new Graph(study.model);

@@ -1,6 +1,7 @@
 /** `inspect`: what is in a model file, layer by layer, and what compression would leave alone. Needs no data. */
 import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
 import { gzipBytes } from '../node/model-file.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
 import { channelGroups } from '../onnx/channel-groups.js';
 import { dataTypeName } from '../onnx/dtypes.js';
@@ -20,22 +21,23 @@ import { openCheckedModel } from './workspace.js';
 /**
  * Reads a model and runs it once on made-up values to learn the shapes inside. Where that run is not possible the report
  * has no shapes and MACs, and a warning says why.
- * @param path an ONNX file, or a folder in the Hugging Face layout
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, bytes, or a model
  * @throws FlowCompressError `bad-input` or `unsupported` when the file is no well-formed model, `io`, `aborted`
  */
 export async function inspectModel(
-  path: string,
+  input: ModelInput,
   options: Partial<InspectOptions> = {},
 ): Promise<{ report: InspectReport }> {
   const clock = startRun();
   const { groups } = parseOptions(inspectOptionsSchema, options);
   const { signal, onProgress } = options;
   const report = (done: number, detail?: string): void => onProgress?.({ stage: 'inspect', done, total: 3, detail });
+  const path = nameOf(input);
   report(0, path);
-  const opened = await openCheckedModel(path, signal);
+  const opened = await openCheckedModel(input, { signal });
   const { model } = opened;
   const graph = new Graph(model);
-  const compressed = await gzipBytes(opened.path, { signal });
+  const compressed = await gzipBytes(opened.content, { signal });
   throwIfAborted(signal);
   report(1, 'running it once');
   const engine = nodeEngine();

@@ -2,7 +2,8 @@
 import type { ModelProto } from 'onnx-buf';
 import type { Dataset } from '../data/dataset.js';
 import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
-import { gzipBytes, modelBytes } from '../node/model-file.js';
+import { gzipBytes } from '../node/model-file.js';
+import type { GivenModel, ModelInput } from '../node/model-input.js';
 import { Graph } from '../onnx/graph.js';
 import { modelMacs, valuesForMacs } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
@@ -13,16 +14,16 @@ import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { evaluateSessions, type MetricValue } from '../runtime/metric.js';
 import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
-import { openCheckedModel, type Workspace } from './workspace.js';
+import { openCheckedModel, openSession, type Workspace } from './workspace.js';
 
-/** A file to measure, and what messages call it where that is not its path. */
+/** A model to measure, and what reports and messages call it. */
 export interface MeasuredSubject {
-  readonly path: string;
-  readonly shownAs?: string;
+  readonly input: ModelInput;
+  readonly shownAs: string;
 }
 
 export interface MeasuredFile {
-  readonly path: string;
+  readonly name: string;
   readonly measurement: Measurement;
   /** Median over interleaved rounds of this file's time divided by the first file's, by batch size. */
   readonly latencyRatios: ReadonlyMap<number, number>;
@@ -58,14 +59,13 @@ export async function measureFiles(
   const { clock, dataset, split } = options;
   const stage: RunClock['stage'] = clock?.stage ?? ((_, work) => work());
   const warnings: string[] = [];
-  const paths = subjects.map(({ path }) => path);
-  const names = subjects.map(({ path, shownAs }) => shownAs ?? path);
+  const names = subjects.map(({ shownAs }) => shownAs);
   const statics = await stage('read files', () => readStatics(workspace, subjects, warnings, control));
   const sessions: Session[] = [];
   try {
-    for (const { file } of statics) {
+    for (const { opened } of statics) {
       throwIfAborted(control.signal);
-      sessions.push(await engine.createSession(file, { config: statics.length > 1 ? TIMED_TOGETHER : {} }));
+      sessions.push(await openSession(engine, opened, { config: statics.length > 1 ? TIMED_TOGETHER : {} }));
     }
     sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, names[0], names[i]));
     const quality = await stage(`evaluate ${split}`, () =>
@@ -77,14 +77,14 @@ export async function measureFiles(
     );
     warnings.push(...quality.warnings);
     const timed = options.skipLatency
-      ? paths.map((): TimedFile => ({ latencies: [], ratios: new Map() }))
+      ? names.map((): TimedFile => ({ latencies: [], ratios: new Map() }))
       : await stage('latency', () => timeFiles(workspace, sessions, options, warnings, control));
-    const files = paths.map((path, i): MeasuredFile => {
+    const files = names.map((name, i): MeasuredFile => {
       const { metric, metrics } = quality.evaluations[i];
       const { latencies, ratios } = timed[i];
       const asMetric = (value: MetricValue): Metric => ({ ...value, split });
       return {
-        path,
+        name,
         latencyRatios: ratios,
         measurement: {
           ...statics[i].sizes,
@@ -103,8 +103,7 @@ export async function measureFiles(
 
 /** What a file is without running it on data. */
 interface Statics {
-  /** The model file itself, where a folder was named. */
-  readonly file: string;
+  readonly opened: GivenModel;
   readonly sizes: Pick<Measurement, 'bytes' | 'gzipBytes' | 'params' | 'macs'>;
 }
 
@@ -114,19 +113,20 @@ async function readStatics(
   warnings: string[],
   { signal, onProgress }: RunControl,
 ): Promise<Statics[]> {
-  const { engine, opened, feedsFor, fixedBatch } = workspace;
+  const { engine, feedsFor, fixedBatch } = workspace;
   const statics: Statics[] = [];
-  for (const [i, { path, shownAs = path }] of subjects.entries()) {
+  for (const [i, { input, shownAs }] of subjects.entries()) {
     onProgress?.({ stage: 'read files', done: i, total: subjects.length, detail: shownAs });
-    const file = path === workspace.path ? opened : await openCheckedModel(path, signal);
-    const gzip = await gzipBytes(file.path, { signal });
-    const macs = await macsOf(engine, file.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, shownAs, warnings);
+    const same = input === workspace.input;
+    const opened = same ? workspace.opened : await openCheckedModel(input, { name: shownAs, signal });
+    const gzip = await gzipBytes(opened.content, { signal });
+    const macs = await macsOf(engine, opened.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, shownAs, warnings);
     statics.push({
-      file: file.path,
+      opened,
       sizes: {
-        bytes: await modelBytes(file.path),
+        bytes: opened.bytes,
         gzipBytes: gzip,
-        params: parameterCount(file.model),
+        params: parameterCount(opened.model),
         ...(macs !== undefined && { macs }),
       },
     });
@@ -141,7 +141,7 @@ async function macsOf(
   model: ModelProto,
   feeds: Feeds,
   rows: number,
-  path: string,
+  name: string,
   warnings: string[],
 ): Promise<number | undefined> {
   const graph = new Graph(model);
@@ -150,13 +150,13 @@ async function macsOf(
     const macs = modelMacs(graph, shapes, rows);
     if (macs === undefined) {
       warnings.push(
-        `The MACs of ${path} are not known: work inside loops, functions or unknown operators is not counted.`,
+        `The MACs of ${name} are not known: work inside loops, functions or unknown operators is not counted.`,
       );
     }
     return macs;
   } catch (error) {
     if (!(error instanceof FlowCompressError) || error.code === 'aborted') throw error;
-    warnings.push(`The MACs of ${path} are not known, since its shapes could not be traced: ${messageOf(error)}`);
+    warnings.push(`The MACs of ${name} are not known, since its shapes could not be traced: ${messageOf(error)}`);
     return undefined;
   }
 }
@@ -165,8 +165,8 @@ async function macsOf(
 function assertSameInputs(
   first: readonly ValueSignature[],
   other: readonly ValueSignature[],
-  firstPath: string,
-  otherPath: string,
+  firstName: string,
+  otherName: string,
 ): void {
   const show = (inputs: readonly ValueSignature[]): string =>
     inputs
@@ -191,9 +191,9 @@ function assertSameInputs(
   if (same) return;
   throw new FlowCompressError(
     'bad-input',
-    `${otherPath} takes ${show(other)}, but ${firstPath} takes ${show(first)}: they cannot be measured on the same samples.`,
+    `${otherName} takes ${show(other)}, but ${firstName} takes ${show(first)}: they cannot be measured on the same samples.`,
     {
-      node: otherPath,
+      node: otherName,
       hint: 'Give files whose inputs have the same names, types and shapes; evaluate others by themselves.',
     },
   );

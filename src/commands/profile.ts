@@ -1,6 +1,6 @@
 /** `profile`: information flow, sensitivity and measured divergence of every layer; the model is not changed. */
 import { flowProfile, type FlowProfile } from '../flow/profile.js';
-import { modelBytes } from '../node/model-file.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
 import { Graph } from '../onnx/graph.js';
 import { macCounter } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
@@ -29,14 +29,15 @@ const WIDTHS: readonly number[] = [2, 3, 4, 6, 8];
 
 /**
  * Profiles a model over CALIB.
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, bytes, or a model
  * @throws FlowCompressError `bad-input`, `unsupported`, `io` or `aborted`
  */
-export async function profileModel(path: string, options: ProfileInput): Promise<{ report: ProfileReport }> {
+export async function profileModel(input: ModelInput, options: ProfileInput): Promise<{ report: ProfileReport }> {
   const clock = startRun();
   const settings = parseOptions(profileOptionsSchema, options);
   const given: RunControl = { signal: options.signal, onProgress: options.onProgress };
   const widths = [...new Set(settings.widths ?? WIDTHS)].sort((a, b) => a - b);
-  const workspace = await clock.stage('open', () => openWorkspace(path, settings, given));
+  const workspace = await clock.stage('open', () => openWorkspace(input, settings, given));
   const warnings = [...workspace.notes];
   try {
     const run = await openRun('profile', workspace, settings, given);
@@ -83,12 +84,12 @@ export async function profileModel(path: string, options: ProfileInput): Promise
       command: 'profile',
       seed: settings.seed,
       target: settings.target,
-      model: path,
+      model: nameOf(input),
       ...clock.info(engine),
       ...(notes.length > 0 && { warnings: notes }),
       data: workspace.data,
       settings: { widths, probeSamples: PROBE_SETTINGS.probeSamples, sensitivityMode, gradientTerm },
-      before: { bytes: await modelBytes(workspace.opened.path), params: parameterCount(workspace.opened.model) },
+      before: { bytes: workspace.opened.bytes, params: parameterCount(workspace.opened.model) },
       layers: profiledLayers(study, flow, measured, flowSensitivity(inputs, settings), gradients),
       ...(agreement && { sensitivityCheck: agreement }),
     };

@@ -45,7 +45,7 @@ export async function prepareStudy(workspace: Workspace, control: RunControl): P
       'unsupported',
       'The model has no layer with constant float32 weights (Conv, Gemm, MatMul, Gather).',
       {
-        node: opened.path,
+        node: opened.name,
         hint: 'Models that are quantized already, hold float16 weights, or compute their weights at run time, cannot be quantized: start from the float32 export.',
       },
     );

@@ -4,6 +4,7 @@ import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel, saveModel } from '../node/model-file.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import type { QuantizedWeights } from '../quantization/placement.js';
 import { packedBytes } from '../quantization/pack.js';
@@ -26,13 +27,14 @@ import { openWorkspace, type Workspace } from './workspace.js';
 export type QuantizeInput = Pick<QuantizeOptions, 'data' | 'output'> & Partial<QuantizeOptions>;
 
 /**
- * Quantizes a model file and writes `options.output`, whole or not at all.
+ * Quantizes a model and writes `options.output`, whole or not at all.
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, bytes, or a model
  * @returns the written model and the report about it, measured on TEST
  * @throws FlowCompressError `infeasible` when the budget cannot be met (unless `bestEffort`), `bad-input`, `unsupported`,
  *   `io`, `aborted`, or `internal` when the written file does not compute what was planned
  */
 export async function quantizeModel(
-  path: string,
+  input: ModelInput,
   options: QuantizeInput,
 ): Promise<{ model: ModelProto; report: QuantizeReport }> {
   const clock = startRun();
@@ -40,14 +42,14 @@ export async function quantizeModel(
   const { signal } = options;
   const method = findMethod(settings.method)!;
   const { force } = settings;
-  const given = inputFiles(path, settings);
+  const given = inputFiles(input, settings);
   // The output of a finished run is no obstacle to resuming it.
   if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
   const workspace = await clock.stage('open', () =>
-    openWorkspace(path, settings, { signal, onProgress: options.onProgress }),
+    openWorkspace(input, settings, { signal, onProgress: options.onProgress }),
   );
   const warnings = [...workspace.notes];
-  const rules = { force, inputs: [...given, workspace.opened.path, ...workspace.opened.externalFiles] };
+  const rules = { force, inputs: [...given, ...workspace.opened.files] };
   let staged: StagedOutput | undefined;
   try {
     const run = await openRun('quantize', workspace, settings, { signal });
@@ -92,6 +94,7 @@ export async function quantizeModel(
       output.make((file) => saveModel(model, file, { signal: control.signal })),
     );
 
+    const original = { input, shownAs: nameOf(input) };
     const dataset = openTest(workspace.test);
     const measureOptions = {
       dataset,
@@ -102,7 +105,7 @@ export async function quantizeModel(
     } as const;
     const measured = await measureFiles(
       workspace,
-      [{ path }, { path: saved.path, shownAs: settings.output }],
+      [original, { input: saved.path, shownAs: settings.output }],
       measureOptions,
       control,
     );
@@ -116,7 +119,7 @@ export async function quantizeModel(
       method: method.name,
       seed: settings.seed,
       target: settings.target,
-      model: path,
+      model: original.shownAs,
       output: settings.output,
       ...clock.info(workspace.engine),
       ...(notes.length > 0 && { warnings: notes }),
@@ -149,7 +152,7 @@ export async function quantizeModel(
       }
       const results = await measureFiles(
         workspace,
-        [{ path }, ...files.map((f) => ({ path: f.path, shownAs: `the model of ${String(f.bits)} bits` }))],
+        [original, ...files.map((f) => ({ input: f.path, shownAs: `the model of ${String(f.bits)} bits` }))],
         { ...measureOptions, skipLatency: true },
         control,
       );
@@ -181,8 +184,8 @@ async function widestCodes(
 }
 
 /** What the output must not replace. */
-function inputFiles(model: string, { data, test, preprocessFile }: QuantizeOptions): string[] {
-  return [model, data, test, preprocessFile].filter((file) => file !== undefined);
+function inputFiles(model: ModelInput, { data, test, preprocessFile }: QuantizeOptions): string[] {
+  return [model, data, test, preprocessFile].filter((file) => typeof file === 'string');
 }
 
 /** Verifies the chosen execution; where the choice was free, float is what remains if int8 kernels compute something else. */

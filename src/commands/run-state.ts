@@ -23,8 +23,8 @@ export async function openRun(
   const { runDir, resume, data, test, preprocessFile } = settings;
   if (runDir === undefined) return undefined;
   const inputs = {
-    model: opened.path,
-    ...Object.fromEntries(opened.externalFiles.map((file) => [`external data ${basename(file)}`, file])),
+    model: opened.content,
+    ...Object.fromEntries(opened.files.slice(1).map((file) => [`external data ${basename(file)}`, file])),
     data,
     ...(test !== undefined && { 'test data': test }),
     ...(preprocessFile !== undefined && { 'preprocessing file': preprocessFile }),

@@ -7,6 +7,7 @@ import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { openModel, saveModel } from '../node/model-file.js';
+import type { ModelInput } from '../node/model-input.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import { trainingLog } from '../node/training-log.js';
 import { toBytes } from '../onnx/to-bytes.js';
@@ -37,13 +38,13 @@ export type TrainInput = Pick<TrainOptions, 'data' | 'output'> & Partial<TrainOp
 const DEFAULT_EPOCHS = 30;
 
 /**
- * Trains a model file, or an architecture of the zoo, and writes `options.output`, whole or not at all.
- * @param model path of an ONNX file or folder, or the name of an architecture
+ * Trains a model, or an architecture of the zoo, and writes `options.output`, whole or not at all.
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, the name of an architecture, bytes, or a model
  * @returns the written model and the report about it, measured on TEST
  * @throws FlowCompressError `unsupported` naming a node without a gradient rule, `bad-input` (also when the loss is not finite), `io`, `aborted`
  */
 export async function trainModel(
-  model: string,
+  input: ModelInput,
   options: TrainInput,
 ): Promise<{ model: ModelProto; report: TrainReport }> {
   const clock = startRun();
@@ -52,14 +53,14 @@ export async function trainModel(
   const { force } = settings;
   const given = [settings.data, ...(settings.test === undefined ? [] : [settings.test])];
   if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
-  const trainee = await openTrainee(model, settings);
+  const trainee = await openTrainee(input, settings);
   let workspace: Workspace | undefined;
   let staged: StagedOutput | undefined;
   try {
     workspace = await clock.stage('open', () =>
-      openWorkspace(trainee.path, settings, { signal, onProgress: options.onProgress }),
+      openWorkspace(trainee.input, settings, { signal, onProgress: options.onProgress }, trainee.name),
     );
-    const rules = { force, inputs: [...given, workspace.opened.path, ...workspace.opened.externalFiles] };
+    const rules = { force, inputs: [...given, ...workspace.opened.files] };
     const run = await openRun('train', workspace, settings, { signal });
     const finished = await finishedReport(run, 'train', settings.output);
     if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
@@ -69,7 +70,8 @@ export async function trainModel(
     const output = await stageOutput(settings.output, { ...rules, signal });
     staged = output;
     const saved = await clock.stage('write', () => output.make((file) => saveModel(trained.model, file, { signal })));
-    const subjects = [...(trainee.isNew ? [] : [{ path: model }]), { path: saved.path, shownAs: settings.output }];
+    const original = { input: trainee.input, shownAs: trainee.name };
+    const subjects = [...(trainee.isNew ? [] : [original]), { input: saved.path, shownAs: settings.output }];
     const measured = await measureFiles(
       workspace,
       subjects,
@@ -85,7 +87,7 @@ export async function trainModel(
       command: 'train',
       seed: settings.seed,
       target: settings.target,
-      model,
+      model: trainee.name,
       output: settings.output,
       ...clock.info(workspace.engine),
       ...(notes.length > 0 && { warnings: notes }),
@@ -101,7 +103,6 @@ export async function trainModel(
   } finally {
     await staged?.discard();
     await workspace?.close();
-    await trainee.close();
   }
 }
 
@@ -222,7 +223,7 @@ async function runTraining(
 function labelledClasses({ scores, classes, fixedBatch, opened, working }: Workspace, { loss }: TrainOptions): number {
   if (fixedBatch !== undefined)
     throw new FlowCompressError('unsupported', `The model takes batches of ${String(fixedBatch)} only.`, {
-      node: opened.path,
+      node: opened.name,
       hint: 'Export it with a free batch dimension: training needs batches of its own size.',
     });
   if (loss === 'cross-entropy' && scores !== undefined && classes !== undefined && working.train.labels) return classes;

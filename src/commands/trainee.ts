@@ -1,14 +1,11 @@
-/** What `train` starts from: a model file, or an architecture of the zoo built into a temporary one. */
+/** What `train` starts from: a model, or an architecture of the zoo, which is built. */
 import { stat } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import { openDataset } from '../node/data/open.js';
-import { saveModel } from '../node/model-file.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
-import { makeTemporaryFolder } from '../node/temporary-folder.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { buildNetwork } from '../zoo/build.js';
 import type { ZooOptions } from '../zoo/options.js';
@@ -16,35 +13,36 @@ import { ARCHITECTURES, findArchitecture } from '../zoo/registry.js';
 import type { TrainOptions } from './options.js';
 
 export interface Trainee {
-  /** Where the model is. */
-  readonly path: string;
+  readonly input: ModelInput;
+  /** What reports and messages call it. */
+  readonly name: string;
   /** Whether its weights are random. */
   readonly isNew: boolean;
-  /** Removes what was built. */
-  close(): Promise<void>;
 }
 
 /**
- * @param model path of a file or folder, or the name of an architecture; a file of that name wins
+ * @param input a path, bytes or a model, or the name of an architecture; a file of that name wins
  * @throws FlowCompressError `bad-input` for options that the architecture does not have
  */
-export async function openTrainee(model: string, settings: TrainOptions): Promise<Trainee> {
-  const architecture = findArchitecture(model);
-  const isFile = await stat(model).then(
+export async function openTrainee(input: ModelInput, settings: TrainOptions): Promise<Trainee> {
+  const given = { input, name: nameOf(input), isNew: false };
+  if (typeof input !== 'string') return given;
+  const architecture = findArchitecture(input);
+  const isFile = await stat(input).then(
     () => true,
     () => false,
   );
-  if (!isFile && !architecture && !/[./\\]/.test(model)) {
+  if (!isFile && !architecture && !/[./\\]/.test(input)) {
     const near = nearest(
-      model,
+      input,
       ARCHITECTURES.map(({ name }) => name),
     );
-    throw new FlowCompressError('bad-input', `${model} is neither a file nor an architecture.`, {
-      node: model,
+    throw new FlowCompressError('bad-input', `${input} is neither a file nor an architecture.`, {
+      node: input,
       hint: `${near === undefined ? '' : `Did you mean ${near}? `}\`flow-compress zoo list\` shows the architectures.`,
     });
   }
-  if (isFile || !architecture) return { path: model, isNew: false, close: () => Promise.resolve() };
+  if (isFile || !architecture) return given;
   const { classes, inputSize, width, channels, depth, patchSize, dropout, shortcut, seed } = settings;
   const options: ZooOptions = { classes, inputSize, width, channels, depth, patchSize, dropout, shortcut, seed };
   let { model: built } = buildNetwork(architecture, options);
@@ -53,15 +51,7 @@ export async function openTrainee(model: string, settings: TrainOptions): Promis
     if (found !== undefined && found !== architecture.defaults.classes)
       built = buildNetwork(architecture, { ...options, classes: found }).model;
   }
-  const folder = await makeTemporaryFolder(join(tmpdir(), 'flow-compress-'));
-  const path = join(folder.path, `${architecture.name}.onnx`);
-  try {
-    await saveModel(built, path);
-  } catch (error) {
-    await folder.remove();
-    throw error;
-  }
-  return { path, isNew: true, close: () => folder.remove() };
+  return { input: built, name: input, isNew: true };
 }
 
 /** How many classes the labels of the data name. */

@@ -9,21 +9,21 @@ import { makeSplits, type WorkingSplits } from '../data/splits.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { openDataset } from '../node/data/open.js';
 import { readPreprocessFile } from '../node/data/preprocess-file.js';
-import { openModel, type OpenedModel } from '../node/model-file.js';
+import { nameOf, openModelInput, type GivenModel, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
 import { validateModel } from '../onnx/validate.js';
 import type { RunControl } from '../progress.js';
 import type { DataSummary } from '../report/report.js';
-import type { Engine, Feeds, HostTensor, ValueSignature } from '../runtime/engine.js';
+import type { Engine, Feeds, HostTensor, Session, SessionOptions, ValueSignature } from '../runtime/engine.js';
 import { checkLabels } from '../runtime/metric.js';
 import { fixedBatchOf, takeRows } from '../runtime/rows.js';
 import { headOf } from '../runtime/scores.js';
 import type { DataOptions } from './options.js';
 
 export interface Workspace {
-  /** The model as the caller named it. */
-  readonly path: string;
-  readonly opened: OpenedModel;
+  /** The model as the caller gave it. */
+  readonly input: ModelInput;
+  readonly opened: GivenModel;
   readonly engine: Engine;
   readonly inputs: readonly ValueSignature[];
   readonly outputs: readonly ValueSignature[];
@@ -57,24 +57,25 @@ export const SAMPLES_AT_HAND = 8;
 
 /**
  * Opens the model, learns its inputs from the engine, opens and splits the data, and checks that they fit each other.
- * @param modelPath an ONNX file, or a folder in the Hugging Face layout, whose preprocessing then holds where the options
- *   are silent
+ * @param input of a folder in the Hugging Face layout the preprocessing holds where the options are silent
+ * @param name what messages call a model in memory
  * @throws FlowCompressError `bad-input`, `unsupported` or `io` naming the file, node or option; `aborted`
  */
 export async function openWorkspace(
-  modelPath: string,
+  input: ModelInput,
   options: DataOptions,
   control: RunControl = {},
+  name = nameOf(input),
 ): Promise<Workspace> {
   const { signal, onProgress } = control;
-  onProgress?.({ stage: 'open', done: 0, total: 2, detail: modelPath });
+  onProgress?.({ stage: 'open', done: 0, total: 2, detail: name });
   await refuseSameData(options);
   const engine = nodeEngine({ threads: options.threads });
-  const opened = await openCheckedModel(modelPath, signal);
-  const { inputs, outputs } = await signaturesOf(engine, opened.path);
+  const opened = await openCheckedModel(input, { name, signal });
+  const { inputs, outputs } = await signaturesOf(engine, opened);
   throwIfAborted(signal);
   onProgress?.({ stage: 'open', done: 1, total: 2, detail: options.data });
-  const preprocess = await preprocessingFor(modelPath, options);
+  const preprocess = await preprocessingFor(input, options);
   const sources: OpenedData[] = [];
   const close = async (): Promise<void> => {
     await Promise.all(sources.map((source) => source.close()));
@@ -85,13 +86,13 @@ export async function openWorkspace(
     const testData = options.test === undefined ? undefined : await openDataset(options.test, inputs, preprocess);
     if (testData) sources.push(testData);
     const { working, test } = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
-    const trial = await tryModel(engine, opened.path, inputs, working.train);
+    const trial = await tryModel(engine, opened, inputs, working.train);
     const { fixedBatch, classes } = trial;
     const feedsOfOne = takeRows(trial.feeds, 1);
-    if (classes !== undefined) for (const source of sources) checkAllLabels(source, classes, opened.path);
+    if (classes !== undefined) for (const source of sources) checkAllLabels(source, classes, opened.name);
     onProgress?.({ stage: 'open', done: 2, total: 2 });
     return {
-      path: modelPath,
+      input,
       opened,
       engine,
       inputs,
@@ -138,24 +139,41 @@ function timedBatchesFor(feeds: Feeds): number[] {
   return 32 * bytesOf(feeds) <= 8 * INPUT_BYTES ? [1, 32] : [1];
 }
 
-/** Opens a model file (or Hugging Face folder) and checks its structure. @throws FlowCompressError as openModel and validateModel */
-export async function openCheckedModel(path: string, signal?: AbortSignal): Promise<OpenedModel> {
-  const opened = await openModel(path, { signal });
+/** Opens a model and checks its structure. @throws FlowCompressError as openModelInput and validateModel */
+export async function openCheckedModel(
+  input: ModelInput,
+  options: { readonly name?: string; readonly signal?: AbortSignal } = {},
+): Promise<GivenModel> {
+  const opened = await openModelInput(input, options);
   try {
     validateModel(opened.model);
   } catch (error) {
     if (!(error instanceof FlowCompressError)) throw error;
     const { code, node, hint } = error;
-    throw new FlowCompressError(code, `${opened.path}: ${error.message}`, { node, hint, cause: error });
+    throw new FlowCompressError(code, `${opened.name}: ${error.message}`, { node, hint, cause: error });
   }
   return opened;
 }
 
+/** Compiles an opened model. @throws FlowCompressError as the engine, naming the model */
+export async function openSession(
+  engine: Engine,
+  { content, name }: GivenModel,
+  options?: SessionOptions,
+): Promise<Session> {
+  try {
+    return await engine.createSession(content, options);
+  } catch (error) {
+    if (!(error instanceof FlowCompressError) || error.node !== undefined) throw error;
+    throw new FlowCompressError(error.code, error.message, { node: name, hint: error.hint, cause: error });
+  }
+}
+
 async function signaturesOf(
   engine: Engine,
-  path: string,
+  opened: GivenModel,
 ): Promise<{ inputs: readonly ValueSignature[]; outputs: readonly ValueSignature[] }> {
-  const session = await engine.createSession(path);
+  const session = await openSession(engine, opened);
   const { inputs, outputs } = session;
   await session.release();
   return { inputs, outputs };
@@ -177,12 +195,14 @@ async function refuseSameData({ data, test }: DataOptions): Promise<void> {
 }
 
 /** Flags win over `--preprocess FILE`, which replaces the model folder's own preprocessor_config.json. */
-async function preprocessingFor(modelPath: string, options: DataOptions): Promise<PreprocessOptions> {
-  const own = join(modelPath, 'preprocessor_config.json');
-  const exists = await stat(own).then(
-    (info) => info.isFile(),
-    () => false,
-  );
+async function preprocessingFor(input: ModelInput, options: DataOptions): Promise<PreprocessOptions> {
+  const own = typeof input === 'string' ? join(input, 'preprocessor_config.json') : undefined;
+  const exists =
+    own !== undefined &&
+    (await stat(own).then(
+      (info) => info.isFile(),
+      () => false,
+    ));
   const file = options.preprocessFile ?? (exists ? own : undefined);
   const base = file === undefined ? {} : await readPreprocessFile(file);
   const given = Object.entries(options.preprocess).filter(([, value]) => value !== undefined);
@@ -202,14 +222,14 @@ interface Trial {
 /** Runs the model on a few samples: they must fit it, and a model may insist on one row although its inputs do not say so. */
 async function tryModel(
   engine: Engine,
-  path: string,
+  opened: GivenModel,
   inputs: readonly ValueSignature[],
   train: Dataset,
 ): Promise<Trial> {
   const declared = fixedBatchOf(inputs);
   const rows = Math.max(SAMPLES_AT_HAND, declared ?? 0);
   const { feeds } = await train.read(Int32Array.from({ length: Math.min(rows, train.size) }, (_, i) => i));
-  const session = await engine.createSession(path);
+  const session = await openSession(engine, opened);
   const run = async (count: number): Promise<HostTensor[]> => {
     const results = await session.run(takeRows(feeds, count));
     return session.outputs.map(({ name }) => results[name]);

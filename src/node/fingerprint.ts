@@ -9,11 +9,14 @@ import { FlowCompressError, messageOf } from '../errors.js';
 const SAMPLES = /\.(png|jpe?g|webp)$|idx\d-ubyte(\.gz)?$/i;
 
 /**
- * SHA-256, as hexadecimal digits, of a file's contents, or of the names, sizes and times of all samples below a folder.
+ * SHA-256, as hexadecimal digits, of a file's contents (or of bytes, as if a file held them), or of the names, sizes and
+ * times of all samples below a folder.
  * @throws FlowCompressError `io` when something cannot be read, `aborted`
  */
-export async function fingerprint(path: string, signal?: AbortSignal): Promise<string> {
+export async function fingerprint(source: string | Uint8Array, signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
+  if (typeof source !== 'string') return hash.update(source).digest('hex');
+  const path = source;
   try {
     if ((await stat(path)).isDirectory()) {
       const entries = await readdir(path, { recursive: true, withFileTypes: true });

@@ -2,6 +2,7 @@
 import { createReadStream, type BigIntStats } from 'node:fs';
 import { open, readdir, realpath, stat, type FileHandle } from 'node:fs/promises';
 import { basename, dirname, join, relative, resolve, sep } from 'node:path';
+import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import type { ModelProto, TensorProto } from 'onnx-buf';
@@ -285,13 +286,16 @@ export async function modelBytes(path: string): Promise<number> {
   return total;
 }
 
-/** Bytes of the model's files after gzip (each by itself, default level), in constant memory. Errors as {@link openModel}. */
-export async function gzipBytes(path: string, options: { signal?: AbortSignal } = {}): Promise<number> {
+/**
+ * Bytes of the model's files after gzip (each by itself, default level), in constant memory; or of a file's bytes, given
+ * as they are. Errors as {@link openModel}.
+ */
+export async function gzipBytes(source: string | Uint8Array, options: { signal?: AbortSignal } = {}): Promise<number> {
   let total = 0;
-  for (const file of await filesOf(path)) {
+  for (const file of typeof source === 'string' ? await filesOf(source) : [source]) {
     try {
       await pipeline(
-        createReadStream(file, { highWaterMark: 1 << 20 }),
+        typeof file === 'string' ? createReadStream(file, { highWaterMark: 1 << 20 }) : Readable.from([file]),
         createGzip(),
         async (compressed: AsyncIterable<Buffer>) => {
           for await (const chunk of compressed) total += chunk.length;
@@ -301,7 +305,7 @@ export async function gzipBytes(path: string, options: { signal?: AbortSignal } 
     } catch (error) {
       throwIfAborted(options.signal);
       throw ioError(
-        file,
+        typeof file === 'string' ? file : 'model in memory',
         `cannot be read: ${messageOf(error)}`,
         'Check the disk and the permissions of the file.',
         error,

@@ -24,8 +24,8 @@ export interface RunIdentity {
   readonly command: Report['command'];
   /** Options as plain data; a run goes on only with equal ones. */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** Files and folders that are read, by what messages call them. */
-  readonly inputs: Readonly<Record<string, string>>;
+  /** Files, folders and bytes that are read, by what messages call them. */
+  readonly inputs: Readonly<Record<string, string | Uint8Array>>;
 }
 
 export interface RunDirectory {
@@ -116,9 +116,9 @@ function isFinitePoint({ error, divergence }: DivergencePoint): boolean {
 
 async function describe({ command, settings, inputs }: RunIdentity, signal?: AbortSignal): Promise<Settings> {
   const prints: Record<string, string> = {};
-  for (const [name, path] of Object.entries(inputs)) {
+  for (const [name, source] of Object.entries(inputs)) {
     throwIfAborted(signal);
-    prints[name] = await fingerprint(path, signal);
+    prints[name] = await fingerprint(source, signal);
   }
   // As it will come back from the file: without undefined, in any order.
   return settingsSchema.parse(JSON.parse(JSON.stringify({ command, settings, inputs: prints })));

@@ -9,6 +9,7 @@ import {
 } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
 import { FlowCompressError } from '../errors.js';
+import { exposeValue } from '../runtime/trace.js';
 import { richModel } from '../testing/rich-model.js';
 import { distance, info, op, opsOf, run, tensorFeed, tinyGraph, tinyModel, weights } from '../testing/graph-writing.js';
 import { DataType } from './dtypes.js';
@@ -226,6 +227,41 @@ describe('Graph', () => {
       expect(graph.removeDead()).toBe(1);
     });
     expect(kept.graph!.initializer.map((t) => t.name)).toEqual(['w']);
+  });
+
+  it('keeps derived names short, and different, along a chain of any length', () => {
+    const graph = new Graph(tinyModel({ inputs: [info('x', [3])], outputs: [], nodes: [] }));
+    let value = graph.mustGet('x');
+    for (let i = 0; i < 60; i++) value = graph.insertOp('Relu', [value]);
+    const names = [...graph.values()].map(({ name }) => name);
+    expect(new Set(names).size).toBe(61);
+    expect(Math.max(...names.map((name) => name.length))).toBeLessThanOrEqual(50);
+  });
+
+  it('adds an optional output at its place', async () => {
+    const graph = new Graph(
+      tinyModel({
+        inputs: [info('x', [2, 3])],
+        outputs: [info('y')],
+        nodes: [op('LayerNormalization x s -> y')],
+        initializers: [weights('s', [3])],
+      }),
+    );
+    const [node] = graph.nodes;
+    const deviation = graph.addOutput(node!, 2, 'y');
+    expect(deviation.name).not.toBe('y');
+    expect(node!.outputs.map((value) => value?.name)).toEqual(['y', undefined, deviation.name]);
+    checkLinks(graph);
+    // Another node takes over what it gives: the producer must find the place among its outputs.
+    const raw = graph.detach(deviation);
+    expect(node!.outputs[2]).toBe(raw);
+    graph.insert({ opType: 'Neg', inputs: [raw], outputs: [deviation] });
+    exposeValue(graph, deviation);
+    checkLinks(graph);
+    const result = await run(graph.toModel(), { x: tensorFeed([2, 3]) });
+    expect(result['y']!.dims).toEqual([2, 3]);
+    expect(result[deviation.name]!.dims).toEqual([2, 1]);
+    expect(Math.max(...(result[deviation.name]!.data as Float32Array))).toBeLessThan(0);
   });
 
   it('renames sparse initializers', () => {

@@ -61,7 +61,24 @@ describe('allocateBits', () => {
     const items = [item(1000, 1, 8, 'first or last layer'), item(100, 1)];
     const error = catchError(() => allocateBits(items, { budget: 500 }));
     expect(error.code).toBe('infeasible');
-    expect(error.message).toContain('layer of 1000 >= 8 bits (first or last layer)');
+    expect(error.message).toContain(
+      'Binding floors: layer of 1000 >= 8 bits (first or last layer); all other layers >= 2 bits.',
+    );
+  });
+
+  it('names the least width of all layers where no floor of a single one binds', () => {
+    const error = catchError(() => allocateBits([item(1000, 1, 4), item(100, 1, 3)], { budget: 300 }));
+    expect(error.message).toContain('the floors alone need 538 bytes');
+    expect(error.message).toContain('Binding floors: every layer >= 3 bits.');
+  });
+
+  it('names the five floors that cost most, largest first', () => {
+    const items = [1, 2, 3, 4, 5, 6].map((k) => item(1000 * k, 1, 8, 'embedding'));
+    const { message } = catchError(() => allocateBits(items, { budget: 500 }));
+    const named = [...message.matchAll(/layer of (\d)000 >= 8 bits \(embedding\)/g)].map((match) => match[1]);
+    expect(named).toEqual(['6', '5', '4', '3', '2']);
+    expect(message).not.toContain('every layer');
+    expect(message).not.toContain('other layers');
   });
 
   it('smooths jumps between neighbours when asked to', () => {

@@ -4,6 +4,7 @@ import { nodeEngine } from '../../node/onnxruntime.js';
 import { rewrite } from '../../onnx/graph.js';
 import { toBytes } from '../../onnx/to-bytes.js';
 import { makeTensor, readFloats } from '../../onnx/tensor.js';
+import { runOnce } from '../../runtime/run-once.js';
 import { normalBatches, normals, tinyResNet } from '../../testing/tiny-models.js';
 import { judgeAlternatives, type JudgedAlternative } from './accuracy.js';
 import { executionSessions } from './sessions.js';
@@ -25,6 +26,17 @@ function disturbed(model: ModelProto, size: number): ModelProto {
         weights.map((w, i) => w + noise[i]!),
       ),
     );
+  });
+}
+
+/** The model with its class head and its bias times a number. */
+function scaled(model: ModelProto, factor: number): ModelProto {
+  return rewrite(model, (graph) => {
+    for (const name of ['head.w', 'head.b']) {
+      const tensor = graph.mustGet(name).initializer!;
+      const weights = readFloats(tensor).map((w) => w * factor);
+      graph.setInitializer(graph.mustGet(name), makeTensor(name, 1, tensor.dims.map(Number), weights));
+    }
   });
 }
 
@@ -57,5 +69,26 @@ describe('judgeAlternatives', () => {
     noiseOf['float'] = 3;
     const lenient = await judge();
     expect(lenient.map((a) => a.acceptable)).toEqual([true, true, true]);
+  });
+
+  it('accepts a squared error of 0.2 % of the energy of outputs that are no classes', async () => {
+    const model = tinyResNet();
+    const { feeds } = (await normalBatches('x', [3, 8, 8], 8, 8).next()).value!;
+    const reference = await runOnce(engine, model, feeds);
+    const errorOf: Record<string, number> = { below: 0.0019, above: 0.0021 };
+    // Outputs (1 + e) y are off by e^2 of their energy.
+    const build = (int8: ReadonlySet<string>): ModelProto => scaled(model, 1 + Math.sqrt(errorOf[[...int8][0]!] ?? 0));
+    const alternatives = ['float', 'below', 'above'].map((name) => ({
+      name,
+      int8: new Set(name === 'float' ? [] : [name]),
+    }));
+    const sessions = executionSessions(engine, build);
+    try {
+      const judged = await judgeAlternatives(sessions, reference, alternatives, feeds, undefined);
+      expect(judged.map((a) => a.acceptable)).toEqual([true, true, false]);
+      expect(judged[1]!.divergence).toBeCloseTo(0.0019, 5);
+    } finally {
+      await sessions.closeAll();
+    }
   });
 });

@@ -92,6 +92,19 @@ describe('chooseExecution', () => {
     expect((await choose([FLOAT, INT8])).name).toBe('int8');
   });
 
+  it('does not count the run that follows another file', async () => {
+    let last = '';
+    const { choose } = fakeEngine((nodes, batch) => {
+      const settled = last === `${String(nodes)} ${String(batch)}`;
+      last = `${String(nodes)} ${String(batch)}`;
+      if (batch !== 1) return 25;
+      return nodes === 9 ? (settled ? 10 : 20) : 10.5;
+    });
+    const choice = await choose([FLOAT, INT8]);
+    expect(choice.name).toBe('int8');
+    expect(choice.timings.map((t) => t.medianMs[0])).toEqual([10.5, 10]);
+  });
+
   it('lets go of the slow early and keeps to its time', async () => {
     const { choose, runs, elapsed } = fakeEngine((nodes, batch) => (nodes === 0 ? 50 : 5) * (batch === 1 ? 1 : 4));
     await choose([FLOAT, INT8, PLANNED], { budgetMs: 500 });
