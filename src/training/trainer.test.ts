@@ -80,9 +80,12 @@ const OPTIONS: TrainerOptions = {
 };
 
 /** The target of a batch is its input, times ten. */
-const target: TrainerHooks['target'] = ({ feeds }) => {
-  const x = feeds.x!;
-  return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+const targets: TrainerHooks['targets'] = {
+  from: 'samples',
+  of({ feeds }) {
+    const x = feeds.x!;
+    return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+  },
 };
 
 interface Run {
@@ -103,8 +106,8 @@ async function runWith(
     numbers(size),
     { ...OPTIONS, ...options },
     {
-      target,
-      evaluate: () => Promise.resolve(scores(evaluations++)),
+      targets,
+      evaluate: () => Promise.resolve({ score: scores(evaluations++) }),
       onEvent: (event) => events.push(event),
     },
   );
@@ -127,7 +130,7 @@ describe('train', () => {
     expect(events.filter(({ kind }) => kind === 'step').map(({ step }) => step)).toEqual(
       Array.from({ length: 20 }, (_, i) => i + 1),
     );
-    expect(events.filter(({ kind }) => kind === 'epoch').map(({ epoch, step }) => [epoch, step])).toEqual([
+    expect(events.filter(({ kind }) => kind === 'evaluation').map(({ epoch, step }) => [epoch, step])).toEqual([
       [1, 5],
       [2, 10],
       [3, 15],
@@ -153,7 +156,7 @@ describe('train', () => {
   it('stops at a number of steps, within an epoch too, after one more evaluation', async () => {
     const { outcome, events } = await runWith({ steps: 4, epochs: 9 });
     expect(outcome).toMatchObject({ stopped: 'steps', progress: { epoch: 1, stepInEpoch: 1, steps: 4 } });
-    expect(events.filter(({ kind }) => kind === 'epoch').map(({ step }) => step)).toEqual([3, 4]);
+    expect(events.filter(({ kind }) => kind === 'evaluation').map(({ step }) => step)).toEqual([3, 4]);
   });
 
   it('stops at the end of its time', async () => {
@@ -181,21 +184,24 @@ describe('train', () => {
       numbers(9),
       { ...OPTIONS, epochs: 50, patience: 3 },
       {
-        target,
+        targets,
         evaluate(vectors) {
           best.push(copyVectors(vectors));
-          return Promise.resolve(scores[evaluations++]!);
+          return Promise.resolve({ score: scores[evaluations++]! });
         },
       },
     );
-    expect(outcome).toMatchObject({ stopped: 'patience', progress: { epoch: 5, best: { score: 3, epoch: 2 } } });
+    expect(outcome).toMatchObject({
+      stopped: 'patience',
+      progress: { epoch: 5, best: { score: 3, epoch: 2, step: 6 } },
+    });
     expect(outcome.best).toEqual({ ...best[1], states: [] });
     expect(outcome.best.parameters).not.toEqual(stepper.vectors.parameters);
   });
 
   it('never takes NaN for the best score', async () => {
     const { outcome } = await runWith({ epochs: 3 }, { scores: (n) => [NaN, 0.5, NaN][n]! });
-    expect(outcome.progress.best).toEqual({ score: 0.5, epoch: 2 });
+    expect(outcome.progress.best).toEqual({ score: 0.5, epoch: 2, step: 6 });
     const never = await runWith({ epochs: 5, patience: 2 }, { scores: () => NaN });
     expect(never.outcome).toMatchObject({ stopped: 'patience', progress: { epoch: 2, best: undefined } });
     expect(never.outcome.best.parameters).toEqual(never.recorded.stepper.vectors.parameters);
@@ -206,7 +212,7 @@ describe('train', () => {
     const [first, second] = [events.slice(0, 4), events.slice(4)];
     for (const part of [first, second]) {
       const losses = part.flatMap((event) => (event.kind === 'step' ? [event.loss] : []));
-      expect(part[3]).toMatchObject({ kind: 'epoch' });
+      expect(part[3]).toMatchObject({ kind: 'evaluation' });
       expect((part[3] as { loss: number }).loss).toBeCloseTo((losses[0]! + losses[1]! + losses[2]!) / 3, 9);
     }
   });
@@ -244,8 +250,8 @@ describe('train', () => {
     };
     const options = { ...OPTIONS, epochs: 1, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const hooks: TrainerHooks = {
-      target: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }),
-      evaluate: () => Promise.resolve(0),
+      targets: { from: 'samples', of: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }) },
+      evaluate: () => Promise.resolve({ score: 0 }),
     };
     await expect(train(recorder().stepper, tokens, options, hooks)).rejects.toMatchObject({ code: 'unsupported' });
   });
@@ -258,7 +264,7 @@ describe('train', () => {
     const { stepper } = recorder();
     const checkpoint = vi.fn(() => Promise.resolve());
     const failing: Stepper = { ...stepper, step: () => Promise.reject(new FlowCompressError('bad-input', 'NaN')) };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0), checkpoint };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve({ score: 0 }), checkpoint };
     await expect(train(failing, numbers(9), { ...OPTIONS, epochs: 1 }, hooks)).rejects.toMatchObject({
       code: 'bad-input',
     });
@@ -290,11 +296,11 @@ async function trainInterrupted(options: TrainerOptions, size: number, interrupt
         numbers(size),
         options,
         {
-          target,
+          targets,
           evaluate(vectors) {
             stopAt(`evaluation ${String(vectors.parameters[0])}`);
             throwIfAborted(signal);
-            return Promise.resolve(Math.sin(100 * vectors.parameters[0]!));
+            return Promise.resolve({ score: Math.sin(100 * vectors.parameters[0]!) });
           },
           onEvent(event) {
             if (event.kind === 'step') stopAt(`step ${String(event.step)}`);
@@ -375,7 +381,7 @@ describe('an interrupted training', () => {
       vi.advanceTimersByTime(1000);
     });
     const progress = { ...NOT_BEGUN, seconds: 4 };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0) };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve({ score: 0 }) };
     const outcome = await train(stepper, numbers(9), { ...OPTIONS, maxSeconds: 6 }, hooks, {}, { progress });
     expect(outcome.progress).toMatchObject({ steps: 2, seconds: 6 });
   });
