@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Dataset } from '../data/dataset.js';
+import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { copyVectors } from '../testing/tiny-training.js';
 import { NO_AUGMENTATION } from './augment.js';
@@ -9,6 +10,7 @@ import type { Stepper, TrainingVectors } from './stepper.js';
 import {
   NOT_BEGUN,
   train,
+  type Judgement,
   type TrainerHooks,
   type TrainerOptions,
   type TrainingEvent,
@@ -236,6 +238,44 @@ describe('train', () => {
     expect(new Set(shares).size).toBe(9);
   });
 
+  it('asks for targets of the inputs as they are fed, mixed ones too', async () => {
+    const { stepper, steps } = recorder();
+    const of = ({ x }: Feeds): Promise<HostTensor> =>
+      Promise.resolve({ ...x!, data: (x!.data as Float32Array).map((v) => v * v) });
+    const options = { ...OPTIONS, epochs: 2, augment: { ...NO_AUGMENTATION, mixup: 1 } };
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });
+    await train(stepper, numbers(9), options, { targets: { from: 'inputs', of }, evaluate });
+    expect(steps).toHaveLength(6);
+    for (const { samples } of steps)
+      samples.slice(3).forEach((v, n) => {
+        expect(v).toBeCloseTo(samples[n]! ** 2, 3);
+      });
+  });
+
+  it('evaluates after so many updates, across epochs, and at the end', async () => {
+    const { events, outcome } = await runWith({ steps: 11, evaluateEvery: 4 }, { scores: (n) => n });
+    const evaluations = events.filter((event) => event.kind === 'evaluation');
+    expect(evaluations.map(({ step, epoch }) => [step, epoch])).toEqual([
+      [4, 1],
+      [8, 2],
+      [11, 3],
+    ]);
+    const losses = events.flatMap((event) => (event.kind === 'step' ? [event.loss] : []));
+    const mean = (part: number[]): number => part.reduce((a, b) => a + b, 0) / part.length;
+    expect(evaluations.map(({ loss }) => loss)).toEqual(
+      [losses.slice(0, 4), losses.slice(4, 8), losses.slice(8)].map((part) => expect.closeTo(mean(part), 9) as number),
+    );
+    expect(outcome.progress).toMatchObject({ best: { step: 11 }, unevaluated: 0, lossSum: 0 });
+  });
+
+  it('keeps no vectors that were refused', async () => {
+    const { stepper } = recorder();
+    let n = 0;
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: ++n, refused: n !== 2 });
+    const outcome = await train(stepper, numbers(9), { ...OPTIONS, epochs: 4 }, { targets, evaluate });
+    expect(outcome.progress.best).toEqual({ score: 2, epoch: 2, step: 6 });
+  });
+
   it('refuses to mix what is not float32', async () => {
     const data = numbers(6);
     const tokens: Dataset = {
@@ -342,6 +382,7 @@ describe('an interrupted training', () => {
       warmup: fc.constantFrom(0, 0.2),
       epochs: fc.integer({ min: 1, max: 6 }),
       steps: fc.option(fc.integer({ min: 1, max: 12 }), { nil: undefined }),
+      evaluateEvery: fc.option(fc.integer({ min: 1, max: 7 }), { nil: undefined }),
       patience: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
       mixup: fc.constantFrom(0, 0.4),
       seed: fc.nat(99),

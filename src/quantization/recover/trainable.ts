@@ -62,6 +62,7 @@ export function trainableQuantized(
   const biases = new Map<string, Tensor>();
   const writerFor = (graph: Graph): Writer => {
     const calc = formula(graph);
+    const learnedBiases = new Map<string, [Tensor, Value]>();
     const learn = (
       name: string,
       dims: readonly number[],
@@ -105,15 +106,11 @@ export function trainableQuantized(
       bias: (_, bias) => bias,
       activation: (value, quantizer) => roundedActivation(graph, value, quantizer),
       floatBias(layer, bias) {
-        const name = own.get(layer.name) ?? `${layer.name} bias`;
-        const known = biases.get(name);
-        if (known) {
-          biases.set(layer.name, known);
-          return inUnits(graph.mustGet(known.name), known, [bias.length]);
-        }
+        const name = `${own.get(layer.name) ?? layer.name} bias`;
+        const known = learnedBiases.get(name);
         const unit = Math.max(rootMeanSquare(bias), rootMeanSquare(weightMatrix(original, layer)), NO_SCALE);
-        const [tensor, value] = learn(name, [bias.length], bias, new Float32Array(bias.length).fill(unit));
-        biases.set(name, tensor);
+        const [tensor, value] = known ?? learn(name, [bias.length], bias, new Float32Array(bias.length).fill(unit));
+        learnedBiases.set(name, [tensor, value]);
         biases.set(layer.name, tensor);
         return inUnits(value, tensor, [bias.length]);
       },
