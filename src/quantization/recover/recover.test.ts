@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { Dataset } from '../../data/dataset.js';
+import { seedOf, shuffled } from '../../data/random.js';
 import { batches } from '../../data/loader.js';
 import { Graph } from '../../onnx/graph.js';
 import { findLayers, weightMatrix } from '../../onnx/layers.js';
@@ -9,10 +10,12 @@ import { NO_AUGMENTATION } from '../../training/augment.js';
 import { runOnce } from '../../runtime/run-once.js';
 import { argmax } from '../../runtime/scores.js';
 import { deploy } from '../deploy.js';
+import { quantizedValues } from '../execution/quantized-values.js';
 import type { QuantizationOutcome } from '../method.js';
 import { meanKl, relativeError } from '../output-divergence.js';
 import type { Deployment } from '../placement.js';
 import { roundLayerNearest } from '../round-layer.js';
+import { simulate } from '../simulate.js';
 import { recover, type RecoveryRequest } from './recover.js';
 import { openValidator, type Quality, type Validator } from './validate.js';
 
@@ -102,6 +105,21 @@ describe('recovery', () => {
     } finally {
       await plain.release();
     }
+  });
+
+  it('learns from what the file will compute: its first loss is that of the plan', async () => {
+    const int8 = new Set(['stem.y', 'block.a.y', 'block.b.y', 'block.sum']);
+    const values = quantizedValues(new Graph(MODEL), int8);
+    const activations = new Map(values.map(({ value }) => [value.name, { scale: 0.1, zeroPoint: 60 }]));
+    const plan: Deployment = { weights: OUTCOME.weights, activations, int8 };
+    const losses: number[] = [];
+    const options = { ...request.options, steps: 2 };
+    await recover({ ...request, plan, options, onEvent: (e) => e.kind === 'step' && losses.push(e.loss) });
+    const order = shuffled(160, seedOf(options.seed, 0)).subarray(0, options.batchSize);
+    const { feeds } = await request.train.read(order);
+    const simulated = await runOnce(engine, simulate(MODEL, plan), feeds, { optimization: 'disabled' });
+    const expected = meanKl((await runOnce(engine, MODEL, feeds))['logits']!, simulated['logits']!);
+    expect(Math.abs(losses[0]! - expected)).toBeLessThan(1e-3 * expected);
   });
 
   it.each<[string, Quality]>([
