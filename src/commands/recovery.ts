@@ -8,7 +8,7 @@ import type { RunControl } from '../progress.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
 import { recover, type RecoveryStore } from '../quantization/recover/recover.js';
 import { openValidator } from '../quantization/recover/validate.js';
-import type { QuantizeReport, RecoveryPoint, RecoverySummary } from '../report/report.js';
+import type { QuantizeReport, RecoveryPoint, RecoverySummary, TrainingPoint } from '../report/report.js';
 import type { ExecutionChoice } from './execution.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
@@ -34,12 +34,7 @@ export async function recoverOutcome(
   const { engine, working, feedsFor, scores } = workspace;
   const store = settings.runDir === undefined ? undefined : checkpointIn(settings.runDir);
   const log = trainingLog(settings.runDir, settings.resume);
-  const earlier = log.earlier.map(({ step, loss, score, accuracy, learningRate, seconds }): RecoveryPoint => ({
-    ...{ step, loss, divergence: -score, learningRate, seconds },
-    ...(accuracy !== undefined && { top1: accuracy }),
-  }));
   const points: RecoveryPoint[] = [];
-  let lastRate = 0;
   const validator = await openValidator(engine, study.model, scores, () => batches(working.val, VALIDATION_BATCH));
   try {
     const { outcome: recovered, ...summary } = await recover(
@@ -55,14 +50,7 @@ export async function recoverOutcome(
         store,
         onEvent(event) {
           log.write(event);
-          if (event.kind === 'step') lastRate = event.learningRate;
-          else {
-            const { step, loss, score, accuracy, seconds } = event;
-            points.push({
-              ...{ step, loss, divergence: -score, learningRate: lastRate, seconds },
-              ...(accuracy !== undefined && { top1: accuracy }),
-            });
-          }
+          if (event.kind === 'evaluation') points.push(pointOf(event));
         },
       },
       control,
@@ -71,12 +59,17 @@ export async function recoverOutcome(
     // A line may have been written for an evaluation whose checkpoint was not.
     return {
       outcome: recovered,
-      summary: { ...summary, points: [...earlier.filter(({ step }) => step < first), ...points] },
+      summary: { ...summary, points: [...log.earlier.map(pointOf).filter(({ step }) => step < first), ...points] },
     };
   } finally {
     log.close();
     await validator.release();
   }
+}
+
+function pointOf(point: Omit<TrainingPoint, 'epoch'>): RecoveryPoint {
+  const { step, loss, score, accuracy, learningRate, seconds } = point;
+  return { step, loss, divergence: -score, ...(accuracy !== undefined && { top1: accuracy }), learningRate, seconds };
 }
 
 /** Samples per engine call on VAL. */

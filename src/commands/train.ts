@@ -154,7 +154,6 @@ async function runTraining(
   // A line may have been written for an epoch whose checkpoint was not.
   const history = log.earlier.filter(({ step }) => step <= (kept?.progress.steps ?? 0));
   const rates: number[] = [];
-  let lastRate = 0;
   let metricName = 'score';
   try {
     const trainerOptions = trainerOptionsOf(settings, workspace);
@@ -185,10 +184,9 @@ async function runTraining(
             log.write(event);
             if (event.kind === 'step') {
               rates.push(event.samplesPerSecond);
-              lastRate = event.learningRate;
             } else {
-              const { epoch, step, loss, score, seconds } = event;
-              history.push({ epoch, step, loss, score, learningRate: lastRate, seconds });
+              const { epoch, step, loss, score, learningRate, seconds } = event;
+              history.push({ epoch, step, loss, score, learningRate, seconds });
             }
           },
           ...(checkpointPath !== undefined && {

@@ -31,6 +31,7 @@ const metaSchema = z.object({
     steps: z.number().int(),
     seconds: z.number(),
     plateau: z.object({ best: finite, waited: z.number().int(), factor: z.number() }),
+    learningRate: z.number(),
     best: z.object({ score: z.number(), epoch: z.number().int(), step: z.number().int() }).optional(),
   }),
 });

@@ -28,7 +28,6 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
   const board = tensorboardLog(join(folder, 'tensorboard'));
   // The last line may have been cut short.
   let lines: string[] = before === '' || before.endsWith('\n') ? [] : ['\n'];
-  let learningRate = 0;
   const quietly = (write: () => void): void => {
     try {
       write();
@@ -50,10 +49,9 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
   return {
     earlier: evaluationsIn(before),
     write(event) {
-      if (event.kind === 'step') learningRate = event.learningRate;
-      lines.push(`${JSON.stringify({ time: new Date().toISOString(), learningRate, ...event })}\n`);
+      lines.push(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
       if (event.kind === 'step') {
-        const { step, loss, gradientNorm, samplesPerSecond } = event;
+        const { step, loss, learningRate, gradientNorm, samplesPerSecond } = event;
         board.scalars(step, {
           ...{ 'train/loss': loss, 'train/learning_rate': learningRate },
           ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },

@@ -1,7 +1,7 @@
 /** A training graph at work: the compiled step and the vectors that it carries from one call to the next. */
 import { FlowCompressError } from '../errors.js';
 import { toBytes } from '../onnx/to-bytes.js';
-import type { Engine, Feeds, HostTensor, Session, SessionOptions } from '../runtime/engine.js';
+import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
 import { drawMask } from './dropout.js';
 import { OPTIMIZERS, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { TrainingGraph, VectorNames } from './training-graph.js';
@@ -41,9 +41,6 @@ export interface Stepper {
   release(): Promise<void>;
 }
 
-/** Rounding in the graph stays where it is: engines would turn it, with the layers beside it, into integer kernels. */
-const EXACT: SessionOptions = { config: { 'session.disable_quant_qdq': '1' } };
-
 /**
  * @param vectors where to start; `steps` updates have been done already
  */
@@ -54,8 +51,8 @@ export async function openStepper(
   vectors: TrainingVectors,
   done = 0,
 ): Promise<Stepper> {
-  const update = await engine.createSession(toBytes(graph.update), EXACT);
-  const gather = graph.gather && (await engine.createSession(toBytes(graph.gather), EXACT));
+  const update = await engine.createSession(toBytes(graph.update));
+  const gather = graph.gather && (await engine.createSession(toBytes(graph.gather)));
   const { names } = graph;
   const state = { ...vectors, states: [...vectors.states] };
   let steps = done;

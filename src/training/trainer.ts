@@ -41,6 +41,8 @@ export interface TrainingProgress {
   readonly steps: number;
   readonly seconds: number;
   readonly plateau: PlateauState;
+  /** Rate of the last update. */
+  readonly learningRate: number;
   readonly best: { readonly score: number; readonly epoch: number; readonly step: number } | undefined;
 }
 
@@ -52,6 +54,7 @@ export const NOT_BEGUN: TrainingProgress = {
   steps: 0,
   seconds: 0,
   plateau: PLATEAU_START,
+  learningRate: 0,
   best: undefined,
 };
 
@@ -77,6 +80,8 @@ export type TrainingEvent =
       readonly score: number;
       readonly accuracy?: number;
       readonly best: boolean;
+      /** Of the last update. */
+      readonly learningRate: number;
       readonly seconds: number;
     };
 
@@ -136,13 +141,13 @@ export async function train(
   const limits = limitsOf(options, stepsPerEpoch);
   const began = performance.now();
   const before = start.progress.seconds;
-  let { epoch, stepInEpoch, unevaluated, lossSum, steps, plateau, best } = start.progress;
+  let { epoch, stepInEpoch, unevaluated, lossSum, steps, plateau, learningRate, best } = start.progress;
   let bestVectors = start.best;
   const interval = options.evaluateEvery ?? stepsPerEpoch;
   let sinceBest = Math.ceil((steps - unevaluated) / interval) - Math.ceil((best?.step ?? 0) / interval);
   const seconds = (): number => before + (performance.now() - began) / 1000;
   const progress = (): TrainingProgress => ({
-    ...{ epoch, stepInEpoch, unevaluated, lossSum, steps, seconds: seconds(), plateau, best },
+    ...{ epoch, stepInEpoch, unevaluated, lossSum, steps, seconds: seconds(), plateau, learningRate, best },
   });
   const done = (): TrainingOutcome['stopped'] | undefined => {
     if (steps >= limits.steps) return limits.reason;
@@ -168,7 +173,7 @@ export async function train(
       if (group.length < options.accumulate) continue;
       throwIfAborted(control.signal);
       const share = shareDone(options, limits.steps, steps, seconds());
-      const learningRate = learningRateAt(share, options, plateau.factor);
+      learningRate = learningRateAt(share, options, plateau.factor);
       const { loss, norm } = await stepper.step(group, learningRate);
       group = [];
       steps++;
@@ -223,7 +228,7 @@ export async function train(
     } else sinceBest++;
     hooks.onEvent?.({
       ...{ kind: 'evaluation', step: steps, epoch, loss, score, ...(accuracy !== undefined && { accuracy }) },
-      ...{ best: isBest, seconds: seconds() },
+      ...{ best: isBest, learningRate, seconds: seconds() },
     });
     stopped ??= done();
     await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
