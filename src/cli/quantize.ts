@@ -14,7 +14,7 @@ import {
 } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
-import { parseInteger, parseNumber, parseNumberList, parseSize, parseText } from './values.js';
+import { parseInteger, parseNumber, parseNumberList, parseSize, parseText, parseTextList } from './values.js';
 
 const METHOD_NAMES = QUANTIZATION_METHODS.map((method) => method.name).join(', ');
 
@@ -59,6 +59,30 @@ const FLAGS = [
     DEFAULTS.probeSamples,
   ),
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
+  valueFlag(
+    '--recover <steps>',
+    'updates in which the rounded model learns to answer like the original',
+    parseInteger,
+    0,
+  ),
+  valueFlag(
+    '--recover-lr <rate>',
+    'learning rate of the recovery, relative to the size of the weights',
+    parseNumber,
+    DEFAULTS.recoverLr,
+  ),
+  valueFlag('--recover-batch-size <n>', 'samples per update', parseInteger, DEFAULTS.recoverBatchSize),
+  valueFlag(
+    '--temperature <t>',
+    'what the scores of both models are divided by in the loss',
+    parseNumber,
+    DEFAULTS.temperature,
+  ),
+  valueFlag(
+    '--augment <list>',
+    'random changes of the images of the recovery: crop, flip, cutout, mixup',
+    parseTextList,
+  ),
   valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
   switchFlag('--best-effort', 'write the best model found when the budget cannot be met (exit code 3)'),
 ];

@@ -59,7 +59,7 @@ describe('executionFor', () => {
 
   it('remembers what it chose, and does not choose again', async () => {
     const cache = memory();
-    const execution = executionFor(workspace, study, staticInt8, settings, cache);
+    const execution = executionFor(workspace, study, staticInt8, settings, { machine: cache });
     const outcome = await outcomeFor(execution);
     const first = await execution.choose(outcome, {});
     const [key] = cache.choices();
@@ -67,17 +67,17 @@ describe('executionFor', () => {
     expect(JSON.parse(cache.entries.get(key!)!)).toMatchObject({ name: first.name, int8: [...first.int8].sort() });
     // A choice that no measurement would make shows who made it.
     cache.entries.set(key!, JSON.stringify({ name: 'remembered', int8: [], refused: 0 }));
-    const again = executionFor(workspace, study, staticInt8, settings, cache);
+    const again = executionFor(workspace, study, staticInt8, settings, { machine: cache });
     expect((await again.choose(outcome, {})).name).toBe('remembered');
   });
 
   it('with remeasure reads nothing of what it remembers, and remembers the new choice', async () => {
     const cache = memory();
-    const outcome = await outcomeFor(executionFor(workspace, study, staticInt8, settings, cache));
-    await executionFor(workspace, study, staticInt8, settings, cache).choose(outcome, {});
+    const outcome = await outcomeFor(executionFor(workspace, study, staticInt8, settings, { machine: cache }));
+    await executionFor(workspace, study, staticInt8, settings, { machine: cache }).choose(outcome, {});
     const [key] = cache.choices();
     cache.entries.set(key!, JSON.stringify({ name: 'remembered', int8: [], refused: 0 }));
-    const anew = executionFor(workspace, study, staticInt8, { ...settings, remeasure: true }, cache);
+    const anew = executionFor(workspace, study, staticInt8, { ...settings, remeasure: true }, { machine: cache });
     const choice = await anew.choose(outcome, {});
     expect(choice.name).not.toBe('remembered');
     expect(cache.choices()).toEqual([key]);

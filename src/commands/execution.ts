@@ -19,7 +19,6 @@ import { recallExecution, rememberExecution, type RememberedExecution } from '..
 import { executionKey, executionSessions } from '../quantization/execution/sessions.js';
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import type { Deployment } from '../quantization/placement.js';
-import { simulate } from '../quantization/simulate.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { runOnce } from '../runtime/run-once.js';
 import type { QuantizeOptions } from './options.js';
@@ -33,8 +32,8 @@ export interface ExecutionChoice {
   readonly int8: ReadonlySet<string>;
   readonly warnings: readonly string[];
   build(outcome: QuantizationOutcome): ModelProto;
-  /** Undefined where the model computes its ranges at run time. */
-  simulate(outcome: QuantizationOutcome): ModelProto | undefined;
+  /** Where everything goes; undefined where the model computes its ranges at run time. */
+  plan(outcome: QuantizationOutcome): Deployment | undefined;
 }
 
 export interface Execution {
@@ -49,18 +48,22 @@ export interface Execution {
 
 type ExecutionSettings = Pick<QuantizeOptions, 'execution' | 'target' | 'threads' | 'remeasure'>;
 
-/**
- * @param stored what this machine remembers: times of conversions, and choices between files that it has made. With
- *   `remeasure` nothing is read from it.
- */
+/** Where measurements are remembered: times of conversions, and choices between files. */
+interface Caches {
+  /** Of a run that may be resumed. */
+  readonly run?: MachineCache | undefined;
+  /** Of this machine; with `remeasure` nothing is read from it. */
+  readonly machine?: MachineCache;
+}
+
 export function executionFor(
   workspace: Workspace,
   study: PreparedStudy,
   method: QuantizationMethod,
   settings: ExecutionSettings,
-  stored: MachineCache = nodeMachineCache(),
+  caches: Caches = {},
 ): Execution {
-  const cache = settings.remeasure ? { ...stored, read: () => Promise.resolve(undefined) } : stored;
+  const cache = cacheFor(settings, caches);
   if (method.activations === 'dynamic') return dynamicExecution(study);
   const graph = new Graph(study.model);
   const candidates =
@@ -73,7 +76,7 @@ export function executionFor(
     int8,
     warnings,
     build: (outcome) => compacted(deploy(study.model, deployment(study, outcome, int8)), study),
-    simulate: (outcome) => simulate(study.model, deployment(study, outcome, int8)),
+    plan: (outcome) => deployment(study, outcome, int8),
   });
   const float = choiceOf('float', new Set());
   return {
@@ -100,6 +103,17 @@ export function executionFor(
       return choiceOf(name, int8, refused > 0 && int8.size < all.size ? [warning] : []);
     },
     float,
+  };
+}
+
+/** What this run measured goes before what the machine remembers: a run that goes on must not choose again. */
+function cacheFor({ remeasure }: ExecutionSettings, { run, machine = nodeMachineCache() }: Caches): MachineCache {
+  return {
+    read: async (key) => (await run?.read(key)) ?? (remeasure ? undefined : await machine.read(key)),
+    async write(key, text) {
+      await run?.write(key, text);
+      await machine.write(key, text);
+    },
   };
 }
 
@@ -184,7 +198,7 @@ function dynamicExecution(study: PreparedStudy): Execution {
     int8: new Set(study.layers.filter((l) => l.op === 'MatMul' || l.op === 'Gemm').map((l) => l.output.name)),
     warnings: [],
     build,
-    simulate: () => undefined,
+    plan: () => undefined,
   };
   return {
     quantizable: new Set(),

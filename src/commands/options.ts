@@ -26,6 +26,9 @@ export const DEFAULTS = {
   sensitivityMode: 'corrected',
   gradientTerm: 'g',
   gradientBits: 4,
+  recoverLr: 3e-3,
+  recoverBatchSize: 128,
+  temperature: 1,
 } as const;
 
 /** The quantization methods by name, FAAQ first. */
@@ -42,6 +45,8 @@ const LOSS_NAMES = Object.keys(LOSSES) as [LossName, ...LossName[]];
 const width = z.number().int().min(1).max(8);
 const positiveInteger = z.number().int().min(1);
 const path = z.string().min(1, 'must not be empty');
+/** Random changes of the images that a model learns from. */
+const augment = z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]);
 
 /** Where the samples come from and how they are read. */
 export const dataOptionsSchema = z.object({
@@ -142,6 +147,15 @@ export const quantizeOptionsSchema = dataOptionsSchema
     ...sensitivityForm,
     /** Lowest width of layers with a gradient of more than three times the median, with the flow sensitivity. */
     gradientBits: width.default(DEFAULTS.gradientBits),
+    /** Updates in which the rounded model learns from the original; 0 for none. */
+    recover: z.number().int().min(0).default(0),
+    /** Of recovery: share of its own size by which a weight moves per update. */
+    recoverLr: z.number().positive().max(1).default(DEFAULTS.recoverLr),
+    recoverBatchSize: positiveInteger.default(DEFAULTS.recoverBatchSize),
+    /** Of recovery: what the scores of both models are divided by before they are compared. */
+    temperature: z.number().positive().default(DEFAULTS.temperature),
+    /** Of recovery. */
+    augment,
     /** Timed runs per file and batch size. */
     latencyRuns: positiveInteger.optional(),
   })
@@ -150,6 +164,14 @@ export const quantizeOptionsSchema = dataOptionsSchema
   .refine((options) => options.sensitivityMode !== 'reference' || options.sensitivity !== 'measured', {
     message: 'the reference has no measured sensitivity: combine it with flow',
     path: ['sensitivityMode'],
+  })
+  .refine((options) => options.recover === 0 || options.sweep === undefined, {
+    message: 'cannot be combined with a sweep: every width would have to be recovered by itself',
+    path: ['recover'],
+  })
+  .refine((options) => options.recover === 0 || options.method !== 'dynamic-int8', {
+    message: 'dynamic-int8 cannot be recovered: its activations have no quantizers before it runs',
+    path: ['recover'],
   })
   .refine((options) => options.bits === undefined || options.maxSize === undefined, {
     message: 'cannot be combined with a largest size: give one budget',
@@ -188,7 +210,7 @@ export const trainOptionsSchema = dataOptionsSchema
     labelSmoothing: z.number().min(0).max(0.9).default(0),
     /** Weigh the loss so that all classes count alike. */
     balance: z.boolean().default(false),
-    augment: z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]),
+    augment,
     /** Epochs without progress on VAL after which training stops. */
     patience: positiveInteger.optional(),
     /** Leave the running statistics of batch normalization as they are. */

@@ -18,6 +18,7 @@ import { executionFor, type Execution, type ExecutionChoice } from './execution.
 import { measureFiles } from './measure.js';
 import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
 import { layerRows } from './quantized-layers.js';
+import { recoverOutcome, recoverySettings } from './recovery.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
 import { verifyFile } from './verify-file.js';
@@ -60,7 +61,7 @@ export async function quantizeModel(
     await assertWritableOutput(settings.output, rules);
     const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
     warnings.push(...study.warnings);
-    const execution = executionFor(workspace, study, method, settings);
+    const execution = executionFor(workspace, study, method, settings, { run: run?.cache });
     const warn = (message: string): unknown => warnings.push(message);
     const maxBits = await widestCodes(workspace, execution, settings.maxBits, warn);
     const methodSettings = {
@@ -78,14 +79,15 @@ export async function quantizeModel(
     const found = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, settings.bestEffort));
     const chosen = await clock.stage('choose execution', () => execution.choose(found.outcome, control));
     throwIfAborted(control.signal);
+    const recovered =
+      settings.recover === 0
+        ? undefined
+        : await clock.stage('recover', () =>
+            recoverOutcome(workspace, study, found.outcome, chosen, settings, control),
+          );
+    const outcome = recovered?.outcome ?? found.outcome;
     const { choice, model, verification } = await clock.stage('verify', () =>
-      verifyOrFallBack(
-        workspace,
-        study,
-        found.outcome,
-        chosen,
-        settings.execution === 'auto' ? execution.float : undefined,
-      ),
+      verifyOrFallBack(workspace, study, outcome, chosen, settings.execution === 'auto' ? execution.float : undefined),
     );
     warnings.push(...choice.warnings);
     const output = await stageOutput(settings.output, { ...rules, signal: control.signal });
@@ -129,12 +131,14 @@ export async function quantizeModel(
         execution: choice.name,
         ...(method.name === 'faaq' && sensitivitySettings(settings)),
         calibration: workspace.working.calib.size,
+        ...(settings.recover > 0 && recoverySettings(settings)),
       },
       budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
       before,
       after,
-      layers: layerRows(study, found.outcome, choice),
+      layers: layerRows(study, outcome, choice),
       ...(found.outcome.agreement && { sensitivityCheck: found.outcome.agreement }),
+      ...(recovered && { recovery: recovered.summary }),
       ...(sweep && { sweep }),
       verification,
     };

@@ -15,7 +15,6 @@ import type { RunControl } from '../progress.js';
 import type { TrainingPoint, TrainReport } from '../report/report.js';
 import { median } from '../runtime/latency.js';
 import { evaluateSession } from '../runtime/metric.js';
-import { NO_AUGMENTATION, type AugmentOptions } from '../training/augment.js';
 import { OPTIMIZER_DEFAULTS, OPTIMIZERS } from '../training/optimizers.js';
 import { readParameters, trainableParameters, type Parameter } from '../training/parameters.js';
 import { openStepper, type TrainingVectors } from '../training/stepper.js';
@@ -28,6 +27,7 @@ import { measureFiles } from './measure.js';
 import { parseOptions, trainOptionsSchema, type TrainOptions } from './options.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
+import { augmentationOf, refuseFixedBatch } from './training-data.js';
 import { openTrainee } from './trainee.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 
@@ -120,6 +120,7 @@ async function runTraining(
   clock: ReturnType<typeof startRun>,
 ): Promise<Trained> {
   const { engine, working, feedsFor } = workspace;
+  refuseFixedBatch(workspace);
   const classes = labelledClasses(workspace, settings);
   const base = trainedModel(workspace.opened.model, workspace.scores);
   const parameters = trainableParameters(new Graph(base.model));
@@ -154,7 +155,6 @@ async function runTraining(
   // A line may have been written for an epoch whose checkpoint was not.
   const history = log.earlier.filter(({ step }) => step <= (kept?.progress.steps ?? 0));
   const rates: number[] = [];
-  let lastRate = 0;
   let metricName = 'score';
   try {
     const trainerOptions = trainerOptionsOf(settings, workspace);
@@ -164,8 +164,11 @@ async function runTraining(
         working.train,
         trainerOptions,
         {
-          target: ({ labels }) =>
-            classTargets(labels!, classes, { labelSmoothing: settings.labelSmoothing, classWeights: weights }),
+          targets: {
+            from: 'samples',
+            of: ({ labels }) =>
+              classTargets(labels!, classes, { labelSmoothing: settings.labelSmoothing, classWeights: weights }),
+          },
           async evaluate(vectors) {
             const session = await engine.createSession(toBytes(base.finish(parameters, graph.buffers, vectors)));
             try {
@@ -173,7 +176,7 @@ async function runTraining(
                 signal: control.signal,
               });
               metricName = metric?.name ?? metricName;
-              return metric?.value ?? 0;
+              return { score: metric?.value ?? 0 };
             } finally {
               await session.release();
             }
@@ -182,10 +185,9 @@ async function runTraining(
             log.write(event);
             if (event.kind === 'step') {
               rates.push(event.samplesPerSecond);
-              lastRate = event.learningRate;
             } else {
-              const { epoch, step, loss, score, seconds } = event;
-              history.push({ epoch, step, loss, score, learningRate: lastRate, seconds });
+              const { epoch, step, loss, score, learningRate, seconds } = event;
+              history.push({ epoch, step, loss, score, learningRate, seconds });
             }
           },
           ...(checkpointPath !== undefined && {
@@ -220,12 +222,7 @@ async function runTraining(
 }
 
 /** How many classes the labels name. @throws FlowCompressError `unsupported` for what cannot be trained by labels */
-function labelledClasses({ scores, classes, fixedBatch, opened, working }: Workspace, { loss }: TrainOptions): number {
-  if (fixedBatch !== undefined)
-    throw new FlowCompressError('unsupported', `The model takes batches of ${String(fixedBatch)} only.`, {
-      node: opened.name,
-      hint: 'Export it with a free batch dimension: training needs batches of its own size.',
-    });
+function labelledClasses({ scores, classes, working }: Workspace, { loss }: TrainOptions): number {
   if (loss === 'cross-entropy' && scores !== undefined && classes !== undefined && working.train.labels) return classes;
   throw new FlowCompressError(
     'unsupported',
@@ -260,7 +257,6 @@ function layoutOf(parameters: readonly Parameter[], { buffers }: TrainingGraph):
 function trainerOptionsOf(settings: TrainOptions, { feedsFor }: Workspace): TrainerOptions {
   const { epochs, steps, maxTime } = settings;
   const unlimited = epochs === undefined && steps === undefined && maxTime === undefined;
-  const side = Object.values(feedsFor(1))[0]?.dims.at(-1) ?? 32;
   return {
     epochs: unlimited ? DEFAULT_EPOCHS : epochs,
     steps,
@@ -270,20 +266,8 @@ function trainerOptionsOf(settings: TrainOptions, { feedsFor }: Workspace): Trai
     schedule: settings.schedule,
     learningRate: settings.lr ?? OPTIMIZERS[settings.optimizer].learningRate,
     warmup: settings.warmup,
-    augment: augmentationOf(settings.augment, side),
+    augment: augmentationOf(settings.augment, feedsFor(1)),
     patience: settings.patience,
     seed: settings.seed,
-  };
-}
-
-/** The usual sizes: a crop from an eighth of padding, a cutout of half the side. */
-function augmentationOf(kinds: TrainOptions['augment'], side: number): AugmentOptions {
-  const has = (kind: (typeof kinds)[number]): boolean => kinds.includes(kind);
-  return {
-    ...NO_AUGMENTATION,
-    crop: has('crop') ? Math.max(1, Math.round(side / 8)) : 0,
-    flip: has('flip'),
-    cutout: has('cutout') ? Math.round(side / 2) : 0,
-    mixup: has('mixup') ? 0.2 : 0,
   };
 }

@@ -7,6 +7,7 @@ import { withTemporaryFolder } from '../node/temporary-folder.js';
 import { decodeModel } from '../onnx/read.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
+import { simulate } from '../quantization/simulate.js';
 import { compareWithSimulation, countOperators, TOLERANCE } from '../quantization/verify.js';
 import type { Verification } from '../report/report.js';
 import type { ExecutionChoice } from './execution.js';
@@ -47,8 +48,9 @@ export async function verifyFile(
       detail: `${String(fusedLayers)} integer kernels for ${String(int8Layers)} layers`,
     });
   }
-  const simulation = choice.simulate(outcome);
-  if (!simulation) return { fused: operators, checks };
+  const plan = choice.plan(outcome);
+  if (!plan) return { fused: operators, checks };
+  const simulation = simulate(study.model, plan);
   const samples = fixedBatch ?? CHECKED_SAMPLES;
   const batch = { feeds: feedsFor(samples), size: samples };
   const comparison = await compareWithSimulation(engine, bytes, simulation, batch);

@@ -31,9 +31,10 @@ function vectors(seed: number, states: number, average = true, buffers = 3): Tra
 const LAYOUT = 'w:4 b:1';
 const CHECKPOINT: Checkpoint = {
   progress: {
-    ...{ epoch: 2, stepInEpoch: 1, lossSum: 0.1 + 0.2, steps: 7, seconds: 1.25 },
+    ...{ epoch: 2, stepInEpoch: 1, unevaluated: 1, lossSum: 0.1 + 0.2, steps: 7, seconds: 1.25 },
     plateau: { best: 0.5, waited: 1, factor: 0.3 },
-    best: { score: 0.75, epoch: 1 },
+    learningRate: 0.01,
+    best: { score: 0.75, epoch: 1, step: 4 },
   },
   vectors: vectors(1, 2),
   best: vectors(50, 0),

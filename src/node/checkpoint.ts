@@ -20,17 +20,19 @@ export interface Checkpoint {
 
 const finite = z.number().nullable();
 const metaSchema = z.object({
-  version: z.literal(1),
+  version: z.literal(2),
   /** Names and sizes of the trained tensors. */
   layout: z.string(),
   progress: z.object({
     epoch: z.number().int(),
     stepInEpoch: z.number().int(),
+    unevaluated: z.number().int(),
     lossSum: z.number(),
     steps: z.number().int(),
     seconds: z.number(),
     plateau: z.object({ best: finite, waited: z.number().int(), factor: z.number() }),
-    best: z.object({ score: z.number(), epoch: z.number().int() }).optional(),
+    learningRate: z.number(),
+    best: z.object({ score: z.number(), epoch: z.number().int(), step: z.number().int() }).optional(),
   }),
 });
 
@@ -40,7 +42,7 @@ const PARTS = ['vectors', 'best'] as const;
 export async function writeCheckpoint(path: string, layout: string, checkpoint: Checkpoint): Promise<void> {
   const { progress } = checkpoint;
   const plateau = { ...progress.plateau, best: Number.isFinite(progress.plateau.best) ? progress.plateau.best : null };
-  const meta = new TextEncoder().encode(JSON.stringify({ version: 1, layout, progress: { ...progress, plateau } }));
+  const meta = new TextEncoder().encode(JSON.stringify({ version: 2, layout, progress: { ...progress, plateau } }));
   const arrays: Record<string, HostTensor> = { meta: { type: 'uint8', dims: [meta.length], data: meta } };
   for (const part of PARTS) {
     const vectors = checkpoint[part];

@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
 import type { OnProgress } from '../progress.js';
+import type { MachineCache } from '../runtime/machine-cache.js';
 import type { DivergencePoint } from '../quantization/divergence-model.js';
 import type { DivergenceRecord } from '../quantization/measure-divergence.js';
 import { reportToJson } from '../report/json.js';
@@ -30,6 +31,8 @@ export interface RunIdentity {
 
 export interface RunDirectory {
   readonly divergences: DivergenceRecord;
+  /** What the run measured of the machine: a choice that hangs on it is made once. */
+  readonly cache: MachineCache;
   /** The report of the run, if it was finished, and the fingerprint of the output that it wrote. */
   readonly finished?: { readonly report: Report; readonly output?: string };
   /** Writes a line of the log when a stage begins. */
@@ -49,6 +52,7 @@ type Settings = z.output<typeof settingsSchema>;
 
 const stateSchema = z.object({
   divergences: z.record(z.string(), z.array(z.object({ bits: z.number(), error: z.number(), divergence: z.number() }))),
+  cache: z.record(z.string(), z.string()).optional(),
   output: z.string().optional(),
 });
 type State = z.output<typeof stateSchema>;
@@ -87,15 +91,27 @@ export async function openRunDirectory(
 
   const state: State = (await readJson(at('state'), stateSchema)) ?? { divergences: {} };
   const divergences = new Map<string, readonly DivergencePoint[]>(Object.entries(state.divergences));
+  const cache = new Map(Object.entries(state.cache ?? {}));
   let { output: outputPrint } = state;
   const report = await readJson(at('report'), reportSchema);
-  const saveState = (): Promise<number> =>
-    save('state', `${JSON.stringify({ divergences: Object.fromEntries(divergences), output: outputPrint })}\n`);
+  const stateNow = (): State => ({
+    divergences: Object.fromEntries(divergences) as State['divergences'],
+    cache: Object.fromEntries(cache),
+    output: outputPrint,
+  });
+  const saveState = (): Promise<number> => save('state', `${JSON.stringify(stateNow())}\n`);
   return {
     divergences: {
       known: divergences,
       async keep(measured) {
         for (const [layer, points] of measured) if (points.every(isFinitePoint)) divergences.set(layer, points);
+        await saveState();
+      },
+    },
+    cache: {
+      read: (key) => Promise.resolve(cache.get(key)),
+      async write(key, text) {
+        cache.set(key, text);
         await saveState();
       },
     },

@@ -16,7 +16,8 @@ const step = (number: number): TrainingEvent => ({
   ...{ gradientNorm: 3, samplesPerSecond: 100 },
 });
 const epoch = (number: number, at: number, score = 0.5): TrainingEvent => ({
-  ...{ kind: 'epoch', step: at, epoch: number, loss: 1, score, best: true, seconds: 10 * number },
+  ...{ kind: 'evaluation', step: at, epoch: number, loss: 1, score, best: true },
+  ...{ learningRate: 0.1 / at, seconds: 10 * number },
 });
 const lines = async (): Promise<Record<string, unknown>[]> =>
   (await readFile(join(folder, 'metrics.jsonl'), 'utf8'))

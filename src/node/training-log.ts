@@ -1,4 +1,4 @@
-/** The log of a training: a JSON line per step and epoch, and TensorBoard scalars beside them. */
+/** The log of a training: a JSON line per step and evaluation, and TensorBoard scalars beside them. */
 import { appendFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
@@ -7,7 +7,7 @@ import type { TrainingEvent } from '../training/trainer.js';
 import { tensorboardLog } from './tensorboard.js';
 
 export interface TrainingLog {
-  /** The epochs that an earlier, interrupted run logged. */
+  /** The evaluations that an earlier, interrupted run logged. */
   readonly earlier: readonly TrainingPoint[];
   write(event: TrainingEvent): void;
   close(): void;
@@ -15,7 +15,7 @@ export interface TrainingLog {
 
 const FILE = 'metrics.jsonl';
 
-const epochLine = z.object({ kind: z.literal('epoch') });
+const evaluationLine = z.object({ kind: z.literal('evaluation') });
 
 /**
  * Without a folder nothing is kept. What cannot be written is lost: a log stops no training.
@@ -28,12 +28,11 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
   const board = tensorboardLog(join(folder, 'tensorboard'));
   // The last line may have been cut short.
   let lines: string[] = before === '' || before.endsWith('\n') ? [] : ['\n'];
-  let learningRate = 0;
   const quietly = (write: () => void): void => {
     try {
       write();
     } catch {
-      // The report has the epochs.
+      // The report has the evaluations.
     }
   };
   const flush = (): void => {
@@ -48,12 +47,11 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
       rmSync(path, { force: true });
     });
   return {
-    earlier: epochsIn(before),
+    earlier: evaluationsIn(before),
     write(event) {
-      if (event.kind === 'step') learningRate = event.learningRate;
-      lines.push(`${JSON.stringify({ time: new Date().toISOString(), learningRate, ...event })}\n`);
+      lines.push(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
       if (event.kind === 'step') {
-        const { step, loss, gradientNorm, samplesPerSecond } = event;
+        const { step, loss, learningRate, gradientNorm, samplesPerSecond } = event;
         board.scalars(step, {
           ...{ 'train/loss': loss, 'train/learning_rate': learningRate },
           ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },
@@ -75,13 +73,13 @@ function textOf(path: string): string {
   }
 }
 
-function epochsIn(text: string): TrainingPoint[] {
+function evaluationsIn(text: string): TrainingPoint[] {
   // By step: what was done again after an interruption replaces what was logged before.
   const points = new Map<number, TrainingPoint>();
   for (const line of text.split('\n')) {
     try {
       const parsed: unknown = JSON.parse(line);
-      epochLine.parse(parsed);
+      evaluationLine.parse(parsed);
       // What else is in the line is left out.
       const point = trainingPointSchema.parse(parsed);
       points.set(point.step, point);

@@ -3,9 +3,10 @@
  * here and plain QuantizeLinear / DequantizeLinear pairs, to be run without graph optimisations, hence in float.
  */
 import { TensorProto_DataType as DataType, type ModelProto } from 'onnx-buf';
-import type { Graph } from '../onnx/graph.js';
+import type { Graph, Value } from '../onnx/graph.js';
 import { fromMatrix } from '../onnx/layers.js';
 import { makeTensor, readFloats } from '../onnx/tensor.js';
+import type { ActivationQuantizer } from './activation-range.js';
 import { place, type Deployment, type Writer } from './placement.js';
 import { int8Scales } from './packed-writer.js';
 import { roundHalfEven } from './round.js';
@@ -33,19 +34,22 @@ function plainWriter(graph: Graph): Writer {
         makeTensor(graph.uniqueName(`${layer.weight.name}_bq`), DataType.FLOAT, [layer.channels], rounded),
       );
     },
-    activation(value, { scale, zeroPoint }) {
-      const name = graph.uniqueName(`${value.name}_scale`);
-      const step = graph.addInitializer(makeTensor(name, DataType.FLOAT, [], Float32Array.of(scale)));
-      const point = graph.addInitializer(
-        makeTensor(graph.uniqueName(`${value.name}_zero`), DataType.UINT8, [], Uint8Array.of(zeroPoint)),
-      );
-      const codes = graph.insertOp('QuantizeLinear', [value, step, point]);
-      return graph.insertOp('DequantizeLinear', [codes, step, point]);
-    },
+    activation: (value, quantizer) => roundedActivation(graph, value, quantizer),
     floatBias: (layer, bias) =>
       graph.addInitializer(
         makeTensor(graph.uniqueName(`${layer.weight.name}_b`), DataType.FLOAT, [layer.channels], bias),
       ),
     finish: () => undefined,
   };
+}
+
+/** The value rounded to uint8 and back. */
+export function roundedActivation(graph: Graph, value: Value, { scale, zeroPoint }: ActivationQuantizer): Value {
+  const name = graph.uniqueName(`${value.name}_scale`);
+  const step = graph.addInitializer(makeTensor(name, DataType.FLOAT, [], Float32Array.of(scale)));
+  const point = graph.addInitializer(
+    makeTensor(graph.uniqueName(`${value.name}_zero`), DataType.UINT8, [], Uint8Array.of(zeroPoint)),
+  );
+  const codes = graph.insertOp('QuantizeLinear', [value, step, point]);
+  return graph.insertOp('DequantizeLinear', [codes, step, point]);
 }

@@ -22,6 +22,7 @@ import type {
   Report,
   TrainReport,
 } from './report.js';
+import { recoveryRows, recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
@@ -56,6 +57,7 @@ function quantizeParts(report: QuantizeReport): string[] {
     `# ${inline(report.output)}`,
     `${inline(report.model)} quantized with ${inline(report.method)}, seed ${report.seed}, target ${report.target}.${budget === undefined ? '' : ` ${budget}`}`,
     comparisonTable(report.before, report.after),
+    ...recoveryParts(report),
     ...titled('Other widths and methods', others.length, () =>
       table(
         ['method', 'bits', 'file size', metricLabel(others[0].metric.name)],
@@ -86,6 +88,17 @@ function quantizeParts(report: QuantizeReport): string[] {
     ...(report.sensitivityCheck ? [agreementSentence(report.sensitivityCheck)] : []),
     ...settingsParts(report),
   ];
+}
+
+function recoveryParts(report: QuantizeReport): string[] {
+  const sentence = recoverySentence(report);
+  if (sentence === undefined) return [];
+  const { head, rows } = recoveryRows(report);
+  return titled(
+    'Recovery',
+    rows.length,
+    () => `${inline(sentence)}\n\n${table(head, rows, `${'r'.repeat(head.length - 1)}l`)}`,
+  );
 }
 
 function trainParts(report: TrainReport): string[] {

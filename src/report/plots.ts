@@ -5,7 +5,7 @@ import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitiv
 import type { PlotLayer } from './plots/layers.js';
 import { renderSvg } from './plots/render.js';
 import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
-import { coursePlot, learningRatePlot } from './plots/training.js';
+import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
 import type { EvaluateReport, QuantizeReport, Report, TrainReport } from './report.js';
 import { latenciesOf } from './summary.js';
@@ -32,6 +32,7 @@ export function plotsOf(report: Report): Plot[] {
           { label: 'original', latencies: latenciesOf(report.before), reference: true },
           { label: report.method, latencies: latenciesOf(report.after) },
         ]),
+        recoveryOf(report),
         bitsOf(report.layers),
         klOf(report.layers),
         bytesOf(report.layers),
@@ -151,6 +152,17 @@ function trainingPlots(report: TrainReport): Plot[] {
       spec: (width) => learningRatePlot(course, width),
     },
   ];
+}
+
+function recoveryOf({ recovery }: QuantizeReport): Plot | undefined {
+  if (recovery === undefined || recovery.points.length === 0) return undefined;
+  return {
+    id: 'recovery',
+    title: 'Course of the recovery',
+    caption: 'Measured on VAL, of the files that would have been written. The line marks the one that was.',
+    span: 'full',
+    spec: (width) => recoveryPlot(recovery, width),
+  };
 }
 
 function latencyOf(entries: readonly LatencyEntry[]): Plot | undefined {

@@ -233,6 +233,40 @@ const budgetSchema = z.object({
   met: z.boolean(),
 });
 
+const qualitySchema = z.object({
+  /** From the original's outputs, as `measure` says. */
+  divergence: z.number().nonnegative(),
+  /** Fraction; absent without labels. */
+  top1: z.number().min(0).max(1).optional(),
+});
+
+/** One evaluation on VAL in the course of a recovery. */
+export const recoveryPointSchema = qualitySchema.extend({
+  /** Updates so far. */
+  step: count,
+  /** Mean loss on TRAIN since the evaluation before. */
+  loss: z.number(),
+  learningRate: z.number().nonnegative(),
+  seconds,
+});
+export type RecoveryPoint = z.infer<typeof recoveryPointSchema>;
+
+/** How the rounded model learned from the original. All qualities are on VAL, of files as they would be written. */
+export const recoverySchema = z.object({
+  steps: count,
+  seconds,
+  /** Elements of all tensors that learned. */
+  parameters: count,
+  /** `kl`: nats; `relative-error`: squared error relative to the energy of the outputs. */
+  measure: z.enum(['kl', 'relative-error']),
+  before: qualitySchema,
+  after: qualitySchema,
+  /** Updates after which the model that was written was there; 0 when no state was better than the rounded one. */
+  bestStep: count,
+  points: z.array(recoveryPointSchema),
+});
+export type RecoverySummary = z.infer<typeof recoverySchema>;
+
 export const quantizeReportSchema = z.object({
   command: z.literal('quantize'),
   method: z.string(),
@@ -247,6 +281,7 @@ export const quantizeReportSchema = z.object({
   after: measurementSchema,
   layers: z.array(quantizedLayerSchema),
   sensitivityCheck: sensitivityCheckSchema.optional(),
+  recovery: recoverySchema.optional(),
   sweep: z.array(sweepPointSchema).optional(),
   baselines: z.array(baselineSchema).optional(),
   verification: verificationSchema.optional(),
@@ -258,10 +293,12 @@ export const trainingPointSchema = z.object({
   epoch: count,
   /** Updates so far. */
   step: count,
-  /** Mean over the epoch. */
+  /** Mean since the evaluation before. */
   loss: z.number(),
   /** The metric on VAL. */
   score: z.number(),
+  /** Share of right answers, where the score is another figure. */
+  accuracy: z.number().min(0).max(1).optional(),
   learningRate: z.number().nonnegative(),
   seconds,
 });

@@ -24,6 +24,7 @@ import type {
   Report,
   TrainReport,
 } from './report.js';
+import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
 import type { Verdict } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
@@ -72,6 +73,7 @@ function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): s
     formatBytes(group.bytes),
   ]);
   const budget = budgetSentence(report);
+  const recovery = recoverySentence(report);
   return [
     heading(`${report.method}, seed ${report.seed}, target ${report.target}`, report.model, paint, columns),
     '',
@@ -82,6 +84,7 @@ function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): s
     ...(report.sensitivityCheck === undefined
       ? []
       : ['', ...wrapped(agreementSentence(report.sensitivityCheck), columns)]),
+    ...(recovery === undefined ? [] : ['', ...wrapped(recovery, columns)]),
     ...(budget === undefined ? [] : ['', report.budget?.met === false ? paint(budget, 'red') : budget]),
   ];
 }

@@ -6,6 +6,7 @@ import type {
   ProfileReport,
   QuantizedLayer,
   QuantizeReport,
+  RecoverySummary,
   TrainingPoint,
   TrainReport,
 } from '../report/report.js';
@@ -61,6 +62,19 @@ export function quantizeReport(overrides: Partial<QuantizeReport> = {}): Quantiz
       { bits: 4, bytes: 125_000, metric: top1(0.9123) },
     ],
     seconds: 12.3,
+    ...overrides,
+  };
+}
+
+/** Ten evaluations, the ninth of which was the best. */
+export function recoverySummary(overrides: Partial<RecoverySummary> = {}): RecoverySummary {
+  const points = Array.from({ length: 10 }, (_, i) => ({
+    ...{ step: 30 * (i + 1), loss: 0.06 - 0.003 * i, divergence: i === 9 ? 0.022 : 0.04 - 0.0025 * i },
+    ...{ top1: 0.98 + 0.001 * i, learningRate: 3e-3 * (1 - i / 10), seconds: 20 * (i + 1) },
+  }));
+  return {
+    ...{ steps: 300, seconds: 200, parameters: 270_000, measure: 'kl', bestStep: 270, points },
+    ...{ before: { divergence: 0.0437, top1: 0.9788 }, after: { divergence: 0.02, top1: 0.988 } },
     ...overrides,
   };
 }

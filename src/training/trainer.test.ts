@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Dataset } from '../data/dataset.js';
+import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { copyVectors } from '../testing/tiny-training.js';
 import { NO_AUGMENTATION } from './augment.js';
@@ -9,6 +10,7 @@ import type { Stepper, TrainingVectors } from './stepper.js';
 import {
   NOT_BEGUN,
   train,
+  type Judgement,
   type TrainerHooks,
   type TrainerOptions,
   type TrainingEvent,
@@ -80,9 +82,12 @@ const OPTIONS: TrainerOptions = {
 };
 
 /** The target of a batch is its input, times ten. */
-const target: TrainerHooks['target'] = ({ feeds }) => {
-  const x = feeds.x!;
-  return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+const targets: TrainerHooks['targets'] = {
+  from: 'samples',
+  of({ feeds }) {
+    const x = feeds.x!;
+    return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+  },
 };
 
 interface Run {
@@ -103,8 +108,8 @@ async function runWith(
     numbers(size),
     { ...OPTIONS, ...options },
     {
-      target,
-      evaluate: () => Promise.resolve(scores(evaluations++)),
+      targets,
+      evaluate: () => Promise.resolve({ score: scores(evaluations++) }),
       onEvent: (event) => events.push(event),
     },
   );
@@ -127,7 +132,7 @@ describe('train', () => {
     expect(events.filter(({ kind }) => kind === 'step').map(({ step }) => step)).toEqual(
       Array.from({ length: 20 }, (_, i) => i + 1),
     );
-    expect(events.filter(({ kind }) => kind === 'epoch').map(({ epoch, step }) => [epoch, step])).toEqual([
+    expect(events.filter(({ kind }) => kind === 'evaluation').map(({ epoch, step }) => [epoch, step])).toEqual([
       [1, 5],
       [2, 10],
       [3, 15],
@@ -153,7 +158,7 @@ describe('train', () => {
   it('stops at a number of steps, within an epoch too, after one more evaluation', async () => {
     const { outcome, events } = await runWith({ steps: 4, epochs: 9 });
     expect(outcome).toMatchObject({ stopped: 'steps', progress: { epoch: 1, stepInEpoch: 1, steps: 4 } });
-    expect(events.filter(({ kind }) => kind === 'epoch').map(({ step }) => step)).toEqual([3, 4]);
+    expect(events.filter(({ kind }) => kind === 'evaluation').map(({ step }) => step)).toEqual([3, 4]);
   });
 
   it('stops at the end of its time', async () => {
@@ -181,21 +186,24 @@ describe('train', () => {
       numbers(9),
       { ...OPTIONS, epochs: 50, patience: 3 },
       {
-        target,
+        targets,
         evaluate(vectors) {
           best.push(copyVectors(vectors));
-          return Promise.resolve(scores[evaluations++]!);
+          return Promise.resolve({ score: scores[evaluations++]! });
         },
       },
     );
-    expect(outcome).toMatchObject({ stopped: 'patience', progress: { epoch: 5, best: { score: 3, epoch: 2 } } });
+    expect(outcome).toMatchObject({
+      stopped: 'patience',
+      progress: { epoch: 5, best: { score: 3, epoch: 2, step: 6 } },
+    });
     expect(outcome.best).toEqual({ ...best[1], states: [] });
     expect(outcome.best.parameters).not.toEqual(stepper.vectors.parameters);
   });
 
   it('never takes NaN for the best score', async () => {
     const { outcome } = await runWith({ epochs: 3 }, { scores: (n) => [NaN, 0.5, NaN][n]! });
-    expect(outcome.progress.best).toEqual({ score: 0.5, epoch: 2 });
+    expect(outcome.progress.best).toEqual({ score: 0.5, epoch: 2, step: 6 });
     const never = await runWith({ epochs: 5, patience: 2 }, { scores: () => NaN });
     expect(never.outcome).toMatchObject({ stopped: 'patience', progress: { epoch: 2, best: undefined } });
     expect(never.outcome.best.parameters).toEqual(never.recorded.stepper.vectors.parameters);
@@ -206,7 +214,7 @@ describe('train', () => {
     const [first, second] = [events.slice(0, 4), events.slice(4)];
     for (const part of [first, second]) {
       const losses = part.flatMap((event) => (event.kind === 'step' ? [event.loss] : []));
-      expect(part[3]).toMatchObject({ kind: 'epoch' });
+      expect(part[3]).toMatchObject({ kind: 'evaluation' });
       expect((part[3] as { loss: number }).loss).toBeCloseTo((losses[0]! + losses[1]! + losses[2]!) / 3, 9);
     }
   });
@@ -230,6 +238,44 @@ describe('train', () => {
     expect(new Set(shares).size).toBe(9);
   });
 
+  it('asks for targets of the inputs as they are fed, mixed ones too', async () => {
+    const { stepper, steps } = recorder();
+    const of = ({ x }: Feeds): Promise<HostTensor> =>
+      Promise.resolve({ ...x!, data: (x!.data as Float32Array).map((v) => v * v) });
+    const options = { ...OPTIONS, epochs: 2, augment: { ...NO_AUGMENTATION, mixup: 1 } };
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });
+    await train(stepper, numbers(9), options, { targets: { from: 'inputs', of }, evaluate });
+    expect(steps).toHaveLength(6);
+    for (const { samples } of steps)
+      samples.slice(3).forEach((v, n) => {
+        expect(v).toBeCloseTo(samples[n]! ** 2, 3);
+      });
+  });
+
+  it('evaluates after so many updates, across epochs, and at the end', async () => {
+    const { events, outcome } = await runWith({ steps: 11, evaluateEvery: 4 }, { scores: (n) => n });
+    const evaluations = events.filter((event) => event.kind === 'evaluation');
+    expect(evaluations.map(({ step, epoch }) => [step, epoch])).toEqual([
+      [4, 1],
+      [8, 2],
+      [11, 3],
+    ]);
+    const losses = events.flatMap((event) => (event.kind === 'step' ? [event.loss] : []));
+    const mean = (part: number[]): number => part.reduce((a, b) => a + b, 0) / part.length;
+    expect(evaluations.map(({ loss }) => loss)).toEqual(
+      [losses.slice(0, 4), losses.slice(4, 8), losses.slice(8)].map((part) => expect.closeTo(mean(part), 9) as number),
+    );
+    expect(outcome.progress).toMatchObject({ best: { step: 11 }, unevaluated: 0, lossSum: 0 });
+  });
+
+  it('keeps no vectors that were refused', async () => {
+    const { stepper } = recorder();
+    let n = 0;
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: ++n, refused: n !== 2 });
+    const outcome = await train(stepper, numbers(9), { ...OPTIONS, epochs: 4 }, { targets, evaluate });
+    expect(outcome.progress.best).toEqual({ score: 2, epoch: 2, step: 6 });
+  });
+
   it('refuses to mix what is not float32', async () => {
     const data = numbers(6);
     const tokens: Dataset = {
@@ -244,8 +290,8 @@ describe('train', () => {
     };
     const options = { ...OPTIONS, epochs: 1, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const hooks: TrainerHooks = {
-      target: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }),
-      evaluate: () => Promise.resolve(0),
+      targets: { from: 'samples', of: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }) },
+      evaluate: () => Promise.resolve({ score: 0 }),
     };
     await expect(train(recorder().stepper, tokens, options, hooks)).rejects.toMatchObject({ code: 'unsupported' });
   });
@@ -258,7 +304,7 @@ describe('train', () => {
     const { stepper } = recorder();
     const checkpoint = vi.fn(() => Promise.resolve());
     const failing: Stepper = { ...stepper, step: () => Promise.reject(new FlowCompressError('bad-input', 'NaN')) };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0), checkpoint };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve({ score: 0 }), checkpoint };
     await expect(train(failing, numbers(9), { ...OPTIONS, epochs: 1 }, hooks)).rejects.toMatchObject({
       code: 'bad-input',
     });
@@ -290,11 +336,11 @@ async function trainInterrupted(options: TrainerOptions, size: number, interrupt
         numbers(size),
         options,
         {
-          target,
+          targets,
           evaluate(vectors) {
             stopAt(`evaluation ${String(vectors.parameters[0])}`);
             throwIfAborted(signal);
-            return Promise.resolve(Math.sin(100 * vectors.parameters[0]!));
+            return Promise.resolve({ score: Math.sin(100 * vectors.parameters[0]!) });
           },
           onEvent(event) {
             if (event.kind === 'step') stopAt(`step ${String(event.step)}`);
@@ -336,6 +382,7 @@ describe('an interrupted training', () => {
       warmup: fc.constantFrom(0, 0.2),
       epochs: fc.integer({ min: 1, max: 6 }),
       steps: fc.option(fc.integer({ min: 1, max: 12 }), { nil: undefined }),
+      evaluateEvery: fc.option(fc.integer({ min: 1, max: 7 }), { nil: undefined }),
       patience: fc.option(fc.integer({ min: 1, max: 3 }), { nil: undefined }),
       mixup: fc.constantFrom(0, 0.4),
       seed: fc.nat(99),
@@ -375,7 +422,7 @@ describe('an interrupted training', () => {
       vi.advanceTimersByTime(1000);
     });
     const progress = { ...NOT_BEGUN, seconds: 4 };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0) };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve({ score: 0 }) };
     const outcome = await train(stepper, numbers(9), { ...OPTIONS, maxSeconds: 6 }, hooks, {}, { progress });
     expect(outcome.progress).toMatchObject({ steps: 2, seconds: 6 });
   });

@@ -7,7 +7,7 @@ import type { Batch, Dataset } from '../data/dataset.js';
 import { batches } from '../data/loader.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { RunControl } from '../progress.js';
-import type { HostTensor } from '../runtime/engine.js';
+import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { augmented, mixed, mixShare, type AugmentOptions } from './augment.js';
 import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
 import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
@@ -19,8 +19,12 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly batchSize: number;
   readonly accumulate: number;
   readonly augment: AugmentOptions;
+  /** Updates between evaluations on VAL; an epoch when absent. */
+  readonly evaluateEvery?: number;
   /** Evaluations on VAL without progress after which training stops; never when absent. */
   readonly patience?: number;
+  /** Name of the stage in progress events; `train` when absent. */
+  readonly stage?: string;
   readonly seed: number;
 }
 
@@ -30,21 +34,27 @@ export interface TrainingProgress {
   readonly epoch: number;
   /** Updates made in the epoch that is not. */
   readonly stepInEpoch: number;
+  /** Updates since the last evaluation. */
+  readonly unevaluated: number;
   /** Sum of their losses. */
   readonly lossSum: number;
   readonly steps: number;
   readonly seconds: number;
   readonly plateau: PlateauState;
-  readonly best: { readonly score: number; readonly epoch: number } | undefined;
+  /** Rate of the last update. */
+  readonly learningRate: number;
+  readonly best: { readonly score: number; readonly epoch: number; readonly step: number } | undefined;
 }
 
 export const NOT_BEGUN: TrainingProgress = {
   epoch: 0,
   stepInEpoch: 0,
+  unevaluated: 0,
   lossSum: 0,
   steps: 0,
   seconds: 0,
   plateau: PLATEAU_START,
+  learningRate: 0,
   best: undefined,
 };
 
@@ -60,24 +70,41 @@ export type TrainingEvent =
       readonly samplesPerSecond: number;
     }
   | {
-      readonly kind: 'epoch';
+      readonly kind: 'evaluation';
       readonly step: number;
+      /** Epochs that are complete. */
       readonly epoch: number;
-      /** Mean over the epoch. */
+      /** Mean since the evaluation before. */
       readonly loss: number;
       /** On VAL; higher is better. */
       readonly score: number;
+      readonly accuracy?: number;
       readonly best: boolean;
+      /** Of the last update. */
+      readonly learningRate: number;
       readonly seconds: number;
     };
 
+/** The target of a batch, as the loss takes it: a property of the samples, mixed like them, or of the inputs as they are fed. */
+export type Targets =
+  | { readonly from: 'samples'; of(batch: Batch): HostTensor | Promise<HostTensor> }
+  | { readonly from: 'inputs'; of(feeds: Feeds): Promise<HostTensor> };
+
+/** What VAL says about some vectors. */
+export interface Judgement {
+  /** Higher is better. */
+  readonly score: number;
+  /** Share of right answers, where it is known beside the score. */
+  readonly accuracy?: number;
+  /** True for vectors that must not be kept, whatever their score. */
+  readonly refused?: boolean;
+}
+
 export interface TrainerHooks {
-  /** Target of a batch, as the loss takes it. */
-  target(batch: Batch): HostTensor | Promise<HostTensor>;
-  /** Quality on VAL of the vectors, higher is better. */
-  evaluate(vectors: TrainingVectors): Promise<number>;
+  readonly targets: Targets;
+  evaluate(vectors: TrainingVectors): Promise<Judgement>;
   onEvent?(event: TrainingEvent): void;
-  /** Called after every epoch, and when the training is interrupted. */
+  /** Called after every evaluation, and when the training is interrupted. */
   checkpoint?(progress: TrainingProgress, vectors: TrainingVectors, best: TrainingVectors | undefined): Promise<void>;
 }
 
@@ -114,11 +141,14 @@ export async function train(
   const limits = limitsOf(options, stepsPerEpoch);
   const began = performance.now();
   const before = start.progress.seconds;
-  let { epoch, stepInEpoch, lossSum, steps, plateau, best } = start.progress;
+  let { epoch, stepInEpoch, unevaluated, lossSum, steps, plateau, learningRate, best } = start.progress;
   let bestVectors = start.best;
-  let sinceBest = epoch - (best?.epoch ?? 0);
+  const interval = options.evaluateEvery ?? stepsPerEpoch;
+  let sinceBest = Math.ceil((steps - unevaluated) / interval) - Math.ceil((best?.step ?? 0) / interval);
   const seconds = (): number => before + (performance.now() - began) / 1000;
-  const progress = (): TrainingProgress => ({ epoch, stepInEpoch, lossSum, steps, seconds: seconds(), plateau, best });
+  const progress = (): TrainingProgress => ({
+    ...{ epoch, stepInEpoch, unevaluated, lossSum, steps, seconds: seconds(), plateau, learningRate, best },
+  });
   const done = (): TrainingOutcome['stopped'] | undefined => {
     if (steps >= limits.steps) return limits.reason;
     if (options.maxSeconds !== undefined && seconds() >= options.maxSeconds) return 'time';
@@ -127,77 +157,82 @@ export async function train(
   };
 
   let stopped = done();
-  // An epoch that was interrupted is evaluated even when nothing else is left to do.
-  let unevaluated = stepInEpoch > 0;
-  while (!stopped || unevaluated) {
-    unevaluated = false;
+  const isDue = (): boolean => unevaluated > 0 && (stopped !== undefined || steps % interval === 0);
+  let lastReport = performance.now();
+  /** Trains until the next evaluation, or to the end of the epoch. */
+  const advance = async (): Promise<void> => {
     const order = shuffled(dataset.size, seedOf(options.seed, epoch));
-    let score: number;
-    let lastReport = performance.now();
-    const first = stepInEpoch * perStep;
-    const rest = order.subarray(first, stopped ? first : stepsPerEpoch * perStep);
-    const stream = batches(dataset, options.batchSize, { order: rest, signal: undefined });
-    let position = first;
+    const count = Math.min(stepsPerEpoch - stepInEpoch, interval - (steps % interval));
+    let position = stepInEpoch * perStep;
+    const rest = order.subarray(position, position + count * perStep);
     let group: StepInput[] = [];
+    for await (const batch of batches(dataset, options.batchSize, { order: rest, signal: undefined })) {
+      const indices = order.subarray(position, position + options.batchSize);
+      position += options.batchSize;
+      group.push(await prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
+      if (group.length < options.accumulate) continue;
+      throwIfAborted(control.signal);
+      const share = shareDone(options, limits.steps, steps, seconds());
+      learningRate = learningRateAt(share, options, plateau.factor);
+      const { loss, norm } = await stepper.step(group, learningRate);
+      group = [];
+      steps++;
+      stepInEpoch++;
+      unevaluated++;
+      lossSum += loss;
+      const now = performance.now();
+      const samplesPerSecond = (1000 * perStep) / Math.max(now - lastReport, 1e-3);
+      lastReport = now;
+      hooks.onEvent?.({
+        ...{ kind: 'step', step: steps, epoch: epoch + 1, loss, learningRate },
+        ...{ gradientNorm: norm, samplesPerSecond },
+      });
+      control.onProgress?.({
+        stage: options.stage ?? 'train',
+        ...(limits.steps === Infinity
+          ? { done: Math.min(seconds(), options.maxSeconds!), total: options.maxSeconds! }
+          : { done: steps, total: limits.steps }),
+        detail: stepDetail(epoch, loss, samplesPerSecond, best?.score),
+      });
+      stopped = done();
+      if (stopped) break;
+    }
+    if (stepInEpoch === stepsPerEpoch) {
+      epoch++;
+      stepInEpoch = 0;
+    }
+  };
+  while (!stopped || unevaluated > 0) {
+    let judgement: Judgement;
     try {
-      for await (const batch of stream) {
-        const indices = order.subarray(position, position + options.batchSize);
-        position += options.batchSize;
-        group.push(await prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
-        if (group.length < options.accumulate) continue;
-        throwIfAborted(control.signal);
-        const share = shareDone(options, limits.steps, steps, seconds());
-        const learningRate = learningRateAt(share, options, plateau.factor);
-        const { loss, norm } = await stepper.step(group, learningRate);
-        group = [];
-        steps++;
-        stepInEpoch++;
-        lossSum += loss;
-        const now = performance.now();
-        const samplesPerSecond = (1000 * perStep) / Math.max(now - lastReport, 1e-3);
-        lastReport = now;
-        hooks.onEvent?.({
-          ...{ kind: 'step', step: steps, epoch: epoch + 1, loss, learningRate },
-          ...{ gradientNorm: norm, samplesPerSecond },
-        });
-        control.onProgress?.({
-          stage: 'train',
-          ...(limits.steps === Infinity
-            ? { done: Math.min(seconds(), options.maxSeconds!), total: options.maxSeconds! }
-            : { done: steps, total: limits.steps }),
-          detail: stepDetail(epoch, loss, samplesPerSecond, best?.score),
-        });
-        stopped = done();
-        if (stopped) break;
-      }
-      if (stepInEpoch < stepsPerEpoch && !stopped) throw new FlowCompressError('internal', 'An epoch ended early.');
-      score = await hooks.evaluate(stepper.vectors);
+      if (!isDue()) await advance();
+      if (!isDue()) continue;
+      judgement = await hooks.evaluate(stepper.vectors);
     } catch (error) {
       // What was learned so far is kept; the group that was under way is done again.
       if (error instanceof FlowCompressError && error.code === 'aborted')
         await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
       throw error;
     }
-    const loss = lossSum / stepInEpoch;
-    if (stepInEpoch === stepsPerEpoch) {
-      epoch++;
-      stepInEpoch = 0;
-      lossSum = 0;
-    }
+    const { score, accuracy, refused = false } = judgement;
+    const loss = lossSum / unevaluated;
+    unevaluated = 0;
+    lossSum = 0;
     plateau = observePlateau(plateau, score);
     // Never NaN.
-    const isBest = score > (best?.score ?? -Infinity);
+    const isBest = !refused && score > (best?.score ?? -Infinity);
     if (isBest) {
-      best = { score, epoch };
+      best = { score, epoch, step: steps };
       bestVectors = copyOf(stepper.vectors);
       sinceBest = 0;
     } else sinceBest++;
     hooks.onEvent?.({
-      ...{ kind: 'epoch', step: steps, epoch, loss, score },
-      ...{ best: isBest, seconds: seconds() },
+      ...{ kind: 'evaluation', step: steps, epoch, loss, score, ...(accuracy !== undefined && { accuracy }) },
+      ...{ best: isBest, learningRate, seconds: seconds() },
     });
     stopped ??= done();
     await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
+    lastReport = performance.now();
   }
   return { progress: progress(), best: bestVectors ?? copyOf(stepper.vectors), stopped };
 }
@@ -225,33 +260,41 @@ function shareDone({ maxSeconds }: TrainerOptions, total: number, steps: number,
 async function prepared(
   batch: Batch,
   indices: ArrayLike<number>,
-  { augment, seed, batchSize }: TrainerOptions,
+  options: TrainerOptions,
   epoch: number,
   number: number,
   hooks: TrainerHooks,
 ): Promise<StepInput> {
+  const { augment, seed } = options;
   const feeds = Object.fromEntries(
     Object.entries(batch.feeds).map(([name, tensor]) => [name, augmented(tensor, indices, augment, seed, epoch)]),
   );
-  const target = await hooks.target({ ...batch, feeds });
-  if (augment.mixup === 0) return { feeds, target };
+  const mix = mixerOf(feeds, options, seedOf(seed, epoch, number, 77));
+  const fed = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)]));
+  const { targets } = hooks;
+  const target = targets.from === 'inputs' ? await targets.of(fed) : mix(await targets.of({ ...batch, feeds }));
+  return { feeds: fed, target };
+}
+
+/** Mixes every sample of a batch with the one that faces it, as far as mixing is asked for. */
+function mixerOf(
+  feeds: Feeds,
+  { augment, batchSize }: TrainerOptions,
+  seed: number,
+): (tensor: HostTensor) => HostTensor {
+  if (augment.mixup === 0) return (tensor) => tensor;
   if (Object.values(feeds).some(({ data }) => !(data instanceof Float32Array)))
     throw new FlowCompressError('unsupported', 'Samples that are not float32 cannot be mixed.', {
       hint: 'Train without mixup.',
     });
-  // Every sample is mixed with the one that faces it in the batch.
-  const share = mixShare(randomStream(seedOf(seed, epoch, number, 77)), augment.mixup);
-  const mix = (tensor: HostTensor): HostTensor => {
+  const share = mixShare(randomStream(seed), augment.mixup);
+  return (tensor) => {
     if (!(tensor.data instanceof Float32Array)) return tensor;
     const row = tensor.data.length / batchSize;
     const reversed = new Float32Array(tensor.data.length);
     for (let n = 0; n < batchSize; n++)
       reversed.set(tensor.data.subarray((batchSize - 1 - n) * row, (batchSize - n) * row), n * row);
     return { ...tensor, data: mixed(tensor.data, reversed, share) };
-  };
-  return {
-    feeds: Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)])),
-    target: mix(target),
   };
 }
 

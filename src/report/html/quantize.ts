@@ -10,6 +10,7 @@ import {
   significant,
 } from '../format.js';
 import { plotsOf } from '../plots.js';
+import { recoveryRows, recoverySentence } from '../recovery.js';
 import type { QuantizedLayer, QuantizeReport } from '../report.js';
 import { agreementSentence, budgetSentence, comparisonRows, widthGroups } from '../summary.js';
 import type { ComparisonRow } from '../summary.js';
@@ -27,6 +28,7 @@ export async function quantizeBody(report: QuantizeReport): Promise<Content[]> {
     budgetNotice(report),
     ...(await plotSections(plotsOf(report))),
     comparisonSection(report.before, report.after),
+    recoverySection(report),
     tradeoffSection(report),
     widthSection(report),
     layerSection(report),
@@ -71,6 +73,24 @@ function budgetNotice(report: QuantizeReport): Content {
   const sentence = budgetSentence(report);
   if (sentence === undefined || report.budget?.met !== false) return undefined;
   return html`<div class="notice"><p>${sentence}</p></div>`;
+}
+
+function recoverySection(report: QuantizeReport): Content {
+  const sentence = recoverySentence(report);
+  if (sentence === undefined) return undefined;
+  const { head, rows } = recoveryRows(report);
+  return section(
+    'Recovery',
+    sentence,
+    dataTable(
+      head.map((title, i) => ({
+        head: title,
+        kind: title === '' ? ('text' as const) : ('number' as const),
+        cell: (row: readonly string[]) => row[i],
+      })),
+      rows,
+    ),
+  );
 }
 
 function tradeoffSection(report: QuantizeReport): Content {

@@ -1,21 +1,28 @@
-/** Plots over the epochs of a training: loss and score on VAL above each other, and the learning rate. */
+/** Plots over the course of a training or a recovery: losses and scores on VAL above each other, and the learning rate. */
 import type { TopLevelSpec } from 'vega-lite';
 import { formatMetric, isFraction, metricLabel, shortNumber, significant } from '../format.js';
 import { formatPosition } from '../training.js';
+import type { RecoverySummary } from '../report.js';
 import type { CoursePoint } from '../training.js';
 import { COLOURS, plotWidth, thinnedTicks, unitSuffix } from './theme.js';
 
-interface Panel {
+/** A point of a course: where it stands on the axis, and whether its weights were written. */
+interface Placed {
+  readonly position: number;
+  readonly best: boolean;
+}
+
+interface Panel<P extends Placed> {
   /** None where the panel stands alone. */
   readonly title?: string;
   readonly height: number;
   readonly colour: string;
-  readonly value: (point: CoursePoint) => number;
-  readonly tip: (point: CoursePoint) => string;
+  readonly value: (point: P) => number;
+  readonly tip: (point: P) => string;
   /** Whether the axis begins at zero. */
   readonly zero: boolean;
-  /** Text beside the line of the best epoch. */
-  readonly label?: (point: CoursePoint) => string;
+  /** Text beside the line of the best point. */
+  readonly label?: (point: P) => string;
 }
 
 /** Training loss above the score on VAL, the best epoch marked in both. */
@@ -24,6 +31,7 @@ export function coursePlot(course: readonly CoursePoint[], metric: string, width
   const score = (point: CoursePoint): string => formatMetric({ name: metric, value: point.score });
   return panels(
     course,
+    'epoch',
     [
       {
         ...{ title: 'training loss, mean over the epoch', height: 130, colour: COLOURS.series[0], zero: false },
@@ -44,16 +52,46 @@ export function coursePlot(course: readonly CoursePoint[], metric: string, width
 
 /** Learning rate at the end of each epoch. */
 export function learningRatePlot(course: readonly CoursePoint[], width: number): TopLevelSpec {
-  const panel: Panel = {
+  const panel: Panel<CoursePoint> = {
     ...{ height: 110, colour: COLOURS.series[1], zero: true },
     value: (point) => point.learningRate,
     tip: (point) => `learning rate ${shortNumber(point.learningRate, 3)}`,
   };
-  return panels(course, [panel], width);
+  return panels(course, 'epoch', [panel], width);
+}
+
+/** Divergence on VAL above the share of right answers, where that is known; the state that was written is marked. */
+export function recoveryPlot(recovery: RecoverySummary, width: number): TopLevelSpec {
+  const { before, points, bestStep, measure } = recovery;
+  const course = [{ step: 0, ...before }, ...points].map((point) => ({
+    ...{ position: point.step, best: point.step === bestStep, divergence: point.divergence, top1: point.top1 },
+  }));
+  type Point = (typeof course)[number];
+  const top1 = (point: Point): string => formatMetric({ name: 'top1', value: point.top1 ?? 0 });
+  const unit = measure === 'kl' ? 'KL divergence from the original on VAL, nats' : 'relative error on VAL';
+  const divergence: Panel<Point> = {
+    ...{ title: unit, height: 130, colour: COLOURS.series[0], zero: true },
+    value: (point) => point.divergence,
+    tip: (point) => significant(point.divergence, 3),
+    label: (point) => `update ${String(point.position)}: ${significant(point.divergence, 3)}`,
+  };
+  const accuracy: Panel<Point> = {
+    ...{ title: `top-1 on VAL${unitSuffix('top1')}`, height: 130, colour: COLOURS.series[2], zero: false },
+    value: (point) => 100 * (point.top1 ?? 0),
+    tip: top1,
+    label: (point) => `update ${String(point.position)}: ${top1(point)}`,
+  };
+  const labelled = course.every((point) => point.top1 !== undefined);
+  return panels(course, 'update', labelled ? [divergence, accuracy] : [divergence], width);
 }
 
 /** `course` must not be empty. */
-function panels(course: readonly CoursePoint[], all: readonly Panel[], width: number): TopLevelSpec {
+function panels<P extends Placed>(
+  course: readonly P[],
+  unit: 'epoch' | 'update',
+  all: readonly Panel<P>[],
+  width: number,
+): TopLevelSpec {
   const inner = plotWidth(width);
   const first = course[0].position;
   const last = course[course.length - 1].position;
@@ -68,7 +106,7 @@ function panels(course: readonly CoursePoint[], all: readonly Panel[], width: nu
         epoch: point.position,
         value: panel.value(point),
         best: point.best,
-        tip: `epoch ${formatPosition(point.position)}: ${panel.tip(point)}`,
+        tip: `${unit} ${formatPosition(point.position)}: ${panel.tip(point)}`,
       }));
       const isSmall = rows.every(({ value }) => Math.abs(value) < 0.01);
       const label = best === undefined ? undefined : panel.label?.(best);
@@ -77,7 +115,7 @@ function panels(course: readonly CoursePoint[], all: readonly Panel[], width: nu
         field: 'epoch',
         type: 'quantitative' as const,
         scale: { domain: [first, last], nice: false, padding: 8 },
-        axis: { values: ticks, format: 'd', labels: labelled, ticks: false, title: labelled ? 'epoch' : null },
+        axis: { values: ticks, format: 'd', labels: labelled, ticks: false, title: labelled ? unit : null },
       };
       const y = {
         field: 'value',

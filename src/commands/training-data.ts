@@ -1,0 +1,28 @@
+/** What training asks of a model and its data, whatever it learns. */
+import { FlowCompressError } from '../errors.js';
+import type { Feeds } from '../runtime/engine.js';
+import { NO_AUGMENTATION, type AugmentOptions } from '../training/augment.js';
+import type { TrainOptions } from './options.js';
+import type { Workspace } from './workspace.js';
+
+/** @throws FlowCompressError `unsupported` for a model that insists on a number of rows */
+export function refuseFixedBatch({ fixedBatch, opened }: Pick<Workspace, 'fixedBatch' | 'opened'>): void {
+  if (fixedBatch === undefined) return;
+  throw new FlowCompressError('unsupported', `The model takes batches of ${String(fixedBatch)} only.`, {
+    node: opened.name,
+    hint: 'Export it with a free batch dimension: training needs batches of its own size.',
+  });
+}
+
+/** The usual sizes: a crop from an eighth of padding, a cutout of half the side. @param feeds of any number of samples */
+export function augmentationOf(kinds: TrainOptions['augment'], feeds: Feeds): AugmentOptions {
+  const side = Object.values(feeds)[0]?.dims.at(-1) ?? 32;
+  const has = (kind: (typeof kinds)[number]): boolean => kinds.includes(kind);
+  return {
+    ...NO_AUGMENTATION,
+    crop: has('crop') ? Math.max(1, Math.round(side / 8)) : 0,
+    flip: has('flip'),
+    cutout: has('cutout') ? Math.round(side / 2) : 0,
+    mixup: has('mixup') ? 0.2 : 0,
+  };
+}

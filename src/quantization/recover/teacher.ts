@@ -1,0 +1,87 @@
+/** What the original model teaches the quantized one: the value that the loss compares, the same in both. */
+import type { ModelProto } from 'onnx-buf';
+import { intAttribute } from '../../onnx/attributes.js';
+import { Graph, rewrite } from '../../onnx/graph.js';
+import { concat, formula } from '../../onnx/ops.js';
+import { toBytes } from '../../onnx/to-bytes.js';
+import { FlowCompressError } from '../../errors.js';
+import type { Engine, Feeds, HostTensor, Session } from '../../runtime/engine.js';
+import { runOnce } from '../../runtime/run-once.js';
+import { exposeValue } from '../../runtime/trace.js';
+import type { LossName } from '../../training/losses.js';
+
+/** The part of a model's outputs that is learned from. */
+export interface Lesson {
+  readonly loss: Extract<LossName, 'kl' | 'mse'>;
+  /** The model with the value that the loss reads, under this name. */
+  of(model: ModelProto): { readonly model: ModelProto; readonly output: string };
+}
+
+/**
+ * Logits where the model scores classes, looked for in front of a softmax; all float outputs otherwise, each [N, ...] relative
+ * to its root mean square, side by side, so that their mean squared error is a relative one.
+ * @param scores name of the output with one score per class, if the model has one
+ * @param feedsFor feeds of a few real samples
+ * @throws FlowCompressError `unsupported` when no float output has a row per sample
+ */
+export async function lessonOf(
+  engine: Engine,
+  model: ModelProto,
+  scores: string | undefined,
+  feedsFor: (rows: number) => Feeds,
+): Promise<Lesson> {
+  const value = scores === undefined ? undefined : new Graph(model).value(scores);
+  if (value) {
+    const last = value.producer;
+    const logits = last?.is('Softmax') || last?.is('LogSoftmax') ? last.inputs[0]! : value;
+    return { loss: 'kl', of: (any) => ({ model: any, output: logits.name }) };
+  }
+  const [two, three] = [await runOnce(engine, model, feedsFor(2)), await runOnce(engine, model, feedsFor(3))];
+  const parts = Object.entries(two).flatMap(([name, { dims, data }]) => {
+    if (!(data instanceof Float32Array) || dims[0] !== 2 || three[name]!.dims[0] !== 3) return [];
+    const size = Math.sqrt(data.reduce((sum, v) => sum + v * v, 0) / Math.max(data.length, 1));
+    return [{ name, factor: size > 0 ? 1 / size : 1 }];
+  });
+  if (parts.length === 0)
+    throw new FlowCompressError('unsupported', 'The model has no float output with a row per sample to learn from.', {
+      hint: 'Quantize without --recover.',
+    });
+  return { loss: 'mse', of: (any) => joined(any, parts) };
+}
+
+function joined(
+  model: ModelProto,
+  parts: readonly { readonly name: string; readonly factor: number }[],
+): { model: ModelProto; output: string } {
+  const graph = new Graph(model);
+  const op = formula(graph);
+  const rows = parts.map(({ name, factor }) =>
+    graph.insertOp('Flatten', [op('Mul', graph.mustGet(name), factor)], [intAttribute('axis', 1)]),
+  );
+  const all = concat(graph, rows, 1);
+  return { model: graph.toModel(), output: all.name };
+}
+
+/** A session of the original that gives the targets of batches. */
+export async function openTeacher(
+  engine: Engine,
+  model: ModelProto,
+  lesson: Lesson,
+): Promise<{ answer(feeds: Feeds): Promise<HostTensor>; release(): Promise<void> }> {
+  const { model: taught, output } = lesson.of(model);
+  const alone = rewrite(taught, (graph) => {
+    graph.outputs.splice(0);
+    exposeValue(graph, graph.mustGet(output));
+    graph.removeDead();
+    graph.dropUnreadInputs();
+  });
+  const session: Session = await engine.createSession(toBytes(alone));
+  const taken = new Set(session.inputs.map(({ name }) => name));
+  return {
+    async answer(feeds) {
+      const results = await session.run(Object.fromEntries(Object.entries(feeds).filter(([name]) => taken.has(name))));
+      return results[output]!;
+    },
+    release: () => session.release(),
+  };
+}

@@ -1,0 +1,211 @@
+/**
+ * The quantized model as one that trains: latent weights and scales behind rounding operators, biases, and the quantizers of
+ * the activations where the plan has them. The way back is from the vector of all parameters to codes and scales.
+ *
+ * Every parameter is counted in units of its own size: of a row's weights, of its scale, of a layer's biases. Adam moves all
+ * parameters by about the learning rate, whatever their gradients, so the rate is a relative one that means the same in every
+ * layer. The factor by which LSQ tames the gradients of scales would cancel in Adam; SCALE_RATE stands in its place.
+ */
+import type { ModelProto } from 'onnx-buf';
+import { DataType } from '../../onnx/dtypes.js';
+import { Graph, type Value } from '../../onnx/graph.js';
+import { findLayers, fromMatrix, toMatrix, weightMatrix, type WeightLayer } from '../../onnx/layers.js';
+import { formula } from '../../onnx/ops.js';
+import { makeTensor } from '../../onnx/tensor.js';
+import type { Parameter } from '../../training/parameters.js';
+import type { QuantizationOutcome } from '../method.js';
+import { biasOf, place, type Deployment, type QuantizedWeights, type Writer } from '../placement.js';
+import { roundedActivation } from '../simulate.js';
+import { codeOf, fakeQuantize, latentOf } from './fake-quantize.js';
+
+/** How fast scales learn in comparison with weights. */
+const SCALE_RATE = 0.1;
+/** Least part of its first value that a scale may shrink to. */
+const LEAST_SCALE = 1 / 32;
+/** Rows whose weights are all zero have no scale; they get this one. */
+const NO_SCALE = 1e-12;
+
+export interface TrainableQuantized {
+  /** Float graph with rounding operators in it. */
+  readonly model: ModelProto;
+  readonly parameters: readonly Parameter[];
+  /** The outcome that the parameters' values stand for. @param flat all parameters, end to end */
+  outcomeOf(flat: Float32Array): QuantizationOutcome;
+}
+
+/** A parameter with the units that its values count in: one number, or one per element. */
+interface Tensor {
+  readonly name: string;
+  readonly units: Float32Array;
+}
+
+interface TrainedLayer {
+  readonly layer: WeightLayer;
+  readonly latent: Tensor;
+  readonly scale: Tensor;
+  readonly start: QuantizedWeights;
+}
+
+/**
+ * @param model the prepared float model
+ * @param plan its weights and quantizers, those of `outcome`
+ */
+export function trainableQuantized(
+  model: ModelProto,
+  plan: Deployment,
+  outcome: QuantizationOutcome,
+): TrainableQuantized {
+  const original = new Graph(model);
+  const own = ownBiases(original, plan);
+  const parameters: Parameter[] = [];
+  const weights = new Map<string, TrainedLayer & { readonly value: Value }>();
+  const biases = new Map<string, Tensor>();
+  const writerFor = (graph: Graph): Writer => {
+    const calc = formula(graph);
+    const learnedBiases = new Map<string, [Tensor, Value]>();
+    const learn = (
+      name: string,
+      dims: readonly number[],
+      values: Float32Array,
+      units: Float32Array,
+    ): [Tensor, Value] => {
+      const info = makeTensor(
+        graph.uniqueName(name),
+        DataType.FLOAT,
+        dims,
+        values.map((v, i) => v / units[i]!),
+      );
+      parameters.push({ name: info.name, dims, size: values.length, decays: false });
+      return [{ name: info.name, units }, graph.addInitializer(info)];
+    };
+    const inUnits = (value: Value, { units }: Tensor, dims: readonly number[]): Value =>
+      calc('Mul', value, graph.addInitializer(makeTensor(graph.uniqueName('units'), DataType.FLOAT, dims, units)));
+    return {
+      weight(layer, start) {
+        const known = weights.get(layer.weight.name);
+        if (known) return known.value;
+        const base = layer.weight.name;
+        const scales = start.scales.map((s) => Math.max(s, NO_SCALE));
+        const first = startOf(original, layer, { ...start, scales });
+        const [latent, v] = learn(`${base} latent`, layer.dims, first, weightUnits(layer, first));
+        const scaleUnits = scales.map((s) => SCALE_RATE * s);
+        const [scale, p] = learn(`${base} scale`, [layer.channels], scales, scaleUnits);
+        const least = makeTensor(
+          graph.uniqueName('least'),
+          DataType.FLOAT,
+          [layer.channels],
+          scales.map((s, c) => leastScale(s, scaleUnits[c]!)),
+        );
+        const held = calc('Max', p, graph.addInitializer(least));
+        const step = inUnits(held, scale, [layer.channels]);
+        const value = fakeQuantize(graph, layer, inUnits(v, latent, layer.dims), step, start.grid);
+        weights.set(base, { layer, latent, scale, start: { ...start, scales }, value });
+        return value;
+      },
+      // Its rounding to 32 bits is finer than anything that the training tells apart.
+      bias: (_, bias) => bias,
+      activation: (value, quantizer) => roundedActivation(graph, value, quantizer),
+      floatBias(layer, bias) {
+        const name = `${own.get(layer.name) ?? layer.name} bias`;
+        const known = learnedBiases.get(name);
+        const unit = Math.max(rootMeanSquare(bias), rootMeanSquare(weightMatrix(original, layer)), NO_SCALE);
+        const [tensor, value] = known ?? learn(name, [bias.length], bias, new Float32Array(bias.length).fill(unit));
+        learnedBiases.set(name, [tensor, value]);
+        biases.set(layer.name, tensor);
+        return inUnits(value, tensor, [bias.length]);
+      },
+      finish: () => undefined,
+    };
+  };
+  const placed = place(model, { ...plan, weights: withBiases(original, plan, own) }, writerFor);
+  return {
+    model: placed,
+    parameters,
+    outcomeOf(flat) {
+      const values = valuesOf(parameters, flat);
+      const read = ({ name, units }: Tensor): Float32Array => values.get(name)!.map((v, i) => v * units[i]!);
+      const rounded = new Map([...weights].map(([name, trained]) => [name, roundedOf(trained, values, read)]));
+      const layers = findLayers(original).flatMap((layer): [string, QuantizedWeights][] => {
+        const weight = plan.weights.has(layer.name) ? rounded.get(layer.weight.name) : undefined;
+        const bias = biases.get(layer.name);
+        return weight ? [[layer.name, { ...weight, ...(bias && { bias: read(bias) }) }]] : [];
+      });
+      // The noise of the rounding was measured on codes that are no more.
+      const findings = outcome.findings.map((finding) => ({ ...finding, sqnrDb: undefined }));
+      return { ...outcome, findings, weights: new Map(layers) };
+    },
+  };
+}
+
+function roundedOf(
+  { layer, latent, scale, start }: TrainedLayer,
+  values: ReadonlyMap<string, Float32Array>,
+  read: (tensor: Tensor) => Float32Array,
+): QuantizedWeights {
+  const { grid } = start;
+  const held = values.get(scale.name)!.map((p, c) => {
+    const unit = scale.units[c]!;
+    return Math.max(p, leastScale(start.scales[c]!, unit)) * unit;
+  });
+  const weights = toMatrix(layer, read(latent));
+  const perChannel = weights.length / layer.channels;
+  const codes = Int8Array.from(weights, (v, i) => codeOf(v, held[Math.floor(i / perChannel)]!, grid));
+  return { grid, codes, scales: held };
+}
+
+function leastScale(scale: number, unit: number): number {
+  return Math.fround((LEAST_SCALE * scale) / unit);
+}
+
+/** The latent weights of a layer at the start, in the layout of its tensor. */
+function startOf(graph: Graph, layer: WeightLayer, { codes, scales, grid }: QuantizedWeights): Float32Array {
+  const weights = weightMatrix(graph, layer);
+  const perChannel = weights.length / layer.channels;
+  const first = weights.map((w, i) => latentOf(w, codes[i]!, scales[Math.floor(i / perChannel)]!, grid));
+  return fromMatrix(layer, first);
+}
+
+/** The size of an element's channel, for every element of a weight tensor. */
+function weightUnits(layer: WeightLayer, weights: Float32Array): Float32Array {
+  const matrix = toMatrix(layer, weights);
+  const perChannel = matrix.length / layer.channels;
+  const sizes = Array.from({ length: layer.channels }, (_, c) =>
+    Math.max(rootMeanSquare(matrix.subarray(c * perChannel, (c + 1) * perChannel)), NO_SCALE),
+  );
+  return fromMatrix(
+    layer,
+    matrix.map((_, i) => sizes[Math.floor(i / perChannel)]!),
+  );
+}
+
+/** Names of the initializers that layers have for biases and that the plan leaves as they are. */
+function ownBiases(graph: Graph, { weights }: Deployment): Map<string, string> {
+  const own = new Map<string, string>();
+  for (const { name, biasSlot } of findLayers(graph)) {
+    const bias = biasSlot?.node.inputs[biasSlot.index];
+    if (bias && weights.has(name) && !weights.get(name)!.bias) own.set(name, bias.name);
+  }
+  return own;
+}
+
+/** The plan's weights, with the layers' own biases spelt out so that these learn too. */
+function withBiases(graph: Graph, { weights }: Deployment, own: ReadonlyMap<string, string>): Deployment['weights'] {
+  const layers = new Map(findLayers(graph).map((layer) => [layer.name, layer]));
+  return new Map(
+    [...weights].map(([name, layer]) => [
+      name,
+      own.has(name) ? { ...layer, bias: biasOf(graph, layers.get(name)!)! } : layer,
+    ]),
+  );
+}
+
+function rootMeanSquare(values: Float32Array): number {
+  return Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / Math.max(values.length, 1));
+}
+
+function valuesOf(parameters: readonly Parameter[], flat: Float32Array): Map<string, Float32Array> {
+  const values = new Map<string, Float32Array>();
+  let at = 0;
+  for (const { name, size } of parameters) values.set(name, flat.subarray(at, (at += size)));
+  return values;
+}
