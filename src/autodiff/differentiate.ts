@@ -42,7 +42,8 @@ export function differentiate(
   const gradientOf = (value: Value): Value | undefined => {
     const list = parts.get(value);
     if (!list) return undefined;
-    if (list.length > 1) parts.set(value, [graph.insertOp('Sum', list)]);
+    // Faster than one Sum, which ONNX Runtime computes in a single thread.
+    if (list.length > 1) parts.set(value, [list.reduce((sum, part) => graph.insertOp('Add', [sum, part]))]);
     return parts.get(value)![0];
   };
   const shapeOf = (value: Value): Shape => {

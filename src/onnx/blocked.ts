@@ -43,7 +43,7 @@ export interface BlockedGeometry {
 
 /**
  * A convolution from blocked tensor to blocked tensor.
- * @param weight of `blockWeights`, or [C', 1, 1, 1] with a group per channel
+ * @param weight of `blockWeights`, or of `blockChannelWeights` with a group per channel, whose number is C' then
  * @param bias [C'], one for every channel of whole blocks
  */
 export function blockedConv(graph: Graph, x: Value, weight: Value, geometry: BlockedGeometry, bias?: Value): Value {
@@ -113,6 +113,29 @@ export function blockWeights(
   const axes = [height, width].flatMap((size, i) => (size > 1 ? [i + 2] : []));
   const exchanged = transpose(graph, parts, [2, 0, 4, 5, 1, 3]);
   return reshape(graph, reversed(graph, exchanged, axes), [I, O, height, width]);
+}
+
+/**
+ * Weights of a convolution with one channel per group: in memory [C / b, height, width, b].
+ * @param weight [C, 1, height, width]
+ * @param role `backward` turns the kernel by 180 degrees
+ */
+export function blockChannelWeights(
+  graph: Graph,
+  weight: Value,
+  dims: readonly number[],
+  block: number,
+  role: 'forward' | 'backward' = 'forward',
+): Value {
+  const [held, , height, width] = dims as [number, number, number, number];
+  const channels = wholeBlocks(held, block);
+  const filled =
+    channels === held
+      ? weight
+      : graph.insertOp('Pad', [weight, constantOf(graph, [0, 0, 0, 0, channels - held, 0, 0, 0], 'int64')]);
+  const last = transpose(graph, reshape(graph, filled, [channels / block, block, height, width]), [0, 2, 3, 1]);
+  const axes = [height, width].flatMap((size, i) => (size > 1 && role === 'backward' ? [i + 1] : []));
+  return reshape(graph, reversed(graph, last, axes), [channels, 1, height, width]);
 }
 
 function insert(graph: Graph, op: string, inputs: Value[], attributes: Parameters<Graph['insertOp']>[2] = []): Value {

@@ -1,7 +1,14 @@
 /** The gradient of a convolution in its input, in every form. */
 import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
-import { blockedConv, blockWeights, fromBlocked, toBlocked } from '../../onnx/blocked.js';
+import {
+  blockChannelWeights,
+  blockedConv,
+  blockWeights,
+  fromBlocked,
+  toBlocked,
+  wholeBlocks,
+} from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { reshape, reversed, transpose } from '../../onnx/ops.js';
 import type { ConvShape, InputForm } from './conv-shape.js';
@@ -48,11 +55,15 @@ function flippedPads({ kernel, dilations, padBegin, padEnd }: ConvShape): { begi
 }
 
 const blocked: InputGradient = (graph, shape, gradient, weight) => {
-  const { kernel, dilations, inChannels, outChannels, block } = shape;
+  const { kernel, dilations, inChannels, outChannels, groups, block } = shape;
   if (block === undefined) throw new FlowCompressError('internal', 'This convolution has no blocked form.');
   const { begin, end } = flippedPads(shape);
-  const turned = blockWeights(graph, weight, [outChannels, inChannels, ...kernel], block, 'backward');
-  const geometry = { kernel, dilations, padBegin: begin, padEnd: end };
+  const turned =
+    groups === 1
+      ? blockWeights(graph, weight, [outChannels, inChannels, ...kernel], block, 'backward')
+      : blockChannelWeights(graph, weight, [inChannels, 1, ...kernel], block, 'backward');
+  const count = groups === 1 ? 1 : wholeBlocks(inChannels, block);
+  const geometry = { kernel, dilations, padBegin: begin, padEnd: end, groups: count };
   return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), turned, geometry), inChannels);
 };
 

@@ -23,7 +23,8 @@ export type BlockedShape = ConvShape & { readonly block: number; readonly sample
  * - `conv-transpose`: ConvTranspose of dY; goes for every geometry;
  * - `flipped-conv`: Conv of dY with W turned by 180 degrees, input and output channels exchanged; stride 1;
  * - `matmul`: W' dY; kernels of one element, stride 1;
- * - `blocked`: `flipped-conv` in the blocked layout of ONNX Runtime; two axes, one group.
+ * - `blocked`: `flipped-conv` in the blocked layout of ONNX Runtime; two axes, one group or one
+ *   channel per group.
  */
 export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul' | 'blocked';
 
@@ -60,16 +61,20 @@ export function isPointwise(shape: ConvShape): boolean {
   );
 }
 
+/** Two axes, and one group or one channel per group, of numbers that ONNX Runtime can bring into blocks. */
+function hasBlocks({ kernel, groups, inChannels, outChannels, block }: ConvShape): boolean {
+  if (block === undefined || kernel.length !== 2 || !canBlock(outChannels)) return false;
+  return groups === 1 || (groups === inChannels && groups === outChannels && groups >= block);
+}
+
 /** Whether the blocked form of the weight's gradient goes for a geometry. */
 export function isBlockable(shape: ConvShape): shape is BlockedShape {
-  const { kernel, dilations, groups, inChannels, outChannels, block, samples } = shape;
-  if (block === undefined || samples === undefined) return false;
-  const single = groups === inChannels && groups === outChannels && groups >= block;
-  if (!canBlock(outChannels) || (inChannels >= block && !canBlock(inChannels))) return false;
+  const { dilations, groups, inChannels, block, samples } = shape;
+  if (!hasBlocks(shape) || block === undefined || samples === undefined) return false;
+  if (inChannels >= block && !canBlock(inChannels)) return false;
   // Samples stand where channels do.
   const rows = groups === 1 ? samples : (samples * wholeBlocks(inChannels, block)) / block;
-  if (rows >= block && rows % block !== 0) return false;
-  return kernel.length === 2 && dilations[1] === 1 && (groups === 1 || single);
+  return dilations[1] === 1 && (rows < block || rows % block === 0);
 }
 
 /** Forms that are right for a geometry, the one that always is first. */
@@ -80,14 +85,7 @@ export function inputForms(shape: ConvShape): InputForm[] {
     'conv-transpose',
     ...(isDense(shape) && fits ? (['flipped-conv'] as const) : []),
     ...(isPointwise(shape) ? (['matmul'] as const) : []),
-    ...(isDense(shape) &&
-    fits &&
-    shape.block !== undefined &&
-    canBlock(shape.outChannels) &&
-    kernel.length === 2 &&
-    shape.groups === 1
-      ? (['blocked'] as const)
-      : []),
+    ...(isDense(shape) && fits && hasBlocks(shape) ? (['blocked'] as const) : []),
   ];
 }
 
@@ -111,15 +109,16 @@ export function chooseForms(shape: ConvShape): ConvForms {
 
 function chooseInput(shape: ConvShape): InputForm {
   const forms = inputForms(shape);
-  if (forms.includes('matmul')) return 'matmul';
   if (forms.includes('blocked') && shape.inChannels >= 8) return 'blocked';
+  if (forms.includes('matmul')) return 'matmul';
   // The few rows of such a product leave most of the flipped convolution idle.
   if (shape.inChannels / shape.groups < 8 && shape.groups === 1) return 'conv-transpose';
   return forms.includes('flipped-conv') ? 'flipped-conv' : 'conv-transpose';
 }
 
 function chooseWeight(shape: ConvShape): WeightForm {
-  if (isPointwise(shape)) return 'taps';
+  // Of few positions, a product per sample is all overhead.
+  if (isPointwise(shape)) return product(shape.output) >= 256 ? 'taps' : 'taps-flat';
   const forms = weightForms(shape);
   if (forms.includes('blocked')) return 'blocked';
   if (forms.includes('products') && shape.groups > 1) return 'conv';

@@ -1,5 +1,5 @@
 /** Gives convolutions whose weights are computed or fed the blocked layout, which ONNX Runtime keeps for constant ones. */
-import { blockedConv, blockWeights, canBlock, fromBlocked, toBlocked, wholeBlocks } from '../blocked.js';
+import { blockChannelWeights, blockedConv, blockWeights, canBlock, fromBlocked, toBlocked, wholeBlocks } from '../blocked.js';
 import { convGeometry } from '../conv-geometry.js';
 import type { Graph, Node, Value } from '../graph.js';
 import { constantOf } from '../ops.js';
@@ -8,7 +8,8 @@ import { constantOf } from '../ops.js';
 export type Shapes = Map<string, readonly (number | undefined)[]>;
 
 /**
- * Rewrites in place; returns how many. Convolutions of two axes and one group with results for half a block at least.
+ * Rewrites in place; returns how many. Convolutions of two axes, one group or one channel per group, and results for half a block at
+ * least.
  * @param shapes those of new values are added
  * @param block elements of a block, as `layoutBlock` finds them
  */
@@ -31,18 +32,22 @@ function blocked(graph: Graph, node: Node, block: number, shapes: Shapes): Value
   const [x, weight, bias] = node.inputs as [Value, Value, Value | undefined];
   const dims = known(shapes.get(weight.name), 0);
   const input = known(shapes.get(x.name), 1);
-  if (dims?.length !== 4 || !input || node.int('group', 1) !== 1) return undefined;
+  const groups = node.int('group', 1);
+  if (dims?.length !== 4 || !input) return undefined;
   const [outer, inner] = dims as [number, number];
+  const single = groups > 1 && groups === outer && groups === input[1];
   // Narrower ones would mostly compute the channels that fill a block up.
-  if (outer < block / 2 || (inner >= block && !canBlock(inner))) return undefined;
+  if (!(single || groups === 1) || outer < block / 2) return undefined;
+  const plain = !single && inner < block;
+  if (!plain && !canBlock(input[1]!)) return undefined;
   const geometry = convGeometry(node, input, dims);
   const channels = wholeBlocks(outer, block);
   const found = blockedConv(
     graph,
     // Convolutions of fewer channels than a block read the plain layout.
-    inner < block ? x : toBlocked(graph, x),
-    blockWeights(graph, weight, dims, block),
-    geometry,
+    plain ? x : toBlocked(graph, x),
+    (single ? blockChannelWeights : blockWeights)(graph, weight, dims, block),
+    { ...geometry, groups: single ? channels : 1 },
     bias && padded(graph, bias, channels - outer),
   );
   return fromBlocked(graph, found, outer);

@@ -22,11 +22,11 @@ import type { Shapes } from './block-convs.js';
 const ELEMENTWISE = new Set([
   ...['Relu', 'LeakyRelu', 'Sigmoid', 'HardSigmoid', 'HardSwish', 'Tanh', 'Clip', 'Identity', 'Abs', 'Neg', 'Erf'],
   ...['Add', 'Sub', 'Mul', 'Sum', 'Max', 'Min', 'Cast'],
-  ...['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Not', 'And', 'Or'],
+  ...['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Equal', 'Not', 'And', 'Or'],
 ]);
 
 /** Those of them whose results are no floats and so have no way back to the plain layout. */
-const LOGICAL = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Not', 'And', 'Or']);
+const LOGICAL = new Set(['Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual', 'Equal', 'Not', 'And', 'Or']);
 
 type Dims = readonly number[];
 
