@@ -119,6 +119,8 @@ function chooseInput(shape: ConvShape): InputForm {
 function chooseWeight(shape: ConvShape): WeightForm {
   // Of few positions, a product per sample is all overhead.
   if (isPointwise(shape)) return product(shape.output) >= 256 ? 'taps' : 'taps-flat';
+  // Strided, a single element of the kernel meets few of X, all of which other forms carry along.
+  if (product(shape.kernel) === 1) return 'columns';
   const forms = weightForms(shape);
   if (forms.includes('blocked')) return 'blocked';
   if (forms.includes('products') && shape.groups > 1) return 'conv';
