@@ -23,7 +23,7 @@ export const DEFAULTS = {
   probeSamples: 16,
   execution: 'auto',
   sensitivity: 'auto',
-  recoverLr: 3e-3,
+  recoverLr: 1e-3,
   recoverBatchSize: 128,
   temperature: 1,
 } as const;
