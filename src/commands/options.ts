@@ -26,7 +26,7 @@ export const DEFAULTS = {
   sensitivityMode: 'corrected',
   gradientTerm: 'g',
   gradientBits: 4,
-  recoverLr: 3e-3,
+  recoverLr: 1e-3,
   recoverBatchSize: 128,
   temperature: 1,
 } as const;

@@ -4,7 +4,7 @@
  *
  * w = s (round(clip(v / s - o, low, high)) + o) for latent weights v and one scale s per output channel. The bounds are
  * products with s and the rounding is a QuantizeLinear with a DequantizeLinear of the same scale, so that the gradients are
- * those of LSQ (Esser et al. 2020): in v, straight through inside the range and 0 outside; in s, w / s - v / s inside,
+ * those of LSQ (Esser et al. 2020): in v, straight through inside the range and 0 outside; in s, (w - v) / s inside,
  * low + o or high + o outside.
  */
 import { intAttribute } from '../../onnx/attributes.js';
