@@ -104,7 +104,7 @@ async function ours({ architecture, options, batch }: StepCase): Promise<Ours> {
     {
       ...{ loss: 'cross-entropy', output: trainable.output, batchSize: batch, parameters, optimizer: 'adamw' },
       ...{ optimizerSettings: OPTIMIZER_DEFAULTS, weightDecay: 0.01, accumulate: 1, temperature: 1 },
-      ...{ frozenBatchNorm: false, seed: 1 },
+      ...{ batchNorm: 'updated', seed: 1 },
     },
     images,
   );

@@ -40,7 +40,11 @@ const TRAINING_FLAGS = [
   valueFlag('--weight-decay <factor>', 'pull of the weights towards zero', parseNumber, STANDARD.weightDecay),
   valueFlag('--clip-norm <norm>', 'largest norm of the gradient', parseNumber),
   valueFlag('--ema <decay>', 'evaluate and write a moving average of the weights, for example 0.999', parseNumber),
-  switchFlag('--freeze-batch-norm', 'leave the running statistics of batch normalization as they are'),
+  valueFlag(
+    '--batch-norm <mode>',
+    'statistics of batch normalization: frozen (default for a trained file) or updated (default for a new model)',
+    parseText,
+  ),
   valueFlag('--loss <name>', Object.keys(LOSSES).join(', '), parseText, STANDARD.loss),
   valueFlag('--label-smoothing <share>', 'target taken from the true class', parseNumber, STANDARD.labelSmoothing),
   switchFlag('--balance', 'weigh the loss so that all classes count alike'),

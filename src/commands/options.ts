@@ -7,6 +7,7 @@ import { targetSchema } from '../report/report.js';
 import { LOSSES, type LossName } from '../training/losses.js';
 import { OPTIMIZERS, type OptimizerName } from '../training/optimizers.js';
 import { SCHEDULES } from '../training/schedule.js';
+import { BATCH_NORM_MODES } from '../training/training-mode.js';
 
 /** What an option is when it is not given. */
 export const DEFAULTS = {
@@ -168,8 +169,8 @@ export const trainOptionsSchema = dataOptionsSchema
     augment: z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]),
     /** Epochs without progress on VAL after which training stops. */
     patience: positiveInteger.optional(),
-    /** Leave the running statistics of batch normalization as they are. */
-    freezeBatchNorm: z.boolean().default(false),
+    /** Normalize by the running statistics as they are stored, or by each batch, while they follow. When absent `frozen` for a file with statistics, else `updated`. */
+    batchNorm: z.enum(BATCH_NORM_MODES).optional(),
     /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */
     classes: positiveInteger.optional(),
     inputSize: positiveInteger.optional(),

@@ -76,6 +76,32 @@ describe('trainModel', () => {
     expect((await readdir(folder)).filter((name) => name.startsWith('refused'))).toEqual([]);
   });
 
+  it('leaves the statistics of a trained file alone, unless told otherwise', async () => {
+    const vector = (name: string, value: number, size = 4) =>
+      makeTensor(name, 1, [size], new Float32Array(size).fill(value));
+    const normalized = (mean: number) =>
+      tinyModel({
+        inputs: [info('x', ['N', 4])],
+        outputs: [info('logits', ['N', 3])],
+        nodes: [op('BatchNormalization x scale shift mean var -> n'), op('Gemm n w b -> logits')],
+        initializers: [
+          ...[vector('scale', 1), vector('shift', 0), vector('mean', mean), vector('var', 1), vector('b', 0, 3)],
+          makeTensor('w', 1, [4, 3], new Float32Array(12)),
+        ],
+      });
+    await saveModel(normalized(0.25), at('trained.onnx'));
+    await saveModel(normalized(0), at('fresh.onnx'));
+    const meansOf = async (file: string, more: Partial<TrainInput> = {}) => {
+      const { model, report } = await trainModel(at(file), options({ epochs: 1, ...more }));
+      const means = readFloats(model.graph!.initializer.find(({ name }) => name === 'mean')!);
+      return { mode: report.settings!.batchNorm, moved: means.some((v) => v !== (file === 'fresh.onnx' ? 0 : 0.25)) };
+    };
+    expect(await meansOf('trained.onnx')).toEqual({ mode: 'frozen', moved: false });
+    expect(await meansOf('trained.onnx', { batchNorm: 'updated' })).toEqual({ mode: 'updated', moved: true });
+    expect(await meansOf('fresh.onnx')).toEqual({ mode: 'updated', moved: true });
+    expect(await meansOf('fresh.onnx', { batchNorm: 'frozen' })).toEqual({ mode: 'frozen', moved: false });
+  });
+
   it('builds an architecture with the classes of the data, and suggests names', async () => {
     const images = normals(40 * 16 * 16 * 3, 3);
     const labels = Array.from({ length: 40 }, (_, i) => i % 4);

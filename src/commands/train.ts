@@ -20,6 +20,7 @@ import { readParameters, trainableParameters, type Parameter } from '../training
 import { openStepper, type TrainingVectors } from '../training/stepper.js';
 import { balancedWeights, classTargets } from '../training/targets.js';
 import { trainedModel } from '../training/trained-model.js';
+import { suitableBatchNorm } from '../training/training-mode.js';
 import { train, type TrainerOptions } from '../training/trainer.js';
 import { buildTrainingGraph, type TrainingGraph } from '../training/training-graph.js';
 import { Graph } from '../onnx/graph.js';
@@ -121,7 +122,10 @@ async function runTraining(
   const { engine, working, feedsFor } = workspace;
   const classes = labelledClasses(workspace, settings);
   const base = trainedModel(workspace.opened.model, workspace.scores);
-  const parameters = trainableParameters(new Graph(base.model));
+  const trainable = new Graph(base.model);
+  const parameters = trainableParameters(trainable);
+  const own = suitableBatchNorm(trainable);
+  const batchNorm = own && (settings.batchNorm ?? own);
   const optimizerSettings = { ...OPTIMIZER_DEFAULTS, momentum: settings.momentum };
   const graph = await clock.stage('build gradients', () =>
     buildTrainingGraph(
@@ -131,7 +135,7 @@ async function runTraining(
         ...{ loss: settings.loss, output: base.output, batchSize: settings.batchSize, parameters, optimizerSettings },
         ...{ optimizer: settings.optimizer, weightDecay: settings.weightDecay, clipNorm: settings.clipNorm },
         ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature: 1, seed: settings.seed },
-        frozenBatchNorm: settings.freezeBatchNorm,
+        batchNorm: batchNorm ?? 'frozen',
       },
       feedsFor,
     ),
@@ -210,6 +214,7 @@ async function runTraining(
         ...{ optimizer: settings.optimizer, learningRate: trainerOptions.learningRate, schedule: settings.schedule },
         ...{ batchSize: settings.batchSize, weightDecay: settings.weightDecay, loss: settings.loss },
         ...(settings.augment.length > 0 && { augment: settings.augment }),
+        ...(batchNorm !== undefined && { batchNorm }),
       },
     };
   } finally {

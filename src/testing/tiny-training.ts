@@ -30,7 +30,7 @@ export async function openTraining(
   const full: TrainingGraphOptions = {
     ...{ loss: 'mse', output: 'y', parameters, optimizer: 'sgd', weightDecay: 0, accumulate: 1, temperature: 1 },
     ...{ optimizerSettings: { ...OPTIMIZER_DEFAULTS, momentum: 0, nesterov: false } },
-    ...{ frozenBatchNorm: false, seed: 1 },
+    ...{ batchNorm: 'updated', seed: 1 },
     ...options,
   };
   const graph = await buildTrainingGraph(engine, model, full, (rows) => ({ x: samples(dims, rows, 90) }));

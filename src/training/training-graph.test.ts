@@ -108,7 +108,7 @@ describe('buildTrainingGraph', () => {
   });
 
   it('keeps frozen statistics out of the vectors', async () => {
-    const { graph, stepper } = await openTraining(twoHeads, [3], { batchSize: 5, frozenBatchNorm: true });
+    const { graph, stepper } = await openTraining(twoHeads, [3], { batchSize: 5, batchNorm: 'frozen' });
     expect(graph.buffers).toEqual([]);
     expect(graph.names.vectors.map(({ kind }) => kind)).toEqual(['parameters', 'state']);
     await stepper.step([randomInput([3], [2], 5, 1)], 0.1);

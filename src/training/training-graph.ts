@@ -18,7 +18,7 @@ import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { LOSSES, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
-import { enterTrainingMode, type Buffer } from './training-mode.js';
+import { enterTrainingMode, type BatchNormMode, type Buffer } from './training-mode.js';
 
 export interface TrainingGraphOptions {
   readonly loss: LossName;
@@ -37,7 +37,7 @@ export interface TrainingGraphOptions {
   /** Steps whose gradients are averaged before an update. */
   readonly accumulate: number;
   readonly temperature: number;
-  readonly frozenBatchNorm: boolean;
+  readonly batchNorm: BatchNormMode;
   readonly seed: number;
 }
 
@@ -98,7 +98,7 @@ export async function buildTrainingGraph(
   exposeValue(graph, output);
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
-  const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm });
+  const buffers = enterTrainingMode(graph, { batchNorm: options.batchNorm });
   const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
   const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
