@@ -88,7 +88,7 @@ async function ours({ architecture, options, batch }: StepCase): Promise<Ours> {
   const found = findArchitecture(architecture);
   if (!found) throw new Error(`no architecture ${architecture}`);
   const { model } = buildNetwork(found, options);
-  const trainable = trainedModel(model, 'logits');
+  const trainable = trainedModel(model, 'logits', 'cross-entropy');
   const parameters = trainableParameters(new Graph(trainable.model));
   const random = randomStream(1);
   const images = (rows: number): Feeds => ({
@@ -121,7 +121,7 @@ async function ours({ architecture, options, batch }: StepCase): Promise<Ours> {
   );
   const feeds = images(batch);
   const labels = Int32Array.from({ length: batch }, () => random.int(10));
-  const target = classTargets(labels, 10, { labelSmoothing: 0 });
+  const target = classTargets(labels, 10);
   return {
     graph,
     feeds,

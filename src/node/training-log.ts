@@ -59,7 +59,7 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
           ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },
         });
       } else {
-        board.scalars(event.step, { 'val/score': event.score, 'train/epoch_loss': event.loss });
+        board.scalars(event.step, { [`val/${event.metric}`]: event.score, 'train/epoch_loss': event.loss });
         flush();
       }
     },

@@ -19,6 +19,8 @@ export interface StepInput {
   /** The model's own inputs. */
   readonly feeds: Feeds;
   readonly target: HostTensor;
+  /** [N]: factors on the losses of the samples, where the graph takes them. */
+  readonly weights?: HostTensor;
 }
 
 export interface StepResult {
@@ -87,8 +89,14 @@ export async function openStepper(
     );
   };
   /** What the session takes of everything that there is to feed. */
-  const feedsOf = (session: Session, { feeds, target }: StepInput, batch: number, learningRate: number): Feeds => {
+  const feedsOf = (
+    session: Session,
+    { feeds, target, weights }: StepInput,
+    batch: number,
+    learningRate: number,
+  ): Feeds => {
     const all: Feeds = { ...feeds, ...vectorFeeds(), ...scalarFeeds(learningRate), [names.target]: target };
+    if (names.weights !== undefined && weights) all[names.weights] = weights;
     for (const { mask, data } of masks) all[mask.input] = drawMask(mask, batch, data);
     const taken = new Set(session.inputs.map(({ name }) => name));
     return Object.fromEntries(Object.entries(all).filter(([name]) => taken.has(name)));

@@ -77,12 +77,13 @@ function recorder(start?: TrainingVectors, done = 0, onStep?: (step: number) => 
 const OPTIONS: TrainerOptions = {
   ...{ schedule: 'constant', learningRate: 0.1, warmup: 0 },
   ...{ batchSize: 3, accumulate: 1, augment: NO_AUGMENTATION, seed: 5 },
+  metric: { name: 'top1', lowerIsBetter: false },
 };
 
 /** The target of a batch is its input, times ten. */
-const target: TrainerHooks['target'] = ({ feeds }) => {
+const targets: TrainerHooks['targets'] = ({ feeds }) => {
   const x = feeds.x!;
-  return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+  return { target: { ...x, data: (x.data as Float32Array).map((v) => 10 * v) } };
 };
 
 interface Run {
@@ -103,7 +104,7 @@ async function runWith(
     numbers(size),
     { ...OPTIONS, ...options },
     {
-      target,
+      targets,
       evaluate: () => Promise.resolve(scores(evaluations++)),
       onEvent: (event) => events.push(event),
     },
@@ -181,7 +182,7 @@ describe('train', () => {
       numbers(9),
       { ...OPTIONS, epochs: 50, patience: 3 },
       {
-        target,
+        targets,
         evaluate(vectors) {
           best.push(copyVectors(vectors));
           return Promise.resolve(scores[evaluations++]!);
@@ -191,6 +192,21 @@ describe('train', () => {
     expect(outcome).toMatchObject({ stopped: 'patience', progress: { epoch: 5, best: { score: 3, epoch: 2 } } });
     expect(outcome.best).toEqual({ ...best[1], states: [] });
     expect(outcome.best.parameters).not.toEqual(stepper.vectors.parameters);
+  });
+
+  it('takes the lowest for the best where less is better, in the plateau schedule too', async () => {
+    const metric = { name: 'loss', lowerIsBetter: true };
+    const values = [3, 2, 2.5, 2.2, 2.1, 1, 9, 9];
+    const { outcome, events, recorded } = await runWith(
+      { epochs: 8, metric, schedule: 'plateau' },
+      { scores: (n) => values[n]! },
+    );
+    expect(outcome.progress.best).toEqual({ score: 1, epoch: 6 });
+    const epochs = events.filter((event) => event.kind === 'epoch');
+    expect(epochs.map(({ best }) => best)).toEqual([true, true, false, false, false, true, false, false]);
+    expect(epochs.every((event) => event.metric === 'loss')).toBe(true);
+    // Three epochs without progress: the rate falls from the sixth on.
+    expect([4, 5].map((epoch) => recorded.steps[3 * epoch]!.learningRate)).toEqual([0.1, 0.03]);
   });
 
   it('never takes NaN for the best score', async () => {
@@ -244,7 +260,7 @@ describe('train', () => {
     };
     const options = { ...OPTIONS, epochs: 1, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const hooks: TrainerHooks = {
-      target: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }),
+      targets: () => ({ target: { type: 'float32', dims: [3], data: new Float32Array(3) } }),
       evaluate: () => Promise.resolve(0),
     };
     await expect(train(recorder().stepper, tokens, options, hooks)).rejects.toMatchObject({ code: 'unsupported' });
@@ -258,7 +274,7 @@ describe('train', () => {
     const { stepper } = recorder();
     const checkpoint = vi.fn(() => Promise.resolve());
     const failing: Stepper = { ...stepper, step: () => Promise.reject(new FlowCompressError('bad-input', 'NaN')) };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0), checkpoint };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve(0), checkpoint };
     await expect(train(failing, numbers(9), { ...OPTIONS, epochs: 1 }, hooks)).rejects.toMatchObject({
       code: 'bad-input',
     });
@@ -290,7 +306,7 @@ async function trainInterrupted(options: TrainerOptions, size: number, interrupt
         numbers(size),
         options,
         {
-          target,
+          targets,
           evaluate(vectors) {
             stopAt(`evaluation ${String(vectors.parameters[0])}`);
             throwIfAborted(signal);
@@ -375,7 +391,7 @@ describe('an interrupted training', () => {
       vi.advanceTimersByTime(1000);
     });
     const progress = { ...NOT_BEGUN, seconds: 4 };
-    const hooks: TrainerHooks = { target, evaluate: () => Promise.resolve(0) };
+    const hooks: TrainerHooks = { targets, evaluate: () => Promise.resolve(0) };
     const outcome = await train(stepper, numbers(9), { ...OPTIONS, maxSeconds: 6 }, hooks, {}, { progress });
     expect(outcome.progress).toMatchObject({ steps: 2, seconds: 6 });
   });

@@ -9,6 +9,7 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import type { HostTensor } from '../runtime/engine.js';
 import { augmented, mixed, mixShare, type AugmentOptions } from './augment.js';
+import type { LossTargets } from './measure-loss.js';
 import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
 import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
 
@@ -19,6 +20,8 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly batchSize: number;
   readonly accumulate: number;
   readonly augment: AugmentOptions;
+  /** What VAL is judged by. */
+  readonly metric: { readonly name: string; readonly lowerIsBetter: boolean };
   /** Evaluations on VAL without progress after which training stops; never when absent. */
   readonly patience?: number;
   readonly seed: number;
@@ -65,16 +68,17 @@ export type TrainingEvent =
       readonly epoch: number;
       /** Mean over the epoch. */
       readonly loss: number;
-      /** On VAL; higher is better. */
+      /** The metric on VAL, and its name. */
       readonly score: number;
+      readonly metric: string;
       readonly best: boolean;
       readonly seconds: number;
     };
 
 export interface TrainerHooks {
-  /** Target of a batch, as the loss takes it. */
-  target(batch: Batch): HostTensor | Promise<HostTensor>;
-  /** Quality on VAL of the vectors, higher is better. */
+  /** What the loss holds the outputs for a batch against. */
+  targets(batch: Batch): LossTargets;
+  /** The metric on VAL with these vectors. */
   evaluate(vectors: TrainingVectors): Promise<number>;
   onEvent?(event: TrainingEvent): void;
   /** Called after every epoch, and when the training is interrupted. */
@@ -83,7 +87,7 @@ export interface TrainerHooks {
 
 export interface TrainingOutcome {
   readonly progress: TrainingProgress;
-  /** The vectors with the best score on VAL. */
+  /** The vectors with the best metric on VAL. */
   readonly best: TrainingVectors;
   readonly stopped: 'epochs' | 'steps' | 'time' | 'patience';
 }
@@ -143,7 +147,7 @@ export async function train(
       for await (const batch of stream) {
         const indices = order.subarray(position, position + options.batchSize);
         position += options.batchSize;
-        group.push(await prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
+        group.push(prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
         if (group.length < options.accumulate) continue;
         throwIfAborted(control.signal);
         const share = shareDone(options, limits.steps, steps, seconds());
@@ -165,7 +169,7 @@ export async function train(
           ...(limits.steps === Infinity
             ? { done: Math.min(seconds(), options.maxSeconds!), total: options.maxSeconds! }
             : { done: steps, total: limits.steps }),
-          detail: stepDetail(epoch, loss, samplesPerSecond, best?.score),
+          detail: stepDetail(epoch, loss, samplesPerSecond, options.metric.name, best?.score),
         });
         stopped = done();
         if (stopped) break;
@@ -184,16 +188,17 @@ export async function train(
       stepInEpoch = 0;
       lossSum = 0;
     }
-    plateau = observePlateau(plateau, score);
+    const gain = (value: number): number => (options.metric.lowerIsBetter ? -value : value);
+    plateau = observePlateau(plateau, gain(score));
     // Never NaN.
-    const isBest = score > (best?.score ?? -Infinity);
+    const isBest = gain(score) > (best ? gain(best.score) : -Infinity);
     if (isBest) {
       best = { score, epoch };
       bestVectors = copyOf(stepper.vectors);
       sinceBest = 0;
     } else sinceBest++;
     hooks.onEvent?.({
-      ...{ kind: 'epoch', step: steps, epoch, loss, score },
+      ...{ kind: 'epoch', step: steps, epoch, loss, score, metric: options.metric.name },
       ...{ best: isBest, seconds: seconds() },
     });
     stopped ??= done();
@@ -222,19 +227,19 @@ function shareDone({ maxSeconds }: TrainerOptions, total: number, steps: number,
   return Math.min(1, Math.max(total === Infinity ? 0 : steps / total, byTime));
 }
 
-async function prepared(
+function prepared(
   batch: Batch,
   indices: ArrayLike<number>,
   { augment, seed, batchSize }: TrainerOptions,
   epoch: number,
   number: number,
   hooks: TrainerHooks,
-): Promise<StepInput> {
+): StepInput {
   const feeds = Object.fromEntries(
     Object.entries(batch.feeds).map(([name, tensor]) => [name, augmented(tensor, indices, augment, seed, epoch)]),
   );
-  const target = await hooks.target({ ...batch, feeds });
-  if (augment.mixup === 0) return { feeds, target };
+  const targets = hooks.targets({ ...batch, feeds });
+  if (augment.mixup === 0) return { feeds, ...targets };
   if (Object.values(feeds).some(({ data }) => !(data instanceof Float32Array)))
     throw new FlowCompressError('unsupported', 'Samples that are not float32 cannot be mixed.', {
       hint: 'Train without mixup.',
@@ -251,7 +256,8 @@ async function prepared(
   };
   return {
     feeds: Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)])),
-    target: mix(target),
+    target: mix(targets.target),
+    ...(targets.weights && { weights: mix(targets.weights) }),
   };
 }
 
@@ -264,7 +270,7 @@ function copyOf(vectors: TrainingVectors): TrainingVectors {
   };
 }
 
-function stepDetail(epoch: number, loss: number, rate: number, best: number | undefined): string {
-  const score = best === undefined ? '' : `, best ${best.toFixed(4)}`;
+function stepDetail(epoch: number, loss: number, rate: number, metric: string, best: number | undefined): string {
+  const score = best === undefined ? '' : `, best ${metric} ${best.toFixed(4)}`;
   return `epoch ${String(epoch + 1)}, loss ${loss.toFixed(4)}${score}, ${rate.toFixed(0)}/s`;
 }

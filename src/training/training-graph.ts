@@ -15,7 +15,7 @@ import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
 import { exposeValue, traceShapes } from '../runtime/trace.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
-import { LOSSES, type LossName } from './losses.js';
+import { meanLoss, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
 import { enterTrainingMode, type BatchNormMode, type Buffer } from './training-mode.js';
@@ -36,6 +36,8 @@ export interface TrainingGraphOptions {
   readonly emaDecay?: number;
   /** Steps whose gradients are averaged before an update. */
   readonly accumulate: number;
+  /** Whether a factor on the loss of every sample is fed. */
+  readonly weighted?: boolean;
   readonly temperature: number;
   readonly batchNorm: BatchNormMode;
   readonly seed: number;
@@ -45,6 +47,8 @@ export interface TrainingGraphOptions {
 export interface StepNames {
   /** Fed beside the model's own inputs: numbers of the shape of the loss's output. */
   readonly target: string;
+  /** [N]: factors on the losses of the samples. */
+  readonly weights?: string;
   /** [P], [B] running statistics, then one [P] per state of the optimiser. */
   readonly vectors: readonly VectorNames[];
   /** [P]: mean gradient of the steps before, when gradients are accumulated. */
@@ -102,11 +106,17 @@ export async function buildTrainingGraph(
   const shapes = await shapesOf(engine, graph.toModel(), feedsFor, options.batchSize);
   const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
-  const { batchSize: samples, temperature } = options;
-  const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
+  const { batchSize, temperature } = options;
+  const weights = options.weighted ? vectorInput(graph, 'sample weights', [batchSize]) : undefined;
+  const outputDims = shapes.get(output.name)!;
+  const rank = outputDims.length;
+  shapes.set(target.name, outputDims);
+  if (weights) shapes.set(weights.name, [batchSize]);
+  const loss = meanLoss(options.loss, { graph, output, target, rank, weights, temperature });
   // The shapes of what the loss added follow from those that are known.
-  for (const [name, shape] of await lossShapes(engine, graph, loss, output, target, shapes)) shapes.set(name, shape);
-  return assemble(graph, { output, target, loss, shapes, buffers, masks, options });
+  for (const [name, shape] of await lossShapes(engine, graph, loss, [output, target, weights], shapes))
+    shapes.set(name, shape);
+  return assemble(graph, { output, target, weights, loss, shapes, buffers, masks, options });
 }
 
 /** Shape of every value at that batch size, from what two smaller ones show. */
@@ -129,19 +139,20 @@ async function shapesOf(
   return shapes;
 }
 
-/** Shapes of the values between the output, the target and the loss, by running that part alone on zeros. */
+/** Shapes of the values between the loss and what it is computed from, by running that part alone on zeros. */
 async function lossShapes(
   engine: Engine,
   graph: Graph,
   loss: Value,
-  output: Value,
-  target: Value,
+  sources: readonly (Value | undefined)[],
   shapes: ReadonlyMap<string, Shape>,
 ): Promise<Map<string, Shape>> {
   const part = new Graph(graph.toModel());
   const feeds: Feeds = {};
-  for (const { name } of [output, target]) {
-    const dims = [...(shapes.get(output.name) as readonly number[])];
+  for (const source of sources) {
+    if (!source) continue;
+    const { name } = source;
+    const dims = [...(shapes.get(name) as readonly number[])];
     part.feed(part.mustGet(name), tensorInfo(name, DataType.FLOAT, dims));
     feeds[name] = { type: 'float32', dims, data: new Float32Array(dims.reduce((a, b) => a * b, 1)) };
   }
@@ -157,6 +168,7 @@ async function lossShapes(
 interface Parts {
   readonly output: Value;
   readonly target: Value;
+  readonly weights?: Value;
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
   readonly buffers: readonly Buffer[];
@@ -165,7 +177,7 @@ interface Parts {
 }
 
 function assemble(graph: Graph, parts: Parts): TrainingGraph {
-  const { output, target, loss, shapes, buffers, masks, options } = parts;
+  const { output, target, weights, loss, shapes, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const op = formula(graph);
   const total = sizeOf(layout);
@@ -244,6 +256,7 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     ...(gather && { gather: tidied(gather) }),
     names: {
       target: target.name,
+      ...(weights && { weights: weights.name }),
       vectors,
       ...(accumulated && { accumulated }),
       masks,
