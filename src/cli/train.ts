@@ -59,6 +59,11 @@ const TRAINING_FLAGS = [
   valueFlag('--label-smoothing <share>', 'target taken from the true class', parseNumber, STANDARD.labelSmoothing),
   switchFlag('--balance', 'weigh the loss so that all classes count alike'),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
+  valueFlag(
+    '--wandb <project>',
+    'curves to this project of Weights & Biases (needs npm package @wandb/sdk)',
+    parseText,
+  ),
   valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
 ];
 

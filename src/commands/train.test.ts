@@ -8,6 +8,7 @@ import { makeTensor, readFloats } from '../onnx/tensor.js';
 import { info, op, tinyModel } from '../testing/graph-writing.js';
 import { normals } from '../testing/tiny-models.js';
 import { npzOf } from '../testing/tiny-net.js';
+import type { WandbSdk } from '../node/wandb.js';
 import { trainModel, type TrainInput } from './train.js';
 
 let folder: string;
@@ -98,6 +99,33 @@ describe('trainModel', () => {
     expect(await meansOf('trained.onnx', { batchNorm: 'updated' })).toEqual({ mode: 'updated', moved: true });
     expect(await meansOf('fresh.onnx')).toEqual({ mode: 'updated', moved: true });
     expect(await meansOf('fresh.onnx', { batchNorm: 'frozen' })).toEqual({ mode: 'frozen', moved: false });
+  });
+
+  it('gives the curves to Weights & Biases, also of a training that fails', async () => {
+    const rows: Record<string, unknown>[] = [];
+    const codes: (number | undefined)[] = [];
+    let config: Readonly<Record<string, unknown>> = {};
+    const wandbSdk: WandbSdk = {
+      init: (given) => {
+        config = given.config;
+        return Promise.resolve({
+          log: (data) => void rows.push(data),
+          finish: (code) => Promise.resolve(void codes.push(code)),
+        });
+      },
+    };
+    const { report } = await trainModel(at('free.onnx'), options({ epochs: 2, wandb: 'p', wandbSdk }));
+    expect(config).toMatchObject({ loss: 'cross-entropy', metric: 'top1', lr: 0.05, model: at('free.onnx') });
+    expect(rows).toHaveLength(report.training.steps);
+    expect(rows.flatMap((row) => row['val/top1'] ?? [])).toEqual(report.history.map(({ score }) => score));
+    const diverging = trainModel(at('free.onnx'), options({ lr: 1e38, wandb: 'p', wandbSdk }));
+    await expect(diverging).rejects.toMatchObject({ message: expect.stringContaining('diverged') as string });
+    expect(codes).toEqual([0, 1]);
+    // Without the package nothing is trained.
+    await expect(trainModel(at('free.onnx'), options({ wandb: 'p', output: at('none.onnx') }))).rejects.toMatchObject({
+      node: '@wandb/sdk',
+    });
+    expect(await readdir(folder)).not.toContain('none.onnx');
   });
 
   it('builds an architecture with the classes of the data, and suggests names', async () => {

@@ -10,6 +10,7 @@ import { openModel, saveModel } from '../node/model-file.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import { trainingLog } from '../node/training-log.js';
 import { Graph } from '../onnx/graph.js';
+import { wandbLog, type WandbLog, type WandbSdk } from '../node/wandb.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
 import type { Measurement, TrainingPoint, TrainReport } from '../report/report.js';
@@ -34,7 +35,11 @@ import { layoutOf, startVectors, trainerOptionsOf } from './training-setup.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 
 /** Options of `trainModel`: `data` and `output` are needed, everything else has a default. */
-export type TrainInput = Pick<TrainOptions, 'data' | 'output'> & Partial<TrainOptions>;
+export type TrainInput = Pick<TrainOptions, 'data' | 'output'> &
+  Partial<TrainOptions> & {
+    /** The SDK of Weights & Biases for the option `wandb`; the package `@wandb/sdk` when absent. */
+    readonly wandbSdk?: WandbSdk;
+  };
 
 /**
  * Trains a model file, or an architecture of the zoo, and writes `options.output`, whole or not at all.
@@ -55,6 +60,7 @@ export async function trainModel(
   const trainee = await openTrainee(model, settings);
   let workspace: Workspace | undefined;
   let staged: StagedOutput | undefined;
+  let curves: WandbLog | undefined;
   try {
     workspace = await clock.stage('open', () =>
       openWorkspace(trainee.path, settings, { signal, onProgress: options.onProgress }, { readTargets: true }),
@@ -66,13 +72,17 @@ export async function trainModel(
     await assertWritableOutput(settings.output, rules);
     const control = logged({ signal, onProgress: options.onProgress }, run);
     const objective = objectiveOf(workspace, settings);
-    const trained = await runTraining(workspace, objective, settings, control, clock);
+    const { metric } = objective;
+    if (settings.wandb !== undefined)
+      curves = await wandbLog(settings.wandb, { model, ...settings, loss: objective.loss, metric }, options.wandbSdk);
+    const trained = await runTraining(workspace, objective, settings, control, clock, curves);
+    await curves?.close(true);
+    curves = undefined;
     const output = await stageOutput(settings.output, { ...rules, signal });
     staged = output;
     const saved = await clock.stage('write', () => output.make((file) => saveModel(trained.model, file, { signal })));
     const subjects = [...(trainee.isNew ? [] : [{ path: model }]), { path: saved.path, shownAs: settings.output }];
     const test = openTest(workspace.test);
-    const { metric } = objective;
     const measured = await measureFiles(
       workspace,
       subjects,
@@ -111,6 +121,7 @@ export async function trainModel(
     return { model: trained.model, report };
   } finally {
     await staged?.discard();
+    await curves?.close(false);
     await workspace?.close();
     await trainee.close();
   }
@@ -160,6 +171,7 @@ async function runTraining(
   settings: TrainOptions,
   control: RunControl,
   clock: ReturnType<typeof startRun>,
+  curves: WandbLog | undefined,
 ): Promise<Trained> {
   const { engine, working, feedsFor } = workspace;
   const { loss, metric, dims, weighted } = objective;
@@ -226,6 +238,7 @@ async function runTraining(
           },
           onEvent(event) {
             log.write(event);
+            curves?.write(event);
             if (event.kind === 'step') {
               rates.push(event.samplesPerSecond);
               lastRate = event.learningRate;
