@@ -51,7 +51,7 @@ export async function wandbLog(
   } catch (error) {
     throw new FlowCompressError('io', `The run in Weights & Biases cannot be started: ${messageOf(error)}`, {
       node: project,
-      hint: 'Set WANDB_API_KEY, or leave out --wandb: --run-dir keeps the same curves on disk.',
+      hint: 'Set WANDB_API_KEY and check the network, or leave out --wandb: --run-dir keeps the same curves on disk.',
       cause: error,
     });
   } finally {

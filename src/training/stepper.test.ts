@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { intAttribute } from '../onnx/attributes.js';
 import { makeTensor } from '../onnx/tensor.js';
-import { info, op, tinyModel, weights } from '../testing/graph-writing.js';
+import { engine, info, op, tinyModel, weights } from '../testing/graph-writing.js';
 import { copyVectors, openTraining, randomInput, rowsOf, samples } from '../testing/tiny-training.js';
 import { drawMask } from './dropout.js';
 import { OPTIMIZER_DEFAULTS } from './optimizers.js';
-import type { StepInput } from './stepper.js';
+import { openStepper, type StepInput } from './stepper.js';
 
 /** y = x w + b, from 3 numbers to 2. */
 const linear = tinyModel({
@@ -223,5 +223,23 @@ describe('a stepper', () => {
     expect(second.steps).toBe(4);
     await first.stepper.release();
     await second.release();
+  });
+});
+
+describe('openStepper', () => {
+  it('lets values live no longer than they are needed: without a block laid out for a whole run', async () => {
+    const { graph, stepper } = await openTraining(linear, [3], { batchSize: 2, accumulate: 2 });
+    const given: unknown[] = [];
+    const watched: typeof engine = {
+      ...engine,
+      createSession: (model, options) => {
+        given.push(options);
+        return engine.createSession(model, options);
+      },
+    };
+    const optimizer = { name: 'sgd', settings: OPTIMIZER_DEFAULTS } as const;
+    await (await openStepper(watched, graph, optimizer, stepper.vectors)).release();
+    expect(given).toEqual([{ memoryPattern: false }, { memoryPattern: false }]);
+    await stepper.release();
   });
 });

@@ -1,4 +1,5 @@
 /** A training graph at work: the compiled step and the vectors that it carries from one call to the next. */
+import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
@@ -53,8 +54,9 @@ export async function openStepper(
   vectors: TrainingVectors,
   done = 0,
 ): Promise<Stepper> {
-  const update = await engine.createSession(toBytes(graph.update));
-  const gather = graph.gather && (await engine.createSession(toBytes(graph.gather)));
+  const open = (model: ModelProto): Promise<Session> => engine.createSession(toBytes(model), { memoryPattern: false });
+  const update = await open(graph.update);
+  const gather = graph.gather && (await open(graph.gather));
   const { names } = graph;
   const state = { ...vectors, states: [...vectors.states] };
   let steps = done;
