@@ -22,6 +22,7 @@ const { values: flags } = parseArgs({
     steps: { type: 'string', default: '3' },
     threads: { type: 'string', default: '2' },
     child: { type: 'string' },
+    checkpoint: { type: 'boolean', default: false },
   },
 });
 
@@ -31,7 +32,9 @@ type Result = z.infer<typeof resultSchema>;
 const CLEAR = '/proc/self/clear_refs';
 
 async function measure(item: StepCase): Promise<Result> {
-  const { stepper, feeds, target } = await openStep(item, Number(flags.threads));
+  const { stepper, feeds, target } = await openStep(item, Number(flags.threads), {
+    checkpointActivations: flags.checkpoint,
+  });
   if (existsSync(CLEAR)) writeFileSync(CLEAR, '5');
   const before = peakRss();
   let [loss, ms] = [0, 0];
@@ -43,9 +46,10 @@ async function measure(item: StepCase): Promise<Result> {
   return { bytesAbove: peakRss() - before, loss, ms };
 }
 
-function inChild(item: StepCase): Result {
+function inChild(item: StepCase, checkpoint: boolean): Result {
   const script = fileURLToPath(import.meta.url);
   const args = ['--import', 'tsx', script, '--child', item.name, '--steps', flags.steps, '--threads', flags.threads];
+  if (checkpoint) args.push('--checkpoint');
   const result = spawnSync(process.execPath, args, { encoding: 'utf8' });
   if (result.status !== 0) throw new Error(result.stderr);
   return resultSchema.parse(JSON.parse(result.stdout));
@@ -60,14 +64,17 @@ if (flags.child !== undefined) {
   const rows: string[][] = [];
   for (const item of STEP_CASES) {
     if (!flags.only.split(',').includes(item.name)) continue;
-    const mine = inChild(item);
-    note(`${item.name}: ${megabytes(mine.bytesAbove)} MB, loss ${String(mine.loss)}, ${mine.ms.toFixed(0)} ms`);
+    const [mine, less] = [inChild(item, false), inChild(item, true)];
+    for (const { bytesAbove, loss, ms } of [mine, less])
+      note(`${item.name}: ${megabytes(bytesAbove)} MB, loss ${String(loss)}, ${ms.toFixed(0)} ms`);
     const options = { threads: Number(flags.threads), steps: Number(flags.steps) };
     const peer = flags.peers === undefined ? undefined : torchStep(join(flags.peers, 'bin', 'python'), item, options);
     rows.push([
-      ...[item.name, String(item.batch), megabytes(mine.bytesAbove)],
+      ...[item.name, String(item.batch), megabytes(mine.bytesAbove), megabytes(less.bytesAbove)],
       ...(peer ? [megabytes(peer.bytesAbove), `${(mine.bytesAbove / peer.bytesAbove).toFixed(2)}x`] : ['', '']),
     ]);
   }
-  console.log(markdownTable(['model', 'batch', 'MB above', 'PyTorch', 'ratio, to reach 1.3x'], rows, [0]));
+  console.log(
+    markdownTable(['model', 'batch', 'MB above', 'checkpointed', 'PyTorch', 'ratio, to reach 1.3x'], rows, [0]),
+  );
 }

@@ -45,6 +45,7 @@ const TRAINING_FLAGS = [
     'statistics of batch normalization: frozen (default for a trained file) or updated (default for a new model)',
     parseText,
   ),
+  switchFlag('--checkpoint-activations', 'less memory, more time: compute activations again instead of keeping them'),
   valueFlag(
     '--loss <name>',
     `${Object.keys(LOSSES).join(', ')} (default: cross-entropy for labels, mse for arrays of targets)`,

@@ -181,6 +181,8 @@ export const trainOptionsSchema = dataOptionsSchema
     patience: positiveInteger.optional(),
     /** Normalize by the running statistics as they are stored, or by each batch, while they follow. When absent `frozen` for a file with statistics, else `updated`. */
     batchNorm: z.enum(BATCH_NORM_MODES).optional(),
+    /** Compute activations anew in the backward pass instead of keeping them: less memory, more time. */
+    checkpointActivations: z.boolean().default(false),
     /** Project of Weights & Biases that gets the curves. */
     wandb: z.string().min(1, 'must not be empty').optional(),
     /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */

@@ -191,6 +191,7 @@ async function runTraining(
         ...{ optimizer: settings.optimizer, weightDecay: settings.weightDecay, clipNorm: settings.clipNorm },
         ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature, seed: settings.seed },
         batchNorm: batchNorm ?? 'frozen',
+        checkpointActivations: settings.checkpointActivations,
       },
       feedsFor,
     ),

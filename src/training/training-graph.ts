@@ -40,6 +40,8 @@ export interface TrainingGraphOptions {
   readonly weighted?: boolean;
   readonly temperature: number;
   readonly batchNorm: BatchNormMode;
+  /** Compute activations anew in the backward pass instead of keeping them. */
+  readonly checkpointActivations?: boolean;
   readonly seed: number;
 }
 
@@ -91,6 +93,7 @@ export async function buildTrainingGraph(
   feedsFor: (rows: number) => Feeds,
 ): Promise<TrainingGraph> {
   const graph = new Graph(model);
+  const samples = graph.inputs.filter((input) => graph.isFed(input));
   // Batch normalization has a training mode since opset 15; nothing else differs from 13 in what it computes.
   graph.requireOpset(15);
   const output = graph.value(options.output);
@@ -116,7 +119,7 @@ export async function buildTrainingGraph(
   // The shapes of what the loss added follow from those that are known.
   for (const [name, shape] of await lossShapes(engine, graph, loss, [output, target, weights], shapes))
     shapes.set(name, shape);
-  return assemble(graph, { output, target, weights, loss, shapes, buffers, masks, options });
+  return assemble(graph, { samples, output, target, weights, loss, shapes, buffers, masks, options });
 }
 
 /** Shape of every value at that batch size, from what two smaller ones show. */
@@ -166,6 +169,8 @@ async function lossShapes(
 }
 
 interface Parts {
+  /** The model's own inputs. */
+  readonly samples: readonly Value[];
   readonly output: Value;
   readonly target: Value;
   readonly weights?: Value;
@@ -189,7 +194,7 @@ function assemble(graph: Graph, parts: Parts): TrainingGraph {
     graph,
     loss,
     pieces.filter((piece) => piece !== undefined),
-    { shapes },
+    { shapes, ...(options.checkpointActivations && { checkpointed: parts.samples }) },
   );
   // Parameters that the loss does not depend on stay as they are: no gradient, no decay.
   const reached = pieces.map((piece) => piece && gradients.get(piece));
