@@ -59,7 +59,7 @@ async function gradientOf(task: Task): Promise<Float32Array> {
   const graph = await buildTrainingGraph(
     engine,
     model,
-    { ...options, frozenBatchNorm: !batchStatistics },
+    { ...options, batchNorm: batchStatistics ? 'updated' : 'frozen' },
     // The batch size is the only one that there is: shapes must not be continued from others.
     () => feeds,
   );

@@ -9,7 +9,7 @@
  * `calibration` is the peak of a process that quantizes up to the written file. Medians over the repeats.
  */
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -20,6 +20,7 @@ import { dataOptionsSchema, parseOptions } from '../src/commands/options.js';
 import { modelBytes } from '../src/node/model-file.js';
 import { FIGURE_MODELS } from './lib/figure-targets.js';
 import { CIFAR_PREPROCESS, existing, findPlaces, note, PLACE_FLAGS } from './lib/places.js';
+import { peakRss } from './lib/memory.js';
 import { quantizeFile } from './lib/quantize-file.js';
 import { markdownTable, median, type Row } from './lib/table.js';
 
@@ -48,13 +49,6 @@ const jobSchema = z.object({
   batchSize: z.number(),
 });
 type Job = z.infer<typeof jobSchema>;
-
-/** Peak resident memory of this process. On Linux VmHWM: ru_maxrss may carry over the peak of the parent. */
-function peakRss(): number {
-  const status = '/proc/self/status';
-  const line = existsSync(status) ? /^VmHWM:\s*(\d+) kB$/m.exec(readFileSync(status, 'utf8')) : null;
-  return line ? Number(line[1]) * 1024 : process.resourceUsage().maxRSS * 1024;
-}
 
 async function child(kind: string, job: Job): Promise<void> {
   const options = {

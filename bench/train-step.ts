@@ -6,27 +6,13 @@
  * layout and in channels_last; the ratio is to the faster one. --profile lists the operators that take the time.
  */
 import { parseArgs } from 'node:util';
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { z } from 'zod';
-import { nodeEngine } from '../src/node/onnxruntime.js';
 import { nodeProfiler } from '../src/node/profiler.js';
-import { Graph } from '../src/onnx/graph.js';
 import { toBytes } from '../src/onnx/to-bytes.js';
-import type { Feeds, HostTensor } from '../src/runtime/engine.js';
-import { OPTIMIZER_DEFAULTS } from '../src/training/optimizers.js';
-import { readParameters, trainableParameters } from '../src/training/parameters.js';
-import { openStepper } from '../src/training/stepper.js';
-import { classTargets } from '../src/training/targets.js';
-import { trainedModel } from '../src/training/trained-model.js';
-import { buildTrainingGraph, type TrainingGraph } from '../src/training/training-graph.js';
-import { randomStream } from '../src/data/random.js';
-import { buildNetwork } from '../src/zoo/build.js';
-import type { ZooOptions } from '../src/zoo/options.js';
-import { findArchitecture } from '../src/zoo/registry.js';
+import type { Feeds } from '../src/runtime/engine.js';
 import { note, PLACE_FLAGS } from './lib/places.js';
 import { markdownTable, median } from './lib/table.js';
+import { openStep, STEP_CASES, torchStep, type StepSetup } from './lib/train-cases.js';
 
 const { values: flags } = parseArgs({
   options: {
@@ -39,108 +25,18 @@ const { values: flags } = parseArgs({
   },
 });
 
-interface StepCase {
-  /** As bench/peers/train_step.py calls it. */
-  readonly name: string;
-  readonly architecture: string;
-  readonly options: ZooOptions;
-  readonly batch: number;
-}
-
-const CASES: readonly StepCase[] = [
-  { name: 'resnet20', architecture: 'resnet20', options: {}, batch: 128 },
-  { name: 'resnet56', architecture: 'resnet56', options: {}, batch: 128 },
-  { name: 'mobilenetv2', architecture: 'mobilenet-v2', options: { classes: 10, inputSize: 32, dropout: 0 }, batch: 64 },
-  {
-    name: 'vit',
-    architecture: 'vit-ti',
-    options: { classes: 10, inputSize: 32, patchSize: 4, depth: 6, dropout: 0 },
-    batch: 64,
-  },
-];
-
-const peerSchema = z.object({ version: z.string(), medianMs: z.number(), bytesAbove: z.number() });
-
-function peer(python: string, { name, batch }: StepCase, channelsLast: boolean): z.infer<typeof peerSchema> {
-  const script = fileURLToPath(new URL('peers/train_step.py', import.meta.url));
-  const result = spawnSync(
-    python,
-    [
-      ...[script, '--model', name, '--batch', String(batch), '--threads', flags.threads, '--steps', flags.steps],
-      ...(channelsLast ? ['--channels-last'] : []),
-    ],
-    { encoding: 'utf8' },
-  );
-  if (result.status !== 0) throw new Error(result.stderr);
-  return peerSchema.parse(JSON.parse(result.stdout));
-}
-
-interface Ours {
-  readonly graph: TrainingGraph;
-  readonly feeds: Feeds;
-  readonly target: HostTensor;
-  run(): Promise<number>;
-  release(): Promise<void>;
-}
-
-async function ours({ architecture, options, batch }: StepCase): Promise<Ours> {
-  const engine = nodeEngine({ threads: Number(flags.threads) });
-  const found = findArchitecture(architecture);
-  if (!found) throw new Error(`no architecture ${architecture}`);
-  const { model } = buildNetwork(found, options);
-  const trainable = trainedModel(model, 'logits');
-  const parameters = trainableParameters(new Graph(trainable.model));
-  const random = randomStream(1);
-  const images = (rows: number): Feeds => ({
-    input: {
-      type: 'float32',
-      dims: [rows, 3, 32, 32],
-      data: Float32Array.from({ length: rows * 3072 }, () => random.normal()),
-    },
-  });
-  const graph = await buildTrainingGraph(
-    engine,
-    trainable.model,
-    {
-      ...{ loss: 'cross-entropy', output: trainable.output, batchSize: batch, parameters, optimizer: 'adamw' },
-      ...{ optimizerSettings: OPTIMIZER_DEFAULTS, weightDecay: 0.01, accumulate: 1, temperature: 1 },
-      ...{ frozenBatchNorm: false, seed: 1 },
-    },
-    images,
-  );
-  const size = parameters.reduce((sum, parameter) => sum + parameter.size, 0);
-  const stepper = await openStepper(
-    engine,
-    graph,
-    { name: 'adamw', settings: OPTIMIZER_DEFAULTS },
-    {
-      parameters: readParameters(trainable.model, parameters),
-      buffers: readParameters(trainable.model, graph.buffers),
-      states: [new Float32Array(size), new Float32Array(size)],
-    },
-  );
-  const feeds = images(batch);
-  const labels = Int32Array.from({ length: batch }, () => random.int(10));
-  const target = classTargets(labels, 10, { labelSmoothing: 0 });
-  return {
-    graph,
-    feeds,
-    target,
-    async run() {
-      const times: number[] = [];
-      for (let i = 0; i < Number(flags.steps) + 3; i++) {
-        const start = performance.now();
-        await stepper.step([{ feeds, target }], 1e-4);
-        times.push(performance.now() - start);
-      }
-      return median(times.slice(3));
-    },
-    release: () => stepper.release(),
-  };
+async function timed({ stepper, feeds, target }: StepSetup): Promise<number> {
+  const times: number[] = [];
+  for (let i = 0; i < Number(flags.steps) + 3; i++) {
+    const start = performance.now();
+    await stepper.step([{ feeds, target }], 1e-4);
+    times.push(performance.now() - start);
+  }
+  return median(times.slice(3));
 }
 
 /** Milliseconds by operator type, from the engine's profile of whole steps. */
-async function profile({ graph, feeds, target }: Ours): Promise<string> {
+async function profile({ graph, feeds, target }: StepSetup): Promise<string> {
   const all: Feeds = { ...feeds, [graph.names.target]: target };
   for (const { input, size } of graph.names.vectors)
     all[input] = { type: 'float32', dims: [size], data: new Float32Array(size) };
@@ -157,20 +53,21 @@ async function profile({ graph, feeds, target }: Ours): Promise<string> {
 
 const rows: string[][] = [];
 const python = flags.peers === undefined ? undefined : join(flags.peers, 'bin', 'python');
-for (const item of CASES) {
+for (const item of STEP_CASES) {
   if (flags.only && !flags.only.split(',').includes(item.name)) continue;
-  const mine = await ours(item);
+  const mine = await openStep(item, Number(flags.threads));
   const times: number[] = [];
   const theirs: number[] = [];
   const last: number[] = [];
   for (let round = 0; round < Number(flags.rounds); round++) {
-    times.push(await mine.run());
+    times.push(await timed(mine));
     if (!python) continue;
-    theirs.push(peer(python, item, false).medianMs);
-    last.push(peer(python, item, true).medianMs);
+    const options = { threads: Number(flags.threads), steps: Number(flags.steps) };
+    theirs.push(torchStep(python, item, options).medianMs);
+    last.push(torchStep(python, item, { ...options, channelsLast: true }).medianMs);
   }
   if (flags.profile) note(`${item.name}: ${await profile(mine)}`);
-  await mine.release();
+  await mine.stepper.release();
   const ms = (list: readonly number[]): string => (list.length > 0 ? median(list).toFixed(0) : '');
   const best = theirs.map((ms, i) => Math.min(ms, last[i]!));
   const ratio = best.length > 0 ? `${median(times.map((ms, i) => ms / best[i]!)).toFixed(2)}x` : '';

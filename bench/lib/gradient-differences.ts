@@ -8,7 +8,7 @@ import { toBytes } from '../../src/onnx/to-bytes.js';
 import { tensorInfo } from '../../src/onnx/value-info.js';
 import type { Engine, Session } from '../../src/runtime/engine.js';
 import { exposeValue, traceShapes } from '../../src/runtime/trace.js';
-import { LOSSES } from '../../src/training/losses.js';
+import { meanLoss } from '../../src/training/losses.js';
 import { readParameters, type Parameter } from '../../src/training/parameters.js';
 import { enterTrainingMode } from '../../src/training/training-mode.js';
 import { float64Feeds, float64Model, OFFSETS } from './float64-model.js';
@@ -28,19 +28,19 @@ export interface Worst {
 }
 
 /** The model with its loss as the only output, in float32. */
-function lossModel({ model, output, target, loss, feeds, batchStatistics }: Task): { model: ModelProto; loss: string } {
+function lossModel({ model, output, target, loss, batchStatistics }: Task): { model: ModelProto; loss: string } {
   const graph = new Graph(model);
   graph.requireOpset(15);
   const value = graph.mustGet(output);
   graph.outputs.splice(0);
   exposeValue(graph, value);
   graph.removeDead();
-  enterTrainingMode(graph, { frozenBatchNorm: !batchStatistics });
+  enterTrainingMode(graph, { batchNorm: batchStatistics ? 'updated' : 'frozen' });
   const wanted = graph.addInitializer(
     makeTensor(graph.uniqueName('target'), DataType.FLOAT, target.dims, target.data as Float32Array),
   );
-  const samples = Object.values(feeds)[0].dims[0];
-  const end = LOSSES[loss]({ graph, output: graph.outputs[0], target: wanted, samples, temperature: 1 });
+  const rank = target.dims.length;
+  const end = meanLoss(loss, { graph, output: graph.outputs[0], target: wanted, rank, temperature: 1 });
   end.info = tensorInfo(end.name, DataType.FLOAT, []);
   graph.outputs.splice(0, 1, end);
   graph.removeDead();

@@ -58,7 +58,8 @@ export async function makeTask(
   { seed, batchStatistics }: { readonly seed: number; readonly batchStatistics: boolean },
 ): Promise<Task> {
   const { model: original } = await openModel(file);
-  const { model, output } = trainedModel(original, item.scores);
+  const { scores = new Graph(original).outputs[0].name } = item;
+  const { model, output } = trainedModel(original, scores, item.scores === undefined ? 'mse' : 'cross-entropy');
   const graph = new Graph(model);
   const parameters = trainableParameters(graph);
   const feeds = feedsFor(graph, item, seed);

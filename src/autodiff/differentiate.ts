@@ -2,13 +2,16 @@
 import { FlowCompressError } from '../errors.js';
 import type { Graph, Node, Value } from '../onnx/graph.js';
 import { constantOf, reshape } from '../onnx/ops.js';
+import { ordering } from './ordering.js';
+import { recompute } from './recompute.js';
+import { planSegments } from './segments.js';
 import { GRADIENT_RULES } from './registry.js';
 import { stopsGradients } from './rules/not-differentiable.js';
 import type { GradientRule, Shape } from './rule.js';
 
 export interface DifferentiateOptions {
-  /** Shape of every value that a node of the graph computes or reads. */
-  readonly shapes: ReadonlyMap<string, Shape>;
+  /** Shape of every value that a node of the graph computes or reads; those of activations that are computed anew are added. */
+  readonly shapes: Map<string, Shape>;
   /** Elements of a block of ONNX Runtime's blocked layout (`layoutBlock`): gradients may use its operators. */
   readonly block?: number | undefined;
   /**
@@ -16,6 +19,8 @@ export interface DifferentiateOptions {
    * that such a node depends on are then unknown, whatever other ways lead to them, and left out.
    */
   readonly onRefusal?: (error: FlowCompressError) => void;
+  /** Inputs with the samples. Activations, what is computed from them, are computed anew for the backward pass where that saves memory. */
+  readonly checkpointed?: readonly Value[];
 }
 
 /**
@@ -29,7 +34,7 @@ export function differentiate(
   graph: Graph,
   loss: Value,
   wanted: readonly Value[],
-  { shapes, block, onRefusal }: DifferentiateOptions,
+  { shapes, block, checkpointed, onRefusal }: DifferentiateOptions,
 ): Map<Value, Value> {
   const nodes = graph.nodes;
   const active = dependents(nodes, wanted);
@@ -56,7 +61,22 @@ export function differentiate(
     throw new FlowCompressError('internal', `The loss '${loss.name}' is not one number.`);
   addPart(loss, ones(graph, lossDims.length));
   const refused = new Set<Node>();
-  for (const node of nodes.toReversed()) {
+  const order = ordering(graph);
+  const activations = dependents(nodes, checkpointed ?? []);
+  const bytesOf = (value: Value): number => (activations.has(value) ? bytesIn(shapes.get(value.name) ?? [0]) : 0);
+  const segments = checkpointed ? planSegments(nodes, bytesOf) : [];
+  let copies = new Map<Node, Node>();
+  let finished: Value[] = [];
+  for (const [at, node] of [...nodes.entries()].reverse()) {
+    const segment = at === segments.at(-1)?.last ? segments.pop() : undefined;
+    if (segment) {
+      // All that later segments give: gradients of parameters that were left for later would keep what they read alive.
+      const crossing = segment.crossing.filter((value) => shapeOf(value).length > 0);
+      const started = [...crossing.flatMap((value) => parts.get(value) ?? []), ...finished];
+      finished = [];
+      const repeated = nodes.slice(segment.first, segment.last + 1);
+      copies = started.length > 0 ? recompute({ graph, order, shapes, activations }, repeated, started) : new Map();
+    }
     if (!readsOf(node).some((value) => active.has(value))) continue;
     const gradients = node.outputs.map((output) => output && gradientOf(output));
     if (gradients.every((gradient) => gradient === undefined)) continue;
@@ -64,10 +84,14 @@ export function differentiate(
       const value = node.inputs[input];
       return value !== undefined && active.has(value);
     };
-    const inputs = unlessRefused(() => ruleOf(node)({ graph, node, gradients, needs, block, shapeOf }), onRefusal);
+    const context = { graph, node: copies.get(node) ?? node, gradients, needs, block, shapeOf };
+    const inputs = unlessRefused(() => ruleOf(node)(context), onRefusal);
     if (!inputs) refused.add(node);
     inputs?.forEach((gradient, i) => {
-      if (gradient && needs(i)) addPart(node.inputs[i]!, gradient);
+      if (!gradient || !needs(i)) return;
+      const input = node.inputs[i]!;
+      addPart(input, gradient);
+      if (!activations.has(input) && shapeOf(input).length > 0) finished.push(gradient);
     });
   }
   const unknown = sourcesOf(nodes, refused);
@@ -76,7 +100,14 @@ export function differentiate(
     const gradient = unknown.has(value) ? undefined : gradientOf(value);
     if (gradient) found.set(value, gradient);
   }
+  const smallest = [...found.keys()].sort((a, b) => bytesIn(shapeOf(a)) - bytesIn(shapeOf(b))).at(0);
+  if (smallest) found.set(smallest, order.close(found.get(smallest)!));
   return found;
+}
+
+/** As float32. */
+function bytesIn(shape: Shape): number {
+  return shape.reduce<number>((size, dim) => size * (dim ?? 1), 4);
 }
 
 /** A one of that rank. */

@@ -265,17 +265,18 @@ describe('options', () => {
 
   it('of train arrive parsed, with the defaults of the schema', async () => {
     expect(await trainOptionsOf()).toMatchObject({
-      ...{ output: 'out.onnx', batchSize: 128, optimizer: 'adamw', schedule: 'cosine', loss: 'cross-entropy' },
-      ...{ augment: [], balance: false, freezeBatchNorm: false, resume: false, force: false },
+      ...{ output: 'out.onnx', batchSize: 128, optimizer: 'adamw', schedule: 'cosine', temperature: 1 },
+      ...{ augment: [], balance: false, resume: false, force: false },
     });
     const flags =
       '--epochs 3 --steps 50 --max-time 1.5h --optimizer sgd --lr 1e-2 --schedule step --warmup 0 --weight-decay 0 ' +
-      '--momentum 0.8 --clip-norm 1 --accumulate 2 --ema 0.99 --loss mse --label-smoothing 0.1 --balance ' +
-      '--augment crop,flip --patience 4 --freeze-batch-norm --classes 7 --width 0.5 --input-size 64 --channels 1 --batch-size 16 --run-dir r --resume --force';
+      '--momentum 0.8 --clip-norm 1 --accumulate 2 --ema 0.99 --loss kl --temperature 4 --metric f1-macro --label-smoothing 0.1 --balance ' +
+      '--augment crop,flip --patience 4 --batch-norm frozen --classes 7 --width 0.5 --input-size 64 --channels 1 --batch-size 16 --run-dir r --resume --force';
     expect(await trainOptionsOf(...flags.split(' '))).toMatchObject({
       ...{ epochs: 3, steps: 50, maxTime: 5400, optimizer: 'sgd', lr: 0.01, schedule: 'step', warmup: 0 },
-      ...{ weightDecay: 0, momentum: 0.8, clipNorm: 1, accumulate: 2, ema: 0.99, loss: 'mse', labelSmoothing: 0.1 },
-      ...{ balance: true, augment: ['crop', 'flip'], patience: 4, freezeBatchNorm: true, batchSize: 16 },
+      ...{ weightDecay: 0, momentum: 0.8, clipNorm: 1, accumulate: 2, ema: 0.99, loss: 'kl', labelSmoothing: 0.1 },
+      ...{ temperature: 4, metric: 'f1-macro' },
+      ...{ balance: true, augment: ['crop', 'flip'], patience: 4, batchNorm: 'frozen', batchSize: 16 },
       ...{ classes: 7, width: 0.5, inputSize: 64, channels: 1 },
       ...{ runDir: 'r', resume: true, force: true },
     });

@@ -1,5 +1,5 @@
 /** `flow-compress train`: trains or fine-tunes a model by gradients. */
-import { parseOptions, trainOptionsSchema } from '../commands/options.js';
+import { parseOptions, TRAINING_METRICS, trainOptionsSchema } from '../commands/options.js';
 import type { TrainReport } from '../report/report.js';
 import { LOSSES } from '../training/losses.js';
 import { OPTIMIZERS } from '../training/optimizers.js';
@@ -29,7 +29,7 @@ const TRAINING_FLAGS = [
   valueFlag('--epochs <n>', 'passes over TRAIN (default: 30 without --steps and --max-time)', parseInteger),
   valueFlag('--steps <n>', 'updates of the weights; the first limit that is reached ends the training', parseInteger),
   valueFlag('--max-time <time>', 'wall time: 90s, 10m or 1.5h', parseDuration),
-  valueFlag('--patience <n>', 'stop after this many epochs without progress on VAL', parseInteger),
+  valueFlag('--patience <n>', 'stop after this many epochs in which the metric on VAL was no better', parseInteger),
   valueFlag('--batch-size <n>', 'samples per gradient', parseInteger, STANDARD.batchSize),
   valueFlag('--accumulate <n>', 'gradients that are added up for one update', parseInteger, STANDARD.accumulate),
   valueFlag('--optimizer <name>', Object.keys(OPTIMIZERS).join(', '), parseText, STANDARD.optimizer),
@@ -40,11 +40,31 @@ const TRAINING_FLAGS = [
   valueFlag('--weight-decay <factor>', 'pull of the weights towards zero', parseNumber, STANDARD.weightDecay),
   valueFlag('--clip-norm <norm>', 'largest norm of the gradient', parseNumber),
   valueFlag('--ema <decay>', 'evaluate and write a moving average of the weights, for example 0.999', parseNumber),
-  switchFlag('--freeze-batch-norm', 'leave the running statistics of batch normalization as they are'),
-  valueFlag('--loss <name>', Object.keys(LOSSES).join(', '), parseText, STANDARD.loss),
+  valueFlag(
+    '--batch-norm <mode>',
+    'statistics of batch normalization: frozen (default for a trained file) or updated (default for a new model)',
+    parseText,
+  ),
+  switchFlag('--checkpoint-activations', 'less memory, more time: compute activations again instead of keeping them'),
+  valueFlag(
+    '--loss <name>',
+    `${Object.keys(LOSSES).join(', ')} (default: cross-entropy for labels, mse for arrays of targets)`,
+    parseText,
+  ),
+  valueFlag('--temperature <t>', 'of kl: logits are divided by it', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--metric <name>',
+    `what is best on VAL: ${TRAINING_METRICS.join(', ')} (default: top1 with labels, else loss)`,
+    parseText,
+  ),
   valueFlag('--label-smoothing <share>', 'target taken from the true class', parseNumber, STANDARD.labelSmoothing),
   switchFlag('--balance', 'weigh the loss so that all classes count alike'),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
+  valueFlag(
+    '--wandb <project>',
+    'curves to this project of Weights & Biases (needs npm package @wandb/sdk)',
+    parseText,
+  ),
   valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
 ];
 
@@ -54,6 +74,7 @@ export function trainCommand({ library }: CliContext): CommandDefinition<TrainRe
     summary: 'trains or fine-tunes a model by gradients',
     description: [
       'Trains on TRAIN and writes the weights that were best on VAL; the written file is measured on TEST.',
+      'It learns from labels, or from the array of a .npz file that has the name of an output: what this output should be.',
       'An ONNX model is trained further; an architecture of `zoo list` is built and trained from random weights.',
     ].join('\n'),
     argument: '<model>',

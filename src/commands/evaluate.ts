@@ -34,7 +34,9 @@ export async function evaluateModels(
     });
   }
   const subjects = models.map((input, i) => ({ input, shownAs: nameOf(input, models.length > 1 ? i : undefined) }));
-  const workspace = await clock.stage('open', () => openWorkspace(first, settings, control, subjects[0].shownAs));
+  const workspace = await clock.stage('open', () =>
+    openWorkspace(first, settings, control, { name: subjects[0].shownAs }),
+  );
   try {
     const { files, warnings } = await measureFiles(
       workspace,

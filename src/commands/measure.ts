@@ -11,7 +11,7 @@ import type { RunControl } from '../progress.js';
 import type { Latency, Measurement, Metric } from '../report/report.js';
 import type { Engine, Feeds, Session, ValueSignature } from '../runtime/engine.js';
 import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
-import { evaluateSessions, type MetricValue } from '../runtime/metric.js';
+import { evaluateSessions, type LabelMetric, type MetricValue } from '../runtime/metric.js';
 import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
 import { openCheckedModel, openSession, type Workspace } from './workspace.js';
@@ -33,6 +33,8 @@ export interface MeasureOptions {
   /** Where the quality is measured, and what that split is called. */
   readonly dataset: Dataset;
   readonly split: Metric['split'];
+  /** The main figure where there are labels; `top1` when absent. */
+  readonly main?: LabelMetric;
   /** Rows per call while timing. Default: the workspace's. */
   readonly batchSizes?: readonly number[];
   /** Timed rounds at least. */
@@ -72,7 +74,7 @@ export async function measureFiles(
       evaluateSessions(
         sessions.map((session, i) => ({ name: names[i], session })),
         workspace.batch(dataset),
-        { ...control, total: dataset.size, stage: `evaluate on ${split}` },
+        { ...control, total: dataset.size, stage: `evaluate on ${split}`, main: options.main },
       ),
     );
     warnings.push(...quality.warnings);

@@ -4,9 +4,11 @@ import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
+import { LABEL_METRICS } from '../runtime/metric.js';
 import { LOSSES, type LossName } from '../training/losses.js';
 import { OPTIMIZERS, type OptimizerName } from '../training/optimizers.js';
 import { SCHEDULES } from '../training/schedule.js';
+import { BATCH_NORM_MODES } from '../training/training-mode.js';
 
 /** What an option is when it is not given. */
 export const DEFAULTS = {
@@ -41,6 +43,10 @@ export const QUANTIZATION_METHODS: readonly { readonly name: string; readonly su
 
 const OPTIMIZER_NAMES = Object.keys(OPTIMIZERS) as [OptimizerName, ...OptimizerName[]];
 const LOSS_NAMES = Object.keys(LOSSES) as [LossName, ...LossName[]];
+
+/** What can decide on VAL. */
+export const TRAINING_METRICS = [...LABEL_METRICS, 'loss'] as const;
+export type TrainingMetric = (typeof TRAINING_METRICS)[number];
 
 const width = z.number().int().min(1).max(8);
 const positiveInteger = z.number().int().min(1);
@@ -206,15 +212,24 @@ export const trainOptionsSchema = dataOptionsSchema
     accumulate: positiveInteger.default(1),
     /** Decay of a moving average of the weights, which is then what is evaluated and written. */
     ema: z.number().gt(0).lt(1).optional(),
-    loss: z.enum(LOSS_NAMES).default('cross-entropy'),
+    /** When absent `cross-entropy` for labels, `mse` for arrays of targets. */
+    loss: z.enum(LOSS_NAMES).optional(),
+    /** Of `kl`: divides the logits of teacher and student. */
+    temperature: z.number().positive().default(1),
     labelSmoothing: z.number().min(0).max(0.9).default(0),
     /** Weigh the loss so that all classes count alike. */
     balance: z.boolean().default(false),
     augment,
+    /** What decides on VAL which weights are best. When absent `top1` with labels, else `loss`. */
+    metric: z.enum(TRAINING_METRICS).optional(),
     /** Epochs without progress on VAL after which training stops. */
     patience: positiveInteger.optional(),
-    /** Leave the running statistics of batch normalization as they are. */
-    freezeBatchNorm: z.boolean().default(false),
+    /** Normalize by the running statistics as they are stored, or by each batch, while they follow. When absent `frozen` for a file with statistics, else `updated`. */
+    batchNorm: z.enum(BATCH_NORM_MODES).optional(),
+    /** Compute activations anew in the backward pass instead of keeping them: less memory, more time. */
+    checkpointActivations: z.boolean().default(false),
+    /** Project of Weights & Biases that gets the curves. */
+    wandb: z.string().min(1, 'must not be empty').optional(),
     /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */
     classes: positiveInteger.optional(),
     inputSize: positiveInteger.optional(),
@@ -226,7 +241,11 @@ export const trainOptionsSchema = dataOptionsSchema
     shortcut: z.enum(['pad', 'conv']).optional(),
     latencyRuns: positiveInteger.optional(),
   })
-  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine((options) => options.temperature === 1 || options.loss === 'kl', {
+    message: 'belongs to --loss kl',
+    path: ['temperature'],
+  });
 
 export type DataOptions = z.output<typeof dataOptionsSchema>;
 export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;

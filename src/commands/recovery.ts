@@ -12,7 +12,7 @@ import type { QuantizeReport, RecoveryPoint, RecoverySummary, TrainingPoint } fr
 import type { ExecutionChoice } from './execution.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
-import { augmentationOf, refuseFixedBatch } from './training-data.js';
+import { augmentationOf, refuseFixedBatch } from './training-setup.js';
 import type { Workspace } from './workspace.js';
 
 /**
@@ -69,7 +69,7 @@ export async function recoverOutcome(
 
 function pointOf(point: Omit<TrainingPoint, 'epoch'>): RecoveryPoint {
   const { step, loss, score, accuracy, learningRate, seconds } = point;
-  return { step, loss, divergence: -score, ...(accuracy !== undefined && { top1: accuracy }), learningRate, seconds };
+  return { step, loss, divergence: score, ...(accuracy !== undefined && { top1: accuracy }), learningRate, seconds };
 }
 
 /** Samples per engine call on VAL. */

@@ -8,7 +8,7 @@ import type { ProfileOptions, QuantizeOptions, TrainOptions } from './options.js
 import type { Workspace } from './workspace.js';
 
 /** Options that change where a run reads and writes, not what it finds out. */
-const NOT_COMPARED = new Set(['runDir', 'resume', 'force', 'output', 'data', 'test', 'preprocessFile']);
+const NOT_COMPARED = new Set(['runDir', 'resume', 'force', 'output', 'data', 'test', 'preprocessFile', 'wandb']);
 
 /**
  * Opens `settings.runDir`; undefined without one.

@@ -8,6 +8,7 @@ import { makeTensor, readFloats } from '../onnx/tensor.js';
 import { info, op, tinyModel } from '../testing/graph-writing.js';
 import { normals } from '../testing/tiny-models.js';
 import { npzOf } from '../testing/tiny-net.js';
+import type { WandbSdk } from '../node/wandb.js';
 import { trainModel, type TrainInput } from './train.js';
 
 let folder: string;
@@ -63,8 +64,6 @@ describe('trainModel', () => {
 
   it.each<[string, string, Partial<TrainInput>, RegExp, RegExp]>([
     ['a model of fixed batches', 'fixed.onnx', {}, /batches of 1 only/, /free batch dimension/],
-    ['data without labels', 'free.onnx', { data: 'unlabelled.npz', test: undefined }, /no labels/, /labelled data/],
-    ['a loss on other targets', 'free.onnx', { loss: 'kl' }, /kl needs targets/, /cross-entropy/],
   ])('refuses %s, and writes nothing', async (_, model, more, message, hint) => {
     const output = at('refused.onnx');
     const data = more.data === undefined ? {} : { data: at(more.data) };
@@ -74,6 +73,59 @@ describe('trainModel', () => {
       hint: expect.stringMatching(hint) as string,
     });
     expect((await readdir(folder)).filter((name) => name.startsWith('refused'))).toEqual([]);
+  });
+
+  it('leaves the statistics of a trained file alone, unless told otherwise', async () => {
+    const vector = (name: string, value: number, size = 4) =>
+      makeTensor(name, 1, [size], new Float32Array(size).fill(value));
+    const normalized = (mean: number) =>
+      tinyModel({
+        inputs: [info('x', ['N', 4])],
+        outputs: [info('logits', ['N', 3])],
+        nodes: [op('BatchNormalization x scale shift mean var -> n'), op('Gemm n w b -> logits')],
+        initializers: [
+          ...[vector('scale', 1), vector('shift', 0), vector('mean', mean), vector('var', 1), vector('b', 0, 3)],
+          makeTensor('w', 1, [4, 3], new Float32Array(12)),
+        ],
+      });
+    await saveModel(normalized(0.25), at('trained.onnx'));
+    await saveModel(normalized(0), at('fresh.onnx'));
+    const meansOf = async (file: string, more: Partial<TrainInput> = {}) => {
+      const { model, report } = await trainModel(at(file), options({ epochs: 1, ...more }));
+      const means = readFloats(model.graph!.initializer.find(({ name }) => name === 'mean')!);
+      return { mode: report.settings!.batchNorm, moved: means.some((v) => v !== (file === 'fresh.onnx' ? 0 : 0.25)) };
+    };
+    expect(await meansOf('trained.onnx')).toEqual({ mode: 'frozen', moved: false });
+    expect(await meansOf('trained.onnx', { batchNorm: 'updated' })).toEqual({ mode: 'updated', moved: true });
+    expect(await meansOf('fresh.onnx')).toEqual({ mode: 'updated', moved: true });
+    expect(await meansOf('fresh.onnx', { batchNorm: 'frozen' })).toEqual({ mode: 'frozen', moved: false });
+  });
+
+  it('gives the curves to Weights & Biases, also of a training that fails', async () => {
+    const rows: Record<string, unknown>[] = [];
+    const codes: (number | undefined)[] = [];
+    let config: Readonly<Record<string, unknown>> = {};
+    const wandbSdk: WandbSdk = {
+      init: (given) => {
+        config = given.config;
+        return Promise.resolve({
+          log: (data) => void rows.push(data),
+          finish: (code) => Promise.resolve(void codes.push(code)),
+        });
+      },
+    };
+    const { report } = await trainModel(at('free.onnx'), options({ epochs: 2, wandb: 'p', wandbSdk }));
+    expect(config).toMatchObject({ loss: 'cross-entropy', metric: 'top1', lr: 0.05, model: at('free.onnx') });
+    expect(rows).toHaveLength(report.training.steps);
+    expect(rows.flatMap((row) => row['val/top1'] ?? [])).toEqual(report.history.map(({ score }) => score));
+    const diverging = trainModel(at('free.onnx'), options({ lr: 1e38, wandb: 'p', wandbSdk }));
+    await expect(diverging).rejects.toMatchObject({ message: expect.stringContaining('diverged') as string });
+    expect(codes).toEqual([0, 1]);
+    // Without the package nothing is trained.
+    await expect(trainModel(at('free.onnx'), options({ wandb: 'p', output: at('none.onnx') }))).rejects.toMatchObject({
+      node: '@wandb/sdk',
+    });
+    expect(await readdir(folder)).not.toContain('none.onnx');
   });
 
   it('builds an architecture with the classes of the data, and suggests names', async () => {

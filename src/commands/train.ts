@@ -1,41 +1,46 @@
 /** `train`: trains or fine-tunes a model by gradients on TRAIN; the weights that are best on VAL are written. */
 import { join } from 'node:path';
 import type { ModelProto } from 'onnx-buf';
+import type { Batch, Dataset } from '../data/dataset.js';
 import { batches } from '../data/loader.js';
 import { openTest } from '../data/sealed-test.js';
-import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
 import { trainingLog } from '../node/training-log.js';
+import { wandbLog, type WandbLog, type WandbSdk } from '../node/wandb.js';
+import { Graph } from '../onnx/graph.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
-import type { TrainingPoint, TrainReport } from '../report/report.js';
+import type { Measurement, TrainingPoint, TrainReport } from '../report/report.js';
+import { metricsOf } from '../report/summary.js';
 import { median } from '../runtime/latency.js';
 import { evaluateSession } from '../runtime/metric.js';
-import { OPTIMIZER_DEFAULTS, OPTIMIZERS } from '../training/optimizers.js';
-import { readParameters, trainableParameters, type Parameter } from '../training/parameters.js';
-import { openStepper, type TrainingVectors } from '../training/stepper.js';
-import { balancedWeights, classTargets } from '../training/targets.js';
+import { measureLoss, type LossTargets } from '../training/measure-loss.js';
+import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
+import { layoutOf, trainableParameters } from '../training/parameters.js';
+import { openStepper, startVectors } from '../training/stepper.js';
 import { trainedModel } from '../training/trained-model.js';
-import { train, type TrainerOptions } from '../training/trainer.js';
-import { buildTrainingGraph, type TrainingGraph } from '../training/training-graph.js';
-import { Graph } from '../onnx/graph.js';
+import { train } from '../training/trainer.js';
+import { buildTrainingGraph } from '../training/training-graph.js';
+import { suitableBatchNorm } from '../training/training-mode.js';
 import { measureFiles } from './measure.js';
+import { objectiveOf, type Objective } from './objective.js';
 import { parseOptions, trainOptionsSchema, type TrainOptions } from './options.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
-import { augmentationOf, refuseFixedBatch } from './training-data.js';
 import { openTrainee } from './trainee.js';
+import { trainerOptionsOf } from './training-setup.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 
 /** Options of `trainModel`: `data` and `output` are needed, everything else has a default. */
-export type TrainInput = Pick<TrainOptions, 'data' | 'output'> & Partial<TrainOptions>;
-
-/** Epochs when neither epochs nor steps nor a time are given. */
-const DEFAULT_EPOCHS = 30;
+export type TrainInput = Pick<TrainOptions, 'data' | 'output'> &
+  Partial<TrainOptions> & {
+    /** The SDK of Weights & Biases for the option `wandb`; the package `@wandb/sdk` when absent. */
+    readonly wandbSdk?: WandbSdk;
+  };
 
 /**
  * Trains a model, or an architecture of the zoo, and writes `options.output`, whole or not at all.
@@ -56,9 +61,15 @@ export async function trainModel(
   const trainee = await openTrainee(input, settings);
   let workspace: Workspace | undefined;
   let staged: StagedOutput | undefined;
+  let curves: WandbLog | undefined;
   try {
     workspace = await clock.stage('open', () =>
-      openWorkspace(trainee.input, settings, { signal, onProgress: options.onProgress }, trainee.name),
+      openWorkspace(
+        trainee.input,
+        settings,
+        { signal, onProgress: options.onProgress },
+        { name: trainee.name, readTargets: true },
+      ),
     );
     const rules = { force, inputs: [...given, ...workspace.opened.files] };
     const run = await openRun('train', workspace, settings, { signal });
@@ -66,21 +77,40 @@ export async function trainModel(
     if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
     await assertWritableOutput(settings.output, rules);
     const control = logged({ signal, onProgress: options.onProgress }, run);
-    const trained = await runTraining(workspace, settings, control, clock);
+    const objective = objectiveOf(workspace, settings);
+    const { metric } = objective;
+    if (settings.wandb !== undefined)
+      curves = await wandbLog(
+        settings.wandb,
+        { model: trainee.name, ...settings, loss: objective.loss, metric },
+        options.wandbSdk,
+      );
+    const trained = await runTraining(workspace, objective, settings, control, clock, curves);
+    await curves?.close(true);
+    curves = undefined;
     const output = await stageOutput(settings.output, { ...rules, signal });
     staged = output;
     const saved = await clock.stage('write', () => output.make((file) => saveModel(trained.model, file, { signal })));
     const original = { input: trainee.input, shownAs: trainee.name };
     const subjects = [...(trainee.isNew ? [] : [original]), { input: saved.path, shownAs: settings.output }];
+    const test = openTest(workspace.test);
     const measured = await measureFiles(
       workspace,
       subjects,
       {
-        ...{ dataset: openTest(workspace.test), split: 'test', clock },
+        ...{ dataset: test, split: 'test', clock, main: metric === 'loss' ? undefined : metric },
         ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },
       },
       control,
     );
+    const models = [...(trainee.isNew ? [] : [workspace.opened.model]), trained.model];
+    const measurements: Measurement[] = [];
+    for (const [i, file] of measured.files.entries())
+      measurements.push(
+        metric === 'loss'
+          ? withLoss(file.measurement, await lossOn(workspace, objective, settings, models[i]!, test, signal))
+          : file.measurement,
+      );
     await output.publish([...saved.externalFiles, saved.path]);
     const notes = [...new Set([...workspace.notes, ...measured.warnings])];
     const report: TrainReport = {
@@ -93,8 +123,8 @@ export async function trainModel(
       ...(notes.length > 0 && { warnings: notes }),
       data: workspace.data,
       settings: trained.shown,
-      ...(!trainee.isNew && { before: measured.files[0]!.measurement }),
-      after: measured.files.at(-1)!.measurement,
+      ...(!trainee.isNew && { before: measurements[0]! }),
+      after: measurements.at(-1)!,
       training: trained.summary,
       history: trained.history,
     };
@@ -102,6 +132,7 @@ export async function trainModel(
     return { model: trained.model, report };
   } finally {
     await staged?.discard();
+    await curves?.close(false);
     await workspace?.close();
   }
 }
@@ -113,36 +144,73 @@ interface Trained {
   readonly shown: NonNullable<TrainReport['settings']>;
 }
 
+/** The loss is what the weights were chosen by: it comes first. */
+function withLoss(measurement: Measurement, { value, samples }: { value: number; samples: number }): Measurement {
+  return {
+    ...measurement,
+    metric: { name: 'loss', value, split: 'test', samples },
+    metrics: metricsOf(measurement),
+  };
+}
+
+/** The loss of a model as its file has it. */
+function lossOn(
+  { engine, batch }: Workspace,
+  objective: Objective,
+  { temperature }: TrainOptions,
+  model: ModelProto,
+  dataset: Dataset,
+  signal: AbortSignal | undefined,
+): Promise<{ value: number; samples: number }> {
+  const { loss, output, dims, weighted } = objective;
+  const base = trainedModel(model, output, loss, dims.length);
+  const none = { parameters: new Float32Array(), buffers: new Float32Array(), states: [] };
+  const measuring = base.finishWithLoss([], [], none, { loss, temperature, dims, weighted });
+  return measureLoss(
+    engine,
+    measuring,
+    batch(dataset),
+    (each) => objective.targets(each, base.activation === 'Softmax'),
+    signal,
+  );
+}
+
 async function runTraining(
   workspace: Workspace,
+  objective: Objective,
   settings: TrainOptions,
   control: RunControl,
   clock: ReturnType<typeof startRun>,
+  curves: WandbLog | undefined,
 ): Promise<Trained> {
   const { engine, working, feedsFor } = workspace;
-  refuseFixedBatch(workspace);
-  const classes = labelledClasses(workspace, settings);
-  const base = trainedModel(workspace.opened.model, workspace.scores);
-  const parameters = trainableParameters(new Graph(base.model));
+  const { loss, metric, dims, weighted } = objective;
+  const { temperature } = settings;
+  const base = trainedModel(workspace.opened.model, objective.output, loss, dims.length);
+  const trainable = new Graph(base.model);
+  const parameters = trainableParameters(trainable);
+  const own = suitableBatchNorm(trainable);
+  const batchNorm = own && (settings.batchNorm ?? own);
   const optimizerSettings = { ...OPTIMIZER_DEFAULTS, momentum: settings.momentum };
   const graph = await clock.stage('build gradients', () =>
     buildTrainingGraph(
       engine,
       base.model,
       {
-        ...{ loss: settings.loss, output: base.output, batchSize: settings.batchSize, parameters, optimizerSettings },
+        ...{ loss, output: base.output, weighted, batchSize: settings.batchSize, parameters, optimizerSettings },
         ...{ optimizer: settings.optimizer, weightDecay: settings.weightDecay, clipNorm: settings.clipNorm },
-        ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature: 1, seed: settings.seed },
-        frozenBatchNorm: settings.freezeBatchNorm,
+        ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature, seed: settings.seed },
+        batchNorm: batchNorm ?? 'frozen',
+        checkpointActivations: settings.checkpointActivations,
       },
       feedsFor,
     ),
   );
-  const layout = layoutOf(parameters, graph);
+  const layout = layoutOf([...parameters, ...graph.buffers]);
   const checkpointPath = settings.runDir === undefined ? undefined : join(settings.runDir, 'checkpoint.npz');
   const kept =
     settings.resume && checkpointPath !== undefined ? await readCheckpoint(checkpointPath, layout) : undefined;
-  const start = kept?.vectors ?? startVectors(base.model, parameters, graph, settings);
+  const start = kept?.vectors ?? startVectors(base.model, parameters, graph, settings.ema !== undefined);
   const stepper = await openStepper(
     engine,
     graph,
@@ -151,38 +219,37 @@ async function runTraining(
     kept?.progress.steps ?? 0,
   );
   const log = trainingLog(settings.runDir, kept !== undefined);
-  const weights = settings.balance && working.train.labels ? balancedWeights(working.train.labels, classes) : undefined;
   // A line may have been written for an epoch whose checkpoint was not.
   const history = log.earlier.filter(({ step }) => step <= (kept?.progress.steps ?? 0));
   const rates: number[] = [];
-  let metricName = 'score';
+  const targets = (batch: Batch): LossTargets => objective.targets(batch, base.activation === 'Softmax');
   try {
-    const trainerOptions = trainerOptionsOf(settings, workspace);
+    const trainerOptions = trainerOptionsOf(settings, workspace, metric);
     const outcome = await clock.stage('train', () =>
       train(
         stepper,
         working.train,
         trainerOptions,
         {
-          targets: {
-            from: 'samples',
-            of: ({ labels }) =>
-              classTargets(labels!, classes, { labelSmoothing: settings.labelSmoothing, classWeights: weights }),
-          },
+          targets: { from: 'samples', of: targets },
           async evaluate(vectors) {
+            const stream = batches(working.val, settings.batchSize);
+            if (metric === 'loss') {
+              const options = { loss, temperature, dims, weighted };
+              const measuring = base.finishWithLoss(parameters, graph.buffers, vectors, options);
+              return { score: (await measureLoss(engine, measuring, stream, targets, control.signal)).value };
+            }
             const session = await engine.createSession(toBytes(base.finish(parameters, graph.buffers, vectors)));
             try {
-              const { metric } = await evaluateSession(session, batches(working.val, settings.batchSize), {
-                signal: control.signal,
-              });
-              metricName = metric?.name ?? metricName;
-              return { score: metric?.value ?? 0 };
+              const found = await evaluateSession(session, stream, { signal: control.signal, main: metric });
+              return { score: found.metric!.value };
             } finally {
               await session.release();
             }
           },
           onEvent(event) {
             log.write(event);
+            curves?.write(event);
             if (event.kind === 'step') {
               rates.push(event.samplesPerSecond);
             } else {
@@ -207,67 +274,18 @@ async function runTraining(
         parameters: parameters.reduce((sum, { size }) => sum + size, 0),
         ...{ epochs: progress.epoch, steps: progress.steps, seconds: progress.seconds, stopped: outcome.stopped },
         ...(rates.length > 0 && { samplesPerSecond: median(rates) }),
-        ...{ metric: metricName, bestEpoch: progress.best?.epoch ?? progress.epoch },
+        ...{ metric, bestEpoch: progress.best?.epoch ?? progress.epoch },
       },
       shown: {
         ...{ optimizer: settings.optimizer, learningRate: trainerOptions.learningRate, schedule: settings.schedule },
-        ...{ batchSize: settings.batchSize, weightDecay: settings.weightDecay, loss: settings.loss },
+        ...{ batchSize: settings.batchSize, weightDecay: settings.weightDecay, loss },
+        ...(temperature !== 1 && { temperature }),
         ...(settings.augment.length > 0 && { augment: settings.augment }),
+        ...(batchNorm !== undefined && { batchNorm }),
       },
     };
   } finally {
     log.close();
     await stepper.release();
   }
-}
-
-/** How many classes the labels name. @throws FlowCompressError `unsupported` for what cannot be trained by labels */
-function labelledClasses({ scores, classes, working }: Workspace, { loss }: TrainOptions): number {
-  if (loss === 'cross-entropy' && scores !== undefined && classes !== undefined && working.train.labels) return classes;
-  throw new FlowCompressError(
-    'unsupported',
-    scores === undefined
-      ? 'No output of the model is recognised as scores per class.'
-      : !working.train.labels
-        ? 'The data has no labels to train on.'
-        : `The loss ${loss} needs targets other than labels.`,
-    { hint: 'train needs labelled data and a model with one score per class, and learns by cross-entropy.' },
-  );
-}
-
-function startVectors(
-  model: ModelProto,
-  parameters: readonly Parameter[],
-  { names, buffers }: TrainingGraph,
-  { ema }: TrainOptions,
-): TrainingVectors {
-  const flat = readParameters(model, parameters);
-  return {
-    parameters: flat,
-    buffers: readParameters(model, buffers),
-    states: names.vectors.filter(({ kind }) => kind === 'state').map(({ size }) => new Float32Array(size)),
-    ...(ema !== undefined && { average: flat.slice() }),
-  };
-}
-
-function layoutOf(parameters: readonly Parameter[], { buffers }: TrainingGraph): string {
-  return [...parameters, ...buffers].map(({ name, size }) => `${name}:${String(size)}`).join(' ');
-}
-
-function trainerOptionsOf(settings: TrainOptions, { feedsFor }: Workspace): TrainerOptions {
-  const { epochs, steps, maxTime } = settings;
-  const unlimited = epochs === undefined && steps === undefined && maxTime === undefined;
-  return {
-    epochs: unlimited ? DEFAULT_EPOCHS : epochs,
-    steps,
-    maxSeconds: maxTime,
-    batchSize: settings.batchSize,
-    accumulate: settings.accumulate,
-    schedule: settings.schedule,
-    learningRate: settings.lr ?? OPTIMIZERS[settings.optimizer].learningRate,
-    warmup: settings.warmup,
-    augment: augmentationOf(settings.augment, feedsFor(1)),
-    patience: settings.patience,
-    seed: settings.seed,
-  };
 }

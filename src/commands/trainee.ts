@@ -57,9 +57,14 @@ export async function openTrainee(input: ModelInput, settings: TrainOptions): Pr
 /** How many classes the labels of the data name. */
 async function classesIn({ data, preprocess }: TrainOptions, model: ModelProto): Promise<number | undefined> {
   const session = await nodeEngine({ threads: 1 }).createSession(toBytes(model));
-  const { inputs } = session;
+  const { inputs, outputs } = session;
   await session.release();
-  const opened = await openDataset(data, inputs, preprocess);
+  const opened = await openDataset(
+    data,
+    inputs,
+    preprocess,
+    outputs.map(({ name }) => name),
+  );
   try {
     const base = opened.all ?? opened.train ?? opened.val ?? opened.test;
     if (base?.classNames) return base.classNames.length;

@@ -19,6 +19,7 @@ import { checkLabels } from '../runtime/metric.js';
 import { fixedBatchOf, takeRows } from '../runtime/rows.js';
 import { headOf } from '../runtime/scores.js';
 import type { DataOptions } from './options.js';
+import { checkTargetShape } from './target-arrays.js';
 
 export interface Workspace {
   /** The model as the caller gave it. */
@@ -41,6 +42,10 @@ export interface Workspace {
   readonly scores: string | undefined;
   /** Classes that it tells apart; 2 for one score per sample. */
   readonly classes: number | undefined;
+  /** The float output that tells the class of every sample. */
+  readonly head: ClassOutput | undefined;
+  /** Shapes of the float32 outputs whose first axis are the samples, for one or more samples. */
+  readonly outputDims: ReadonlyMap<string, readonly number[]>;
   /** As the options ask for it. */
   readonly batchSize: number;
   /** A dataset in batches of `size` samples (default: the options' batch size, fewer for large inputs), or of the rows the model insists on. */
@@ -52,20 +57,33 @@ export interface Workspace {
   readonly close: () => Promise<void>;
 }
 
+/** An output with one score per class, or `binary`: one per sample, high for class 1. */
+export interface ClassOutput {
+  readonly kind: 'classes' | 'binary';
+  readonly output: string;
+  readonly classes: number;
+}
+
+export interface WorkspaceOptions {
+  /** What messages call a model in memory. */
+  readonly name?: string;
+  /** Read arrays that are named after outputs too. */
+  readonly readTargets?: boolean;
+}
+
 /** Samples of TRAIN kept at hand for checks, traces and timing. */
 export const SAMPLES_AT_HAND = 8;
 
 /**
  * Opens the model, learns its inputs from the engine, opens and splits the data, and checks that they fit each other.
  * @param input of a folder in the Hugging Face layout the preprocessing holds where the options are silent
- * @param name what messages call a model in memory
  * @throws FlowCompressError `bad-input`, `unsupported` or `io` naming the file, node or option; `aborted`
  */
 export async function openWorkspace(
   input: ModelInput,
   options: DataOptions,
   control: RunControl = {},
-  name = nameOf(input),
+  { name = nameOf(input), readTargets = false }: WorkspaceOptions = {},
 ): Promise<Workspace> {
   const { signal, onProgress } = control;
   onProgress?.({ stage: 'open', done: 0, total: 2, detail: name });
@@ -81,14 +99,17 @@ export async function openWorkspace(
     await Promise.all(sources.map((source) => source.close()));
   };
   try {
-    const main = await openDataset(options.data, inputs, preprocess);
+    const named = readTargets ? outputs.map((output) => output.name) : [];
+    const main = await openDataset(options.data, inputs, preprocess, named);
     sources.push(main);
-    const testData = options.test === undefined ? undefined : await openDataset(options.test, inputs, preprocess);
+    const testData =
+      options.test === undefined ? undefined : await openDataset(options.test, inputs, preprocess, named);
     if (testData) sources.push(testData);
     const { working, test } = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
     const trial = await tryModel(engine, opened, inputs, working.train);
     const { fixedBatch, classes } = trial;
     const feedsOfOne = takeRows(trial.feeds, 1);
+    checkAllTargets(sources, trial.outputDims);
     if (classes !== undefined) for (const source of sources) checkAllLabels(source, classes, opened.name);
     onProgress?.({ stage: 'open', done: 2, total: 2 });
     return {
@@ -100,6 +121,8 @@ export async function openWorkspace(
       fixedBatch,
       scores: trial.scores,
       classes: trial.classes,
+      head: trial.head,
+      outputDims: trial.outputDims,
       working,
       test,
       data: summaryOf(options, sources, { working, test }),
@@ -216,6 +239,8 @@ interface Trial {
   readonly classes: number | undefined;
   /** Name of the output with a score per class. */
   readonly scores: string | undefined;
+  readonly head: ClassOutput | undefined;
+  readonly outputDims: ReadonlyMap<string, readonly number[]>;
   readonly notes: readonly string[];
 }
 
@@ -234,11 +259,21 @@ async function tryModel(
     const results = await session.run(takeRows(feeds, count));
     return session.outputs.map(({ name }) => results[name]);
   };
-  const headFields = (outputs: readonly HostTensor[], count: number): Pick<Trial, 'classes' | 'scores'> => {
+  const headFields = (outputs: readonly HostTensor[], count: number): Omit<Trial, 'feeds' | 'fixedBatch' | 'notes'> => {
     const named = outputs.map((tensor, i) => ({ name: session.outputs[i].name, tensor }));
-    const head = headOf(named, takeRows(feeds, count), train.labels !== undefined);
-    if (head.kind === 'classes') return { classes: head.classes, scores: session.outputs[head.output].name };
-    return { classes: head.kind === 'binary' ? 2 : undefined, scores: undefined };
+    const found = headOf(named, takeRows(feeds, count), train.labels !== undefined);
+    const head: ClassOutput | undefined =
+      found.kind === 'classes' || found.kind === 'binary'
+        ? {
+            ...{ kind: found.kind, output: session.outputs[found.output].name },
+            classes: found.kind === 'classes' ? found.classes : 2,
+          }
+        : undefined;
+    const trainable = named.filter(({ tensor: { type, dims } }) => type === 'float32' && dims[0] === count);
+    return {
+      ...{ classes: head?.classes, scores: head?.kind === 'classes' ? head.output : undefined, head },
+      outputDims: new Map(trainable.map(({ name, tensor }) => [name, tensor.dims])),
+    };
   };
   try {
     const single = await run(declared ?? 1);
@@ -258,6 +293,25 @@ async function tryModel(
     };
   } finally {
     await session.release();
+  }
+}
+
+/** The figures of TEST need the targets that the training needs. */
+function checkAllTargets([main, ...others]: readonly OpenedData[], outputDims: Workspace['outputDims']): void {
+  const wanted = Object.entries(main!.all?.targets ?? {});
+  for (const [output, dims] of wanted) {
+    const expected = outputDims.get(output);
+    if (expected) checkTargetShape(dims, expected, output, main!.all!.source);
+    for (const { all } of others) {
+      if (!all) continue;
+      const found = all.targets?.[output];
+      if (!found)
+        throw new FlowCompressError('bad-input', `${all.source} has no array ${output}, as ${main!.all!.source} has.`, {
+          node: all.source,
+          hint: 'Give both files the same arrays, or leave out --test: a tenth of --data is then kept apart for it.',
+        });
+      if (expected) checkTargetShape(found, expected, output, all.source);
+    }
   }
 }
 

@@ -61,7 +61,12 @@ export function planArrayInput(array: ArrayShape, input: ValueSignature, options
   return planNumbers(array, input);
 }
 
-function planNumbers(array: ArrayShape, input: ValueSignature): ToTensor {
+/** An array of targets becomes float32 of the same values and shape. @throws FlowCompressError `bad-input` for NaN and infinities */
+export function planTarget(array: ArrayShape): ToTensor {
+  return planNumbers(array, { type: 'float32' });
+}
+
+function planNumbers(array: ArrayShape, input: Pick<ValueSignature, 'type'>): ToTensor {
   const perSample = array.dims.slice(1).reduce((product, dim) => product * dim, 1);
   return (bytes, samples) => {
     const sampleOf = (element: number): number => samples[Math.floor(element / perSample)];

@@ -6,6 +6,8 @@ export interface Batch {
   readonly feeds: Feeds;
   /** Class index per sample, absent for data without labels. */
   readonly labels?: Int32Array;
+  /** What outputs of the model should be, by their names: float32, the sample axis first. Absent for data without such arrays. */
+  readonly targets?: Feeds;
   /** Number of real samples. The tensors hold more rows only where a loader padded them to a fixed batch dimension. */
   readonly size: number;
 }
@@ -17,6 +19,8 @@ export interface Dataset {
   readonly size: number;
   /** Class index of every sample, absent for data without labels. */
   readonly labels?: Int32Array;
+  /** Shape [samples, ...] of each array of targets, by the name of the output. */
+  readonly targets?: Readonly<Record<string, readonly number[]>>;
   /** Name of each class, where the source has names (class folders). */
   readonly classNames?: readonly string[];
   /** Reads the samples at `indices`, in that order. Errors name the file and the sample. */

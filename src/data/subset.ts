@@ -8,13 +8,14 @@ import type { Dataset } from './dataset.js';
  */
 export function subset(base: Dataset, indices: ArrayLike<number>, source = base.source): Dataset {
   const rows = Int32Array.from(indices);
-  const { labels, classNames } = base;
+  const { labels, classNames, targets } = base;
   for (const row of rows) if (row < 0 || row >= base.size) throw outside(row, base.size, source);
   return Object.freeze<Dataset>({
     source,
     size: rows.length,
     ...(labels && { labels: rows.map((row) => labels[row]) }),
     ...(classNames && { classNames }),
+    ...(targets && { targets: resized(targets, rows.length) }),
     read: async (wanted) => {
       const picked = new Int32Array(wanted.length);
       for (let i = 0; i < wanted.length; i++) {
@@ -26,6 +27,10 @@ export function subset(base: Dataset, indices: ArrayLike<number>, source = base.
     },
     close: async () => undefined,
   });
+}
+
+function resized(shapes: NonNullable<Dataset['targets']>, size: number): NonNullable<Dataset['targets']> {
+  return Object.fromEntries(Object.entries(shapes).map(([name, dims]) => [name, [size, ...dims.slice(1)]]));
 }
 
 function outside(index: number, size: number, source: string): FlowCompressError {

@@ -31,6 +31,7 @@ export function nodeEngine(defaults: Pick<SessionOptions, 'threads'> = {}): Engi
         // Errors are thrown; on stderr they would appear a second time.
         logSeverityLevel: 4,
         ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+        ...(options.memoryPattern === undefined ? {} : { enableMemPattern: options.memoryPattern }),
         ...(options.optimizedModelPath === undefined ? {} : { optimizedModelFilePath: options.optimizedModelPath }),
         ...(options.config === undefined ? {} : { extra: nested(options.config) }),
       };

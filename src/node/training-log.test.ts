@@ -16,7 +16,7 @@ const step = (number: number): TrainingEvent => ({
   ...{ gradientNorm: 3, samplesPerSecond: 100 },
 });
 const epoch = (number: number, at: number, score = 0.5): TrainingEvent => ({
-  ...{ kind: 'evaluation', step: at, epoch: number, loss: 1, score, best: true },
+  ...{ kind: 'evaluation', step: at, epoch: number, loss: 1, score, metric: 'top1', best: true },
   ...{ learningRate: 0.1 / at, seconds: 10 * number },
 });
 const lines = async (): Promise<Record<string, unknown>[]> =>
@@ -42,7 +42,7 @@ describe('trainingLog', () => {
     for (const { time } of written) expect(Math.abs(Date.parse(time as string) - Date.now())).toBeLessThan(60_000);
     const [file] = await readdir(join(folder, 'tensorboard'));
     const bytes = await readFile(join(folder, 'tensorboard', file!), 'latin1');
-    for (const tag of ['train/loss', 'train/learning_rate', 'train/gradient_norm', 'val/score', 'train/epoch_loss'])
+    for (const tag of ['train/loss', 'train/learning_rate', 'train/gradient_norm', 'val/top1', 'train/epoch_loss'])
       expect(bytes).toContain(tag);
   });
 

@@ -50,18 +50,20 @@ export function trainingLog(folder: string | undefined, resumed: boolean): Train
     earlier: evaluationsIn(before),
     write(event) {
       lines.push(`${JSON.stringify({ time: new Date().toISOString(), ...event })}\n`);
-      if (event.kind === 'step') {
-        const { step, loss, learningRate, gradientNorm, samplesPerSecond } = event;
-        board.scalars(step, {
-          ...{ 'train/loss': loss, 'train/learning_rate': learningRate },
-          ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },
-        });
-      } else {
-        board.scalars(event.step, { 'val/score': event.score, 'train/epoch_loss': event.loss });
-        flush();
-      }
+      board.scalars(event.step, scalarsOf(event));
+      if (event.kind === 'evaluation') flush();
     },
     close: flush,
+  };
+}
+
+/** What an event says, under the names that every log of curves uses. */
+export function scalarsOf(event: TrainingEvent): Record<string, number> {
+  if (event.kind === 'evaluation') return { [`val/${event.metric}`]: event.score, 'train/epoch_loss': event.loss };
+  const { loss, learningRate, gradientNorm, samplesPerSecond } = event;
+  return {
+    ...{ 'train/loss': loss, 'train/learning_rate': learningRate },
+    ...{ 'train/gradient_norm': gradientNorm, 'train/samples_per_second': samplesPerSecond },
   };
 }
 

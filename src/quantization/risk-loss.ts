@@ -69,10 +69,10 @@ function labelLoss(graph: Graph, { outputs: [output], dimsOf }: RiskLossOptions)
   const dims = dimsOf(output!);
   const target = lossInput(graph, 'target', dims, ({ labels = new Int32Array(), size }) => {
     const data = new Float32Array(elementsOf(dims));
-    data.set(classTargets(labels, dims[1]!, { labelSmoothing: 0 }).data as Float32Array);
+    data.set(classTargets(labels, dims[1]!).data as Float32Array);
     return data.map((probability) => probability / size);
   });
-  return { value: crossEntropy(graph, output!, target.value), inputs: [target] };
+  return { value: crossEntropy(graph, output!, target.value, dims.length), inputs: [target] };
 }
 
 /** The label is where logits + Gumbel noise are greatest, which is a draw from their softmax. */
@@ -88,12 +88,12 @@ function drawnLabelLoss(graph: Graph, { outputs: [output], dimsOf, rows, seed }:
   const op = formula(graph);
   const noisy = op('Add', output!, noise.value);
   const drawn = toFloat(graph, op('Equal', noisy, reduceKeeping(graph, 'ReduceMax', noisy, [1])));
-  return { value: crossEntropy(graph, output!, op('Mul', drawn, share.value)), inputs: [noise, share] };
+  return { value: crossEntropy(graph, output!, op('Mul', drawn, share.value), dims.length), inputs: [noise, share] };
 }
 
 /** -sum target log softmax(output), the targets holding each sample's share of the mean. */
-function crossEntropy(graph: Graph, output: Value, target: Value): Value {
-  return LOSSES['cross-entropy']({ graph, output, target, samples: 1, temperature: 1 });
+function crossEntropy(graph: Graph, output: Value, target: Value, rank: number): Value {
+  return reduce(graph, 'ReduceSum', LOSSES['cross-entropy']({ graph, output, target, rank, temperature: 1 }));
 }
 
 /** Sum of the output elements of a sample times random signs, over the root of their number. */

@@ -3,12 +3,14 @@ import prettyBytes from 'pretty-bytes';
 import type { Metric } from './report.js';
 
 /** Metrics that are fractions of samples and print as percentages. */
-const FRACTIONS = new Set(['top1', 'top5', 'agreement', 'accuracy', 'miou', 'map', 'f1']);
+const FRACTIONS = new Set(['top1', 'top5', 'agreement', 'accuracy', 'miou', 'map', 'f1-macro', 'f1-binary']);
 const METRIC_LABELS: Readonly<Record<string, string>> = {
   top1: 'top-1',
   top5: 'top-5',
   agreement: 'agreement with the original',
   sqnrDb: 'output SQNR',
+  'f1-macro': 'F1, mean of classes',
+  'f1-binary': 'F1 of class 1',
 };
 
 /** `1.1 MB`, `153 kB`: three significant digits, exact below 1 kB. */
@@ -70,6 +72,11 @@ export function formatBits(bits: number): string {
 
 export function metricLabel(name: string): string {
   return METRIC_LABELS[name] ?? name;
+}
+
+/** True for figures that a better model has less of. */
+export function isLowerBetter(metricName: string): boolean {
+  return metricName === 'loss';
 }
 
 /** True for metrics in 0..1 that print as a percentage. */

@@ -15,7 +15,7 @@ export type Target = z.infer<typeof targetSchema>;
 
 /** One figure on one split. Without labels the name is `agreement` (top-1 against the original) or `sqnrDb`. */
 export const metricSchema = z.object({
-  /** `top1`, `top5`, `agreement` (fractions, 0..1), `sqnrDb` (decibels) or another name; higher is better. */
+  /** `top1`, `top5`, `f1-macro`, `f1-binary`, `agreement` (fractions, 0..1), `sqnrDb` (decibels) or another name; higher is better, but for `loss`. */
   name: z.string().min(1),
   value: z.number(),
   split: z.enum(['train', 'val', 'calib', 'test']),

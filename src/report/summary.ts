@@ -7,6 +7,7 @@ import {
   formatMetricChange,
   formatMs,
   formatRatio,
+  isLowerBetter,
   metricLabel,
 } from './format.js';
 import type { Latency, Measurement, Metric, QuantizeReport, QuantizedLayer, SensitivityCheck } from './report.js';
@@ -79,7 +80,7 @@ function metricRows(before: readonly Metric[], after: readonly Metric[]): Compar
     before: was && formatMetric(was),
     after: is && formatMetric(is),
     change: was && is && formatMetricChange(was, is),
-    verdict: was && is && verdictOf(is.value - was.value, 0),
+    verdict: was && is && verdictOf(isLowerBetter(key) ? was.value - is.value : is.value - was.value, 0),
   }));
 }
 

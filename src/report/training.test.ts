@@ -29,6 +29,11 @@ describe('the course', () => {
     expect(course.map(({ best }) => best)).toEqual([false, true, false]);
   });
 
+  it('takes the lowest loss for the best', () => {
+    const course = courseOf(reportWith({ bestEpoch: 2, metric: 'loss' }, { history: inside }));
+    expect(course.map(({ best }) => best)).toEqual([false, true, false]);
+  });
+
   it('copes with training that ended inside the first epoch', () => {
     const history = [{ ...inside[2], epoch: 0, step: 40 }];
     const report = reportWith({ epochs: 0, steps: 40, bestEpoch: 0, stopped: 'time' }, { history });

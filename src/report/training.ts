@@ -1,5 +1,13 @@
 /** What the reports say about the course of a training, independent of the medium. */
-import { counted, formatMetric, formatSeconds, metricLabel, shortNumber, significant } from './format.js';
+import {
+  counted,
+  formatMetric,
+  formatSeconds,
+  isLowerBetter,
+  metricLabel,
+  shortNumber,
+  significant,
+} from './format.js';
 import type { TrainingPoint, TrainReport } from './report.js';
 
 /** One evaluation on VAL with what tables and plots need of it. */
@@ -13,9 +21,10 @@ export interface CoursePoint extends TrainingPoint {
 /** The history in order. Inside an epoch the position follows from the updates of the whole ones. */
 export function courseOf({ history, training }: Pick<TrainReport, 'history' | 'training'>): CoursePoint[] {
   const whole = history.find((point) => point.epoch > 0 && point.step > 0);
+  const gain = ({ score }: TrainingPoint): number => (isLowerBetter(training.metric) ? -score : score);
   const best = history
     .filter((point) => point.epoch === training.bestEpoch)
-    .reduce<TrainingPoint | undefined>((a, b) => (a !== undefined && a.score >= b.score ? a : b), undefined);
+    .reduce<TrainingPoint | undefined>((a, b) => (a !== undefined && gain(a) >= gain(b) ? a : b), undefined);
   return history.map((point) => ({
     ...point,
     position: whole === undefined ? point.epoch : (point.step * whole.epoch) / whole.step,

@@ -53,6 +53,11 @@ export interface SessionOptions {
   optimization?: 'disabled' | 'basic' | 'extended' | 'all';
   /** File to which the engine writes its optimised graph (native engines only). */
   optimizedModelPath?: string;
+  /**
+   * Lay out the memory of a whole run as one block, by what the first run has shown (the engine's default). Without it values of
+   * graphs with long lives, as in training, take half as much.
+   */
+  memoryPattern?: boolean;
   /** Free-form engine keys such as `session.x64quantprecision`. */
   config?: Record<string, string>;
 }

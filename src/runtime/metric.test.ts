@@ -57,6 +57,22 @@ describe('with labels', () => {
     }
   });
 
+  it('puts the figure that is asked for first, and top1 beside it', async () => {
+    const labels = [2, 1, 1, 0];
+    const session = lookup('m', scores).session;
+    const byF1 = await evaluateSession(session, rows([1, 3], labels), { main: 'f1-macro' });
+    // Class 0: 2 predictions, 1 label, both 1; class 1: 1, 2, 1; class 2: right.
+    expect(byF1.metric).toEqual({ name: 'f1-macro', value: (2 / 3 + 2 / 3 + 1) / 3, samples: 4 });
+    expect(byF1.metrics).toEqual([{ name: 'top1', value: 0.75, samples: 4 }]);
+    expect((await evaluateSession(session, rows([4], labels), { main: 'top5' })).metric).toMatchObject({ value: 1 });
+    // One score per sample, as logits: the threshold that holds at the end counts.
+    const logits = [[-2], [0.2], [3], [0.1]];
+    const binary = await evaluateSession(lookup('m', logits).session, rows([2, 2], [1, 1, 1, 0]), {
+      main: 'f1-binary',
+    });
+    expect(binary.metric).toMatchObject({ name: 'f1-binary', value: 4 / 6 });
+  });
+
   it('ignores the rows that pad a fixed batch', async () => {
     const { metric } = await evaluateSession(lookup('m', scores).session, rows([3, 1], [2, 1, 1, 0], 3));
     expect(metric).toEqual({ name: 'top1', value: 0.75, samples: 4 });

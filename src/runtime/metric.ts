@@ -3,6 +3,7 @@ import type { Batch } from '../data/dataset.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import type { Session } from './engine.js';
+import { countClasses, f1Macro, f1OfClass, type ClassCounts } from './f1.js';
 import {
   addSignal,
   argmax,
@@ -23,9 +24,13 @@ export interface Subject {
   readonly session: Pick<Session, 'outputs' | 'run'>;
 }
 
-/** `top1`, `top5`, `agreement` (fractions) or `sqnrDb` (decibels); higher is better. */
+/** Metrics that compare predicted classes with labels. */
+export const LABEL_METRICS = ['top1', 'top5', 'f1-macro', 'f1-binary'] as const;
+export type LabelMetric = (typeof LABEL_METRICS)[number];
+
+/** A label metric, `agreement` (fractions) or `sqnrDb` (decibels); higher is better. */
 export interface MetricValue {
-  readonly name: 'top1' | 'top5' | 'agreement' | 'sqnrDb';
+  readonly name: LabelMetric | 'agreement' | 'sqnrDb';
   readonly value: number;
   /** Samples behind the value. */
   readonly samples: number;
@@ -42,6 +47,8 @@ export interface EvaluationOptions extends RunControl {
   /** Samples that the batches deliver, for progress events. */
   readonly total?: number;
   readonly stage?: string;
+  /** The main figure where there are labels. Default `top1`, which stands beside others too. */
+  readonly main?: LabelMetric;
 }
 
 /** Classes from which top-5 is worth telling. */
@@ -56,6 +63,7 @@ interface Tally {
   correct: number[];
   agreeing: number[];
   top5: number;
+  counts: ClassCounts[];
   /** Samples whose scores hold NaN. */
   nan: number;
   low: number;
@@ -99,7 +107,10 @@ export async function evaluateSessions(
       const { head } = tally;
       const scores = head.kind === 'other' ? undefined : numbersOf(outputs[head.output].tensor);
       const predictions = scores && predict(tally, scores, batch);
-      if (batch.labels && predictions) scoreLabels(tally, predictions, scores, batch.labels, samples, subject.name);
+      if (batch.labels && predictions) {
+        scoreLabels(tally, predictions, batch.labels, samples, subject.name);
+        if (head.kind === 'classes') tally.top5 += inTopFive(scores, batch.labels, predictions[0], head.classes);
+      }
       if (i === 0) {
         reference = outputs;
         first = predictions;
@@ -132,7 +143,10 @@ export async function evaluateSessions(
   }
   const threshold = tallies.some((tally) => tally.low < 0 || tally.high > 1) ? 1 : 0;
   const evaluations = subjects.map((subject, i) =>
-    conclude(tallies[i], { subject: subject.name, samples, labelled, isReference: i === 0, threshold, warnings }),
+    conclude(tallies[i], {
+      ...{ subject: subject.name, samples, labelled, isReference: i === 0, threshold, warnings },
+      main: options.main ?? 'top1',
+    }),
   );
   return { evaluations, samples, warnings };
 }
@@ -160,6 +174,7 @@ function newTally(head: Head): Tally {
     correct: zeros,
     agreeing: [...zeros],
     top5: 0,
+    counts: zeros.map(() => new Map()),
     nan: 0,
     low: Infinity,
     high: -Infinity,
@@ -203,7 +218,6 @@ function predict(tally: Tally, scores: Numbers, { size }: Batch): Predictions {
 function scoreLabels(
   tally: Tally,
   predictions: Predictions,
-  scores: Numbers,
   labels: Int32Array,
   offset: number,
   subject: string,
@@ -214,12 +228,17 @@ function scoreLabels(
   }
   predictions.forEach((classes, t) => {
     for (let i = 0; i < classes.length; i++) if (classes[i] === labels[i]) tally.correct[t]++;
+    countClasses(tally.counts[t], classes, labels);
   });
-  if (head.kind !== 'classes' || head.classes < TOP5_CLASSES) return;
-  for (let i = 0; i < labels.length; i++) {
-    const valid = predictions[0][i] >= 0;
-    if (valid && rankOf(scores, i * head.classes, head.classes, labels[i]) < 5) tally.top5++;
-  }
+}
+
+/** Samples whose label is among the five best scores; none where a score is NaN. */
+function inTopFive(scores: Numbers, labels: Int32Array, predicted: Int32Array, classes: number): number {
+  let found = 0;
+  labels.forEach((label, i) => {
+    if (predicted[i] >= 0 && rankOf(scores, i * classes, classes, label) < 5) found++;
+  });
+  return found;
 }
 
 /**
@@ -285,6 +304,7 @@ interface Conclusion {
   readonly isReference: boolean;
   /** Index into THRESHOLDS. */
   readonly threshold: number;
+  readonly main: LabelMetric;
   readonly warnings: string[];
 }
 
@@ -309,8 +329,15 @@ function conclude(tally: Tally, about: Conclusion): Evaluation {
   const add = (name: MetricValue['name'], value: number): number => values.push({ name, value, samples });
   const judged = tally.head.kind !== 'other';
   if (labelled && judged) {
-    add('top1', tally.correct[threshold] / samples);
-    if (tally.head.kind === 'classes' && tally.head.classes >= TOP5_CLASSES) add('top5', tally.top5 / samples);
+    const named: Record<LabelMetric, number> = {
+      top1: tally.correct[threshold] / samples,
+      top5: tally.top5 / samples,
+      'f1-macro': f1Macro(tally.counts[threshold]),
+      'f1-binary': f1OfClass(tally.counts[threshold], 1),
+    };
+    const many = tally.head.kind === 'classes' && tally.head.classes >= TOP5_CLASSES;
+    const shown: LabelMetric[] = [about.main, 'top1', ...(many ? (['top5'] as const) : [])];
+    for (const name of new Set(shown)) add(name, named[name]);
   }
   if (!isReference) {
     // Without labels one score per sample may as well be a regression: a threshold would mean nothing.

@@ -3,8 +3,8 @@ import type { ModelProto } from 'onnx-buf';
 import { Graph } from '../onnx/graph.js';
 import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
-import { readParameters, trainableParameters, type Parameter } from '../training/parameters.js';
-import { openStepper, type Stepper, type StepInput, type TrainingVectors } from '../training/stepper.js';
+import { trainableParameters, type Parameter } from '../training/parameters.js';
+import { openStepper, startVectors, type Stepper, type StepInput, type TrainingVectors } from '../training/stepper.js';
 import { buildTrainingGraph, type TrainingGraph, type TrainingGraphOptions } from '../training/training-graph.js';
 import { engine } from './graph-writing.js';
 import { normals } from './tiny-models.js';
@@ -30,17 +30,11 @@ export async function openTraining(
   const full: TrainingGraphOptions = {
     ...{ loss: 'mse', output: 'y', parameters, optimizer: 'sgd', weightDecay: 0, accumulate: 1, temperature: 1 },
     ...{ optimizerSettings: { ...OPTIMIZER_DEFAULTS, momentum: 0, nesterov: false } },
-    ...{ frozenBatchNorm: false, seed: 1 },
+    ...{ batchNorm: 'updated', seed: 1 },
     ...options,
   };
   const graph = await buildTrainingGraph(engine, model, full, (rows) => ({ x: samples(dims, rows, 90) }));
-  const flat = readParameters(model, parameters);
-  const vectors: TrainingVectors = {
-    parameters: flat,
-    buffers: readParameters(model, graph.buffers),
-    states: graph.names.vectors.flatMap(({ kind, size }) => (kind === 'state' ? [new Float32Array(size)] : [])),
-    ...(full.emaDecay !== undefined && { average: flat.slice() }),
-  };
+  const vectors = startVectors(model, parameters, graph, full.emaDecay !== undefined);
   const reopen = (from: TrainingVectors, done: number): Promise<Stepper> =>
     openStepper(engine, graph, { name: full.optimizer, settings: full.optimizerSettings }, from, done);
   return { graph, parameters, stepper: await reopen(vectors, 0), reopen };

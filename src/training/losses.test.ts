@@ -10,13 +10,14 @@ import { declareOutput } from '../testing/tiny-models.js';
 import { DataType } from '../onnx/dtypes.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { ModelProto } from 'onnx-buf';
-import { LOSSES, type LossName } from './losses.js';
+import { LOSSES, meanLoss, type LossName } from './losses.js';
 
 /** Inputs z and t, output `loss`. */
-function lossModel(name: LossName, dims: readonly number[], temperature = 1, opset = 17): ModelProto {
+function lossModel(name: LossName, dims: readonly number[], temperature = 1, opset = 17, weighted = false): ModelProto {
   const graph = new Graph(emptyModel(opset));
   const [output, target] = ['z', 't'].map((input) => graph.addInput(tensorInfo(input, DataType.FLOAT, dims)));
-  const loss = LOSSES[name]({ graph, output: output!, target: target!, samples: dims[0]!, temperature });
+  const weights = weighted ? graph.addInput(tensorInfo('w', DataType.FLOAT, dims.slice(0, 1))) : undefined;
+  const loss = meanLoss(name, { graph, output: output!, target: target!, rank: dims.length, weights, temperature });
   declareOutput(graph, loss, []);
   return graph.toModel();
 }
@@ -104,6 +105,16 @@ describe.each(NAMES)('%s', (name) => {
       ),
       { numRuns: 20 },
     );
+  });
+
+  it('weighs the samples', () => {
+    const dims = [3, 4];
+    const [z, t] = [randomArray(dims, 8, 2), targetFor(name, dims, 9)];
+    const w = array([3], [0.5, 2, 0]);
+    const model = lossModel(name, dims, 2, 17, true);
+    const row = (x: NdArray, n: number): NdArray => array([1, 4], x.data.slice(4 * n, 4 * n + 4));
+    const expected = mean([0, 1, 2].map((n) => w.data[n]! * FORMULAS[name](row(z, n), row(t, n), 2)));
+    expect(evaluate(model, { z, t, w }).get(model.graph!.output[0]!.name)!.data[0]).toBeCloseTo(expected, 6);
   });
 
   it('runs in ONNX Runtime', async () => {

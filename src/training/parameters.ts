@@ -45,6 +45,11 @@ function isConstantOfFormula(node: Node, value: Value): boolean {
 /** A tensor's place in a vector: after all the ones before it. */
 export type Slot = Pick<Parameter, 'name' | 'size'>;
 
+/** Names and sizes in one line, which tells vectors of other tensors apart. */
+export function layoutOf(slots: readonly Slot[]): string {
+  return slots.map(({ name, size }) => `${name}:${String(size)}`).join(' ');
+}
+
 /** Values of the parameters, in their order. */
 export function readParameters(model: ModelProto, parameters: readonly Slot[]): Float32Array {
   const graph = new Graph(model);

@@ -1,11 +1,17 @@
+import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
+import { BLOCKED_DOMAIN } from '../onnx/blocked.js';
+import { Graph, type Node } from '../onnx/graph.js';
+import { layoutBlock } from '../runtime/layout-block.js';
+import { tinyResNet } from '../testing/tiny-models.js';
+import type { TrainingGraphOptions } from './training-graph.js';
 import { intAttribute } from '../onnx/attributes.js';
 import { makeTensor } from '../onnx/tensor.js';
-import { info, op, tinyModel, weights } from '../testing/graph-writing.js';
+import { engine, info, op, tinyModel, weights } from '../testing/graph-writing.js';
 import { copyVectors, openTraining, randomInput, rowsOf, samples } from '../testing/tiny-training.js';
 import { drawMask } from './dropout.js';
 import { OPTIMIZER_DEFAULTS } from './optimizers.js';
-import type { StepInput } from './stepper.js';
+import { openStepper, type StepInput } from './stepper.js';
 
 /** y = x w + b, from 3 numbers to 2. */
 const linear = tinyModel({
@@ -225,3 +231,92 @@ describe('a stepper', () => {
     await second.release();
   });
 });
+
+describe('openStepper', () => {
+  it('lets values live no longer than they are needed: without a block laid out for a whole run', async () => {
+    const { graph, stepper } = await openTraining(linear, [3], { batchSize: 2, accumulate: 2 });
+    const given: unknown[] = [];
+    const watched: typeof engine = {
+      ...engine,
+      createSession: (model, options) => {
+        given.push(options);
+        return engine.createSession(model, options);
+      },
+    };
+    const optimizer = { name: 'sgd', settings: OPTIMIZER_DEFAULTS } as const;
+    await (await openStepper(watched, graph, optimizer, stepper.vectors)).release();
+    expect(given).toEqual([{ memoryPattern: false }, { memoryPattern: false }]);
+    await stepper.release();
+  });
+});
+
+describe('checkpointed activations', () => {
+  const across = async (model: ModelProto, dims: number[], out: number[], more: Partial<TrainingGraphOptions>) => {
+    const options = { batchSize: 4, ...adamw, ...more };
+    const plain = await openTraining(model, dims, options);
+    const again = await openTraining(model, dims, { ...options, checkpointActivations: true });
+    for (let step = 0; step < 3; step++) {
+      const group = Array.from({ length: more.accumulate ?? 1 }, (_, i) => randomInput(dims, out, 4, 10 * step + i));
+      const [a, b] = [await plain.stepper.step(group, 0.01), await again.stepper.step(group, 0.01)];
+      expect(Math.abs(a.loss - b.loss)).toBeLessThan(1e-6 * a.loss);
+    }
+    expectClose(again.stepper.vectors.parameters, plain.stepper.vectors.parameters, 2e-6);
+    expectClose(again.stepper.vectors.buffers, plain.stepper.vectors.buffers);
+    await Promise.all([plain.stepper.release(), again.stepper.release()]);
+    return again.graph;
+  };
+
+  it('train as kept ones do: convolutions, normalizations and dropout, each applied once', async () => {
+    await across(deep, [3], [2], {});
+    await across(deep, [3], [2], { accumulate: 2, clipNorm: 0.5 });
+    await across(tinyResNet(17, 8), [3, 8, 8], [5], { output: 'logits' });
+  });
+
+  it('are computed when the backward pass has come to them', async () => {
+    const { update, gather } = await across(chain(12), [3], [3], { accumulate: 2 });
+    for (const model of [update, gather!]) {
+      const graph = new Graph(model);
+      const copies = graph.nodes.filter((node) => node.is('Tanh') && node.outputs[0]!.name.includes(' again'));
+      expect(copies.length).toBeGreaterThan(4);
+      const target = (node: Node): boolean => node.inputs.some((value) => value?.name === 'target');
+      for (const copy of copies) expect(ancestors(copy).some(target)).toBe(true);
+      // The first segment too, although what it reads is fed.
+      const first = graph.nodes.find((node) => node.is('Tanh'))!.outputs[0]!.name;
+      expect(copies.map(({ outputs }) => outputs[0]!.name)).toContain(`${first} again`);
+    }
+  });
+
+  it('are computed in the blocked layout, as those that are kept', async () => {
+    const { update } = await across(tinyResNet(17, 16), [3, 8, 8], [5], { output: 'logits' });
+    const convolutions = new Graph(update).nodes.filter(({ opType }) => opType === 'Conv');
+    const blocked = (await layoutBlock(engine)) !== undefined;
+    expect(convolutions.length).toBeGreaterThan(3);
+    for (const node of convolutions) expect(node.is('Conv', BLOCKED_DOMAIN)).toBe(blocked);
+  });
+});
+
+/** That many layers of tanh(x w). */
+function chain(depth: number): ModelProto {
+  const layers = Array.from({ length: depth }, (_, i) => i);
+  return tinyModel({
+    inputs: [info('x', ['N', 3])],
+    outputs: [info('y', ['N', 3])],
+    nodes: layers.flatMap((i) => [
+      op(`MatMul ${i === 0 ? 'x' : `t${String(i)}`} w${String(i)} -> h${String(i)}`),
+      op(`Tanh h${String(i)} -> ${i === depth - 1 ? 'y' : `t${String(i + 1)}`}`),
+    ]),
+    initializers: layers.map((i) => weights(`w${String(i)}`, [3, 3], i + 1)),
+  });
+}
+
+function ancestors(node: Node): Node[] {
+  const found = new Set<Node>();
+  const open = [node];
+  for (let next; (next = open.pop());)
+    for (const value of next.inputs)
+      if (value?.producer && !found.has(value.producer)) {
+        found.add(value.producer);
+        open.push(value.producer);
+      }
+  return [...found];
+}

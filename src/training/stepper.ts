@@ -1,9 +1,11 @@
 /** A training graph at work: the compiled step and the vectors that it carries from one call to the next. */
+import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
 import { drawMask } from './dropout.js';
 import { OPTIMIZERS, type OptimizerName, type OptimizerSettings } from './optimizers.js';
+import { readParameters, type Slot } from './parameters.js';
 import type { TrainingGraph, VectorNames } from './training-graph.js';
 
 /** Everything that a training changes, by kind; the optimiser's states in order. */
@@ -15,10 +17,31 @@ export interface TrainingVectors {
   average?: Float32Array;
 }
 
+/**
+ * Parameters and statistics as the model has them, states of zeros.
+ * @param average whether the graph keeps a moving average, which starts at the parameters
+ */
+export function startVectors(
+  model: ModelProto,
+  parameters: readonly Slot[],
+  { names, buffers }: TrainingGraph,
+  average = false,
+): TrainingVectors {
+  const flat = readParameters(model, parameters);
+  return {
+    parameters: flat,
+    buffers: readParameters(model, buffers),
+    states: names.vectors.filter(({ kind }) => kind === 'state').map(({ size }) => new Float32Array(size)),
+    ...(average && { average: flat.slice() }),
+  };
+}
+
 export interface StepInput {
   /** The model's own inputs. */
   readonly feeds: Feeds;
   readonly target: HostTensor;
+  /** [N]: factors on the losses of the samples, where the graph takes them. */
+  readonly weights?: HostTensor;
 }
 
 export interface StepResult {
@@ -51,8 +74,9 @@ export async function openStepper(
   vectors: TrainingVectors,
   done = 0,
 ): Promise<Stepper> {
-  const update = await engine.createSession(toBytes(graph.update));
-  const gather = graph.gather && (await engine.createSession(toBytes(graph.gather)));
+  const open = (model: ModelProto): Promise<Session> => engine.createSession(toBytes(model), { memoryPattern: false });
+  const update = await open(graph.update);
+  const gather = graph.gather && (await open(graph.gather));
   const { names } = graph;
   const state = { ...vectors, states: [...vectors.states] };
   let steps = done;
@@ -87,8 +111,14 @@ export async function openStepper(
     );
   };
   /** What the session takes of everything that there is to feed. */
-  const feedsOf = (session: Session, { feeds, target }: StepInput, batch: number, learningRate: number): Feeds => {
+  const feedsOf = (
+    session: Session,
+    { feeds, target, weights }: StepInput,
+    batch: number,
+    learningRate: number,
+  ): Feeds => {
     const all: Feeds = { ...feeds, ...vectorFeeds(), ...scalarFeeds(learningRate), [names.target]: target };
+    if (names.weights !== undefined && weights) all[names.weights] = weights;
     for (const { mask, data } of masks) all[mask.input] = drawMask(mask, batch, data);
     const taken = new Set(session.inputs.map(({ name }) => name));
     return Object.fromEntries(Object.entries(all).filter(([name]) => taken.has(name)));

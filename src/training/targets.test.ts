@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { balancedWeights, classTargets } from './targets.js';
+import { balancedWeights, binaryTargets, classTargets } from './targets.js';
 
 const labelled = fc
   .integer({ min: 2, max: 6 })
@@ -10,21 +10,20 @@ const rows = (data: ArrayLike<number>, size: number): number[][] =>
 
 describe('classTargets', () => {
   it('is one-hot without smoothing', () => {
-    const { dims, data } = classTargets([2, 0], 3, { labelSmoothing: 0 });
+    const { dims, data } = classTargets([2, 0], 3);
     expect(dims).toEqual([2, 3]);
     expect([...data]).toEqual([0, 0, 1, 1, 0, 0]);
   });
 
-  it('spreads a share evenly, and every row sums to the weight of its class', () => {
+  it('spreads a share evenly, and every row sums to 1', () => {
     fc.assert(
       fc.property(labelled, fc.double({ min: 0, max: 0.9, noNaN: true }), ([classes, labels], labelSmoothing) => {
-        const classWeights = Array.from({ length: classes }, (_, c) => 0.5 + c);
-        const { data } = classTargets(labels, classes, { labelSmoothing, classWeights });
+        const { data } = classTargets(labels, classes, labelSmoothing);
         rows(data as Float32Array, classes).forEach((row, n) => {
           const label = labels[n]!;
           row.forEach((value, c) => {
             const p = (c === label ? 1 - labelSmoothing : 0) + labelSmoothing / classes;
-            expect(value).toBeCloseTo(classWeights[label]! * p, 5);
+            expect(value).toBeCloseTo(p, 5);
           });
         });
       }),
@@ -32,9 +31,15 @@ describe('classTargets', () => {
   });
 
   it.each([3, -1, NaN])('refuses the label %s of three classes', (label) => {
-    expect(() => classTargets([0, label], 3, { labelSmoothing: 0 })).toThrow(
-      expect.objectContaining({ code: 'bad-input' }),
-    );
+    expect(() => classTargets([0, label], 3)).toThrow(expect.objectContaining({ code: 'bad-input' }));
+  });
+});
+
+describe('binaryTargets', () => {
+  it('is the probability of class 1', () => {
+    expect(binaryTargets([1, 0, 1])).toEqual({ type: 'float32', dims: [3], data: Float32Array.of(1, 0, 1) });
+    expect([...binaryTargets([0, 1], 0.5).data]).toEqual([0.25, 0.75]);
+    expect(() => binaryTargets([0, 2])).toThrow(expect.objectContaining({ code: 'bad-input' }));
   });
 });
 

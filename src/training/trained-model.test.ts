@@ -26,12 +26,26 @@ const merged = tinyModel({
 
 describe('trainedModel', () => {
   it('reads the logits behind a softmax, or the scores themselves', () => {
-    expect(trainedModel(merged, 'p').output).toBe('z');
-    expect(trainedModel(tinyResNet(), 'logits').output).toBe('logits');
+    expect(trainedModel(merged, 'p', 'cross-entropy').output).toBe('z');
+    expect(trainedModel(tinyResNet(), 'logits', 'cross-entropy').output).toBe('logits');
+  });
+
+  it('refuses a softmax over another axis than that of the classes', () => {
+    const tokens = tinyModel({
+      inputs: [info('x', ['N', 5, 3])],
+      outputs: [info('p', ['N', 5, 3])],
+      nodes: [op('MatMul x w -> z'), op('Softmax z -> p', [intAttribute('axis', -1)], 'end')],
+      initializers: [weights('w', [3, 3])],
+    });
+    expect(() => trainedModel(tokens, 'p', 'kl', 3)).toThrow(
+      expect.objectContaining({ code: 'unsupported', node: 'end' }),
+    );
+    expect(trainedModel(tokens, 'p', 'bce', 3).output).toBe('z');
+    expect(trainedModel(tokens, 'p', 'mse', 3).output).toBe('p');
   });
 
   it('is the model itself until something is trained, in opset 13 or newer', async () => {
-    const { model, finish } = trainedModel(merged, 'p');
+    const { model, finish } = trainedModel(merged, 'p', 'cross-entropy');
     expect(new Graph(model).opset()).toBeGreaterThanOrEqual(13);
     const x = tensorFeed([4, 3]);
     const expected = await run(merged, { x });
@@ -42,7 +56,7 @@ describe('trainedModel', () => {
   });
 
   it('gives every normalization statistics of its own', () => {
-    const { model, finish } = trainedModel(merged, 'p');
+    const { model, finish } = trainedModel(merged, 'p', 'cross-entropy');
     const buffers = enterTrainingMode(new Graph(model));
     expect(new Set(buffers.map(({ name }) => name)).size).toBe(4);
     const trained = finish([], buffers, {
@@ -65,7 +79,7 @@ describe('trainedModel', () => {
       ],
       initializers: [weights('w', [3, 3])],
     });
-    const { model, finish } = trainedModel(original, 'y');
+    const { model, finish } = trainedModel(original, 'y', 'mse');
     expect(opsOf(model)).toEqual(['MatMul', 'Dropout', 'Relu']);
     const shapes = new Map(['d', 'h'].map((name) => [name, [2, 3]]));
     expect(feedDropoutMasks(new Graph(model), shapes, 1)).toMatchObject([{ dims: [2, 3], ratio: Math.fround(0.2) }]);
@@ -74,7 +88,7 @@ describe('trainedModel', () => {
   });
 
   it('takes the moving average of the parameters where there is one', () => {
-    const { model, finish } = trainedModel(tinyResNet(), 'logits');
+    const { model, finish } = trainedModel(tinyResNet(), 'logits', 'cross-entropy');
     const parameters = trainableParameters(new Graph(model));
     const flat = readParameters(model, parameters);
     const average = flat.map((v) => v / 2);

@@ -1,12 +1,13 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
-import type { Dataset } from '../data/dataset.js';
-import type { Feeds, HostTensor } from '../runtime/engine.js';
+import type { Batch, Dataset } from '../data/dataset.js';
+import type { Feeds } from '../runtime/engine.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { copyVectors } from '../testing/tiny-training.js';
 import { NO_AUGMENTATION } from './augment.js';
+import type { LossTargets } from './measure-loss.js';
 import { learningRateAt } from './schedule.js';
-import type { Stepper, TrainingVectors } from './stepper.js';
+import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
 import {
   NOT_BEGUN,
   train,
@@ -79,6 +80,7 @@ function recorder(start?: TrainingVectors, done = 0, onStep?: (step: number) => 
 const OPTIONS: TrainerOptions = {
   ...{ schedule: 'constant', learningRate: 0.1, warmup: 0 },
   ...{ batchSize: 3, accumulate: 1, augment: NO_AUGMENTATION, seed: 5 },
+  metric: { name: 'top1', lowerIsBetter: false },
 };
 
 /** The target of a batch is its input, times ten. */
@@ -86,7 +88,7 @@ const targets: TrainerHooks['targets'] = {
   from: 'samples',
   of({ feeds }) {
     const x = feeds.x!;
-    return { ...x, data: (x.data as Float32Array).map((v) => 10 * v) };
+    return { target: { ...x, data: (x.data as Float32Array).map((v) => 10 * v) } };
   },
 };
 
@@ -201,6 +203,21 @@ describe('train', () => {
     expect(outcome.best.parameters).not.toEqual(stepper.vectors.parameters);
   });
 
+  it('takes the lowest for the best where less is better, in the plateau schedule too', async () => {
+    const metric = { name: 'loss', lowerIsBetter: true };
+    const values = [3, 2, 2.5, 2.2, 2.1, 1, 9, 9];
+    const { outcome, events, recorded } = await runWith(
+      { epochs: 8, metric, schedule: 'plateau' },
+      { scores: (n) => values[n]! },
+    );
+    expect(outcome.progress.best).toEqual({ score: 1, epoch: 6, step: 18 });
+    const epochs = events.filter((event) => event.kind === 'evaluation');
+    expect(epochs.map(({ best }) => best)).toEqual([true, true, false, false, false, true, false, false]);
+    expect(epochs.every((event) => event.metric === 'loss')).toBe(true);
+    // Three epochs without progress: the rate falls from the sixth on.
+    expect([4, 5].map((epoch) => recorded.steps[3 * epoch]!.learningRate)).toEqual([0.1, 0.03]);
+  });
+
   it('never takes NaN for the best score', async () => {
     const { outcome } = await runWith({ epochs: 3 }, { scores: (n) => [NaN, 0.5, NaN][n]! });
     expect(outcome.progress.best).toEqual({ score: 0.5, epoch: 2, step: 6 });
@@ -238,10 +255,28 @@ describe('train', () => {
     expect(new Set(shares).size).toBe(9);
   });
 
+  it('mixes the weights of samples as it mixes the samples', async () => {
+    const { stepper } = recorder();
+    const given: StepInput[] = [];
+    const listening: Stepper = {
+      ...stepper,
+      step(inputs, learningRate) {
+        given.push(...inputs);
+        return stepper.step(inputs, learningRate);
+      },
+    };
+    const of = ({ feeds: { x } }: Batch): LossTargets => ({ target: x!, weights: x! });
+    const options = { ...OPTIONS, epochs: 2, augment: { ...NO_AUGMENTATION, mixup: 1 } };
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });
+    await train(listening, numbers(9), options, { targets: { from: 'samples', of }, evaluate });
+    expect(given).toHaveLength(6);
+    for (const { feeds, weights } of given) expect(weights!.data).toEqual(feeds.x!.data);
+  });
+
   it('asks for targets of the inputs as they are fed, mixed ones too', async () => {
     const { stepper, steps } = recorder();
-    const of = ({ x }: Feeds): Promise<HostTensor> =>
-      Promise.resolve({ ...x!, data: (x!.data as Float32Array).map((v) => v * v) });
+    const of = ({ x }: Feeds): Promise<LossTargets> =>
+      Promise.resolve({ target: { ...x!, data: (x!.data as Float32Array).map((v) => v * v) } });
     const options = { ...OPTIONS, epochs: 2, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });
     await train(stepper, numbers(9), options, { targets: { from: 'inputs', of }, evaluate });
@@ -290,7 +325,10 @@ describe('train', () => {
     };
     const options = { ...OPTIONS, epochs: 1, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const hooks: TrainerHooks = {
-      targets: { from: 'samples', of: () => ({ type: 'float32', dims: [3], data: new Float32Array(3) }) },
+      targets: {
+        from: 'samples',
+        of: () => ({ target: { type: 'float32', dims: [3], data: new Float32Array(3) } }),
+      },
       evaluate: () => Promise.resolve({ score: 0 }),
     };
     await expect(train(recorder().stepper, tokens, options, hooks)).rejects.toMatchObject({ code: 'unsupported' });

@@ -9,6 +9,7 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { augmented, mixed, mixShare, type AugmentOptions } from './augment.js';
+import type { LossTargets } from './measure-loss.js';
 import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
 import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
 
@@ -21,6 +22,8 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly augment: AugmentOptions;
   /** Updates between evaluations on VAL; an epoch when absent. */
   readonly evaluateEvery?: number;
+  /** What VAL is judged by. */
+  readonly metric: { readonly name: string; readonly lowerIsBetter: boolean };
   /** Evaluations on VAL without progress after which training stops; never when absent. */
   readonly patience?: number;
   /** Name of the stage in progress events; `train` when absent. */
@@ -76,8 +79,10 @@ export type TrainingEvent =
       readonly epoch: number;
       /** Mean since the evaluation before. */
       readonly loss: number;
-      /** On VAL; higher is better. */
+      /** The metric on VAL, and its name. */
       readonly score: number;
+      readonly metric: string;
+      /** Share of right answers, where it is known beside the score. */
       readonly accuracy?: number;
       readonly best: boolean;
       /** Of the last update. */
@@ -85,14 +90,14 @@ export type TrainingEvent =
       readonly seconds: number;
     };
 
-/** The target of a batch, as the loss takes it: a property of the samples, mixed like them, or of the inputs as they are fed. */
+/** What the loss holds the outputs for a batch against: a property of the samples, mixed like them, or of the inputs as they are fed. */
 export type Targets =
-  | { readonly from: 'samples'; of(batch: Batch): HostTensor | Promise<HostTensor> }
-  | { readonly from: 'inputs'; of(feeds: Feeds): Promise<HostTensor> };
+  | { readonly from: 'samples'; of(batch: Batch): LossTargets }
+  | { readonly from: 'inputs'; of(feeds: Feeds): Promise<LossTargets> };
 
 /** What VAL says about some vectors. */
 export interface Judgement {
-  /** Higher is better. */
+  /** The metric of the options. */
   readonly score: number;
   /** Share of right answers, where it is known beside the score. */
   readonly accuracy?: number;
@@ -110,7 +115,7 @@ export interface TrainerHooks {
 
 export interface TrainingOutcome {
   readonly progress: TrainingProgress;
-  /** The vectors with the best score on VAL. */
+  /** The vectors with the best metric on VAL. */
   readonly best: TrainingVectors;
   readonly stopped: 'epochs' | 'steps' | 'time' | 'patience';
 }
@@ -192,7 +197,7 @@ export async function train(
         ...(limits.steps === Infinity
           ? { done: Math.min(seconds(), options.maxSeconds!), total: options.maxSeconds! }
           : { done: steps, total: limits.steps }),
-        detail: stepDetail(epoch, loss, samplesPerSecond, best?.score),
+        detail: stepDetail(epoch, loss, samplesPerSecond, options.metric.name, best?.score),
       });
       stopped = done();
       if (stopped) break;
@@ -218,17 +223,18 @@ export async function train(
     const loss = lossSum / unevaluated;
     unevaluated = 0;
     lossSum = 0;
-    plateau = observePlateau(plateau, score);
+    const gain = (value: number): number => (options.metric.lowerIsBetter ? -value : value);
+    plateau = observePlateau(plateau, gain(score));
     // Never NaN.
-    const isBest = !refused && score > (best?.score ?? -Infinity);
+    const isBest = !refused && gain(score) > (best ? gain(best.score) : -Infinity);
     if (isBest) {
       best = { score, epoch, step: steps };
       bestVectors = copyOf(stepper.vectors);
       sinceBest = 0;
     } else sinceBest++;
     hooks.onEvent?.({
-      ...{ kind: 'evaluation', step: steps, epoch, loss, score, ...(accuracy !== undefined && { accuracy }) },
-      ...{ best: isBest, learningRate, seconds: seconds() },
+      ...{ kind: 'evaluation', step: steps, epoch, loss, score, metric: options.metric.name },
+      ...{ ...(accuracy !== undefined && { accuracy }), best: isBest, learningRate, seconds: seconds() },
     });
     stopped ??= done();
     await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
@@ -272,8 +278,9 @@ async function prepared(
   const mix = mixerOf(feeds, options, seedOf(seed, epoch, number, 77));
   const fed = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)]));
   const { targets } = hooks;
-  const target = targets.from === 'inputs' ? await targets.of(fed) : mix(await targets.of({ ...batch, feeds }));
-  return { feeds: fed, target };
+  if (targets.from === 'inputs') return { feeds: fed, ...(await targets.of(fed)) };
+  const { target, weights } = targets.of({ ...batch, feeds });
+  return { feeds: fed, target: mix(target), ...(weights && { weights: mix(weights) }) };
 }
 
 /** Mixes every sample of a batch with the one that faces it, as far as mixing is asked for. */
@@ -307,7 +314,7 @@ function copyOf(vectors: TrainingVectors): TrainingVectors {
   };
 }
 
-function stepDetail(epoch: number, loss: number, rate: number, best: number | undefined): string {
-  const score = best === undefined ? '' : `, best ${best.toFixed(4)}`;
+function stepDetail(epoch: number, loss: number, rate: number, metric: string, best: number | undefined): string {
+  const score = best === undefined ? '' : `, best ${metric} ${best.toFixed(4)}`;
   return `epoch ${String(epoch + 1)}, loss ${loss.toFixed(4)}${score}, ${rate.toFixed(0)}/s`;
 }

@@ -120,7 +120,7 @@ describe('buildTrainingGraph', () => {
       initializers: [weights('w', [3, 2])],
     });
     const { stepper } = await openTraining(model, [3], { batchSize: 2, loss: 'cross-entropy' });
-    const target = classTargets([0, 1], 2, { labelSmoothing: 0 });
+    const target = classTargets([0, 1], 2);
     const { outputs, loss } = await stepper.step([{ feeds: { x: samples([3], 2, 1) }, target }], 0.1);
     const [a, b, c, d] = outputs[0]!.data as Float32Array as unknown as [number, number, number, number];
     expect(loss).toBeCloseTo((Math.log(1 + Math.exp(b - a)) + Math.log(1 + Math.exp(c - d))) / 2, 5);
@@ -128,7 +128,7 @@ describe('buildTrainingGraph', () => {
   });
 
   it('keeps frozen statistics out of the vectors', async () => {
-    const { graph, stepper } = await openTraining(twoHeads, [3], { batchSize: 5, frozenBatchNorm: true });
+    const { graph, stepper } = await openTraining(twoHeads, [3], { batchSize: 5, batchNorm: 'frozen' });
     expect(graph.buffers).toEqual([]);
     expect(graph.names.vectors.map(({ kind }) => kind)).toEqual(['parameters', 'state']);
     await stepper.step([randomInput([3], [2], 5, 1)], 0.1);
@@ -175,7 +175,7 @@ describe('buildTrainingGraph', () => {
   });
 
   it('follows the slope: the loss of a residual classifier falls by the rate times the squared norm', async () => {
-    const target = classTargets([0, 3, 1, 4, 2, 2], 5, { labelSmoothing: 0.1 });
+    const target = classTargets([0, 3, 1, 4, 2, 2], 5, 0.1);
     const batch = { feeds: { x: samples([3, 8, 8], 6, 3) }, target };
     const { stepper } = await openTraining(tinyResNet(17, 4), [3, 8, 8], {
       batchSize: 6,
@@ -191,7 +191,7 @@ describe('buildTrainingGraph', () => {
 
   it('learns a batch by heart', async () => {
     const labels = [0, 3, 1, 4, 2, 2];
-    const batch = { feeds: { x: samples([3, 8, 8], 6, 3) }, target: classTargets(labels, 5, { labelSmoothing: 0 }) };
+    const batch = { feeds: { x: samples([3, 8, 8], 6, 3) }, target: classTargets(labels, 5) };
     const { stepper } = await openTraining(tinyResNet(13, 8), [3, 8, 8], {
       ...{ batchSize: 6, loss: 'cross-entropy', output: 'logits', optimizer: 'adamw' },
       optimizerSettings: OPTIMIZER_DEFAULTS,

@@ -7,7 +7,7 @@ import { differentiate } from '../autodiff/differentiate.js';
 import type { Shape } from '../autodiff/rule.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
-import { concat, formula, reduce, reshape } from '../onnx/ops.js';
+import { concat, constantOf, formula, reduce, reshape } from '../onnx/ops.js';
 import { shareNodes } from '../onnx/passes/share-nodes.js';
 import { blockConvolutions } from '../onnx/passes/block-convs.js';
 import { fuseBlocked } from '../onnx/passes/fuse-blocked.js';
@@ -20,11 +20,11 @@ import { inferShapes } from '../runtime/infer-shapes.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { exposeValue } from '../runtime/trace.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
-import { LOSSES, type LossName } from './losses.js';
+import { meanLoss, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
 import { shapesBetween, shapesOfBatch } from './step-shapes.js';
-import { enterTrainingMode, type Buffer } from './training-mode.js';
+import { enterTrainingMode, type BatchNormMode, type Buffer } from './training-mode.js';
 
 export interface TrainingGraphOptions {
   readonly loss: LossName;
@@ -42,8 +42,12 @@ export interface TrainingGraphOptions {
   readonly emaDecay?: number;
   /** Steps whose gradients are averaged before an update. */
   readonly accumulate: number;
+  /** Whether a factor on the loss of every sample is fed. */
+  readonly weighted?: boolean;
   readonly temperature: number;
-  readonly frozenBatchNorm: boolean;
+  readonly batchNorm: BatchNormMode;
+  /** Compute activations anew in the backward pass instead of keeping them. */
+  readonly checkpointActivations?: boolean;
   readonly seed: number;
   /** `plain` keeps to the operators of the ONNX standard (default: ONNX Runtime's blocked layout where it has one). */
   readonly layout?: 'plain' | 'blocked';
@@ -53,6 +57,8 @@ export interface TrainingGraphOptions {
 export interface StepNames {
   /** Fed beside the model's own inputs: numbers of the shape of the loss's output. */
   readonly target: string;
+  /** [N]: factors on the losses of the samples. */
+  readonly weights?: string;
   /** [P], [B] running statistics, then one [P] per state of the optimiser. */
   readonly vectors: readonly VectorNames[];
   /** [P]: mean gradient of the steps before, when gradients are accumulated. */
@@ -95,6 +101,7 @@ export async function buildTrainingGraph(
   feedsFor: (rows: number) => Feeds,
 ): Promise<TrainingGraph> {
   const graph = new Graph(model);
+  const samples = graph.inputs.filter((input) => graph.isFed(input));
   // Batch normalization has a training mode since opset 15; nothing else differs from 13 in what it computes.
   graph.requireOpset(15);
   const output = graph.value(options.output);
@@ -106,19 +113,22 @@ export async function buildTrainingGraph(
   exposeValue(graph, output);
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
-  const buffers = enterTrainingMode(graph, { frozenBatchNorm: options.frozenBatchNorm });
+  const buffers = enterTrainingMode(graph, { batchNorm: options.batchNorm });
   const shapes = await shapesOfBatch(engine, graph.toModel(), feedsFor, options.batchSize);
   for (const input of graph.inputs) fixSizes(input, shapes);
   const masks = feedDropoutMasks(graph, shapes, options.seed);
   const target = vectorInput(graph, 'target', [...shapes.get(output.name)!] as number[]);
-  const { batchSize: samples, temperature } = options;
-  const loss = LOSSES[options.loss]({ graph, output, target, samples, temperature });
-  shapes.set(target.name, shapes.get(output.name)!);
+  const { batchSize, temperature } = options;
+  const weights = options.weighted ? vectorInput(graph, 'sample weights', [batchSize]) : undefined;
+  const outputDims = shapes.get(output.name)!;
+  shapes.set(target.name, outputDims);
+  if (weights) shapes.set(weights.name, [batchSize]);
+  const loss = meanLoss(options.loss, { graph, output, target, rank: outputDims.length, weights, temperature });
+  const fed = [output, target, ...(weights ? [weights] : [])];
   // The shapes of what the loss added follow from those that are known.
-  for (const [name, shape] of await shapesBetween(engine, graph, [output, target], loss, shapes))
-    shapes.set(name, shape);
+  for (const [name, shape] of await shapesBetween(engine, graph, fed, loss, shapes)) shapes.set(name, shape);
   const block = options.layout === 'plain' ? undefined : await layoutBlock(engine);
-  return assemble(engine, graph, { output, target, loss, shapes, block, buffers, masks, options });
+  return assemble(engine, graph, { samples, output, target, weights, loss, shapes, block, buffers, masks, options });
 }
 
 /** Declares an input with the sizes that it has in training, which the engine plans its memory by. */
@@ -130,8 +140,11 @@ function fixSizes(input: Value, shapes: ReadonlyMap<string, Shape>): void {
 }
 
 interface Parts {
+  /** The model's own inputs. */
+  readonly samples: readonly Value[];
   readonly output: Value;
   readonly target: Value;
+  readonly weights?: Value;
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
   readonly block: number | undefined;
@@ -141,7 +154,7 @@ interface Parts {
 }
 
 async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<TrainingGraph> {
-  const { output, target, loss, shapes, block, buffers, masks, options } = parts;
+  const { output, target, weights, loss, shapes, block, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const op = formula(graph);
   const total = sizeOf(layout);
@@ -153,7 +166,7 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
     graph,
     loss,
     pieces.filter((piece) => piece !== undefined),
-    { shapes, block },
+    { shapes, block, ...(options.checkpointActivations && { checkpointed: parts.samples }) },
   );
   // Parameters that the loss does not depend on stay as they are: no gradient, no decay.
   const reached = pieces.map((piece) => piece && gradients.get(piece));
@@ -215,11 +228,13 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
     const next = op('Add', op('Mul', average, options.emaDecay), fresh);
     vectors.push(carried('average', average, next, total));
   }
+  const lower = (model: ModelProto): Promise<ModelProto> => lowered(engine, model, block, shapes);
   return {
-    update: await lowered(engine, graph.toModel(), block),
-    ...(gather && { gather: await lowered(engine, gather, block) }),
+    update: await lower(graph.toModel()),
+    ...(gather && { gather: await lower(gather) }),
     names: {
       target: target.name,
+      ...(weights && { weights: weights.name }),
       vectors,
       ...(accumulated && { accumulated }),
       masks,
@@ -232,11 +247,19 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
   };
 }
 
-/** The same computation as the engine runs it fastest. */
-async function lowered(engine: Engine, model: ModelProto, block: number | undefined): Promise<ModelProto> {
+/** The same computation as the engine runs it fastest. @param known shapes of values before the lowering */
+async function lowered(
+  engine: Engine,
+  model: ModelProto,
+  block: number | undefined,
+  known: ReadonlyMap<string, Shape>,
+): Promise<ModelProto> {
   const tidy = tidied(model);
   if (block === undefined) return tidy;
-  const shapes = await inferShapes(engine, tidy);
+  const shapes = await inferShapes(
+    engine,
+    rewrite(tidy, (graph) => void fixComputedShapes(graph, known)),
+  );
   // Only what is left after the tidying in between is read as often as it seems.
   const blocked = tidied(
     rewrite(tidy, (graph) => {
@@ -245,6 +268,15 @@ async function lowered(engine: Engine, model: ModelProto, block: number | undefi
     }),
   );
   return tidied(rewrite(blocked, fuseBlocked));
+}
+
+/** Gives Reshapes to a computed shape the shape that they are known to have: nothing behind them could be inferred. */
+function fixComputedShapes(graph: Graph, known: ReadonlyMap<string, Shape>): void {
+  for (const node of graph.nodes) {
+    const dims = known.get(node.outputs[0]!.name);
+    if (!node.is('Reshape') || graph.constant(node.inputs[1]) || !dims?.every((size) => size !== undefined)) continue;
+    graph.setInput(node, 1, constantOf(graph, dims, 'int64'));
+  }
 }
 
 /** The same computation in fewer nodes. */

@@ -6,7 +6,7 @@ import { makeTensor } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { exposeValue } from '../runtime/trace.js';
 import { engine, info, op, tensorFeed, tinyModel, weights } from '../testing/graph-writing.js';
-import { enterTrainingMode, type Buffer } from './training-mode.js';
+import { enterTrainingMode, suitableBatchNorm, type Buffer } from './training-mode.js';
 
 const DIMS = [4, 3, 2, 2];
 const [SCALE, SHIFT, MEAN, VARIANCE] = [
@@ -92,13 +92,27 @@ describe('enterTrainingMode', () => {
   it('leaves frozen statistics as they are', async () => {
     const model = normalized(17, 'Identity n -> y');
     const graph = new Graph(model);
-    expect(enterTrainingMode(graph, { frozenBatchNorm: true })).toEqual([]);
+    expect(enterTrainingMode(graph, { batchNorm: 'frozen' })).toEqual([]);
     const results = await run(graph, [], 'all');
     const x = tensorFeed(DIMS).data[0] as number;
     expect(results.y!.data[0]).toBeCloseTo(
       ((x - MEAN![0]!) / Math.sqrt(VARIANCE![0]! + 1e-3)) * SCALE![0]! + SHIFT![0]!,
       5,
     );
+  });
+
+  it('drops outputs of old opsets that nothing reads, frozen too', async () => {
+    const model = normalized(13, 'Identity n -> y', {
+      nodes: [
+        op('BatchNormalization x scale shift mean var -> n m v sm sv', [floatAttribute('epsilon', 1e-3)]),
+        op('Identity n -> y'),
+      ],
+    });
+    const graph = new Graph(model);
+    graph.requireOpset(15);
+    enterTrainingMode(graph, { batchNorm: 'frozen' });
+    const plain = await run(new Graph(normalized(17, 'Identity n -> y')), [], 'all');
+    expect((await run(graph, [], 'all')).y!.data).toEqual(plain.y!.data);
   });
 
   it('refuses statistics that are computed, and shared ones', () => {
@@ -117,5 +131,28 @@ describe('enterTrainingMode', () => {
     expect(() => enterTrainingMode(new Graph(shared))).toThrow(
       expect.objectContaining({ code: 'unsupported', node: 'second' }),
     );
+  });
+});
+
+describe('suitableBatchNorm', () => {
+  const vector = (name: string, value: number) => makeTensor(name, 1, [3], [value, value, value]);
+  const modeOf = (mean: number, variance: number, lines = ['BatchNormalization x scale shift mean var -> y']) =>
+    suitableBatchNorm(
+      new Graph(
+        tinyModel({
+          inputs: [info('x', ['N', 3, 2, 2])],
+          outputs: [info('y')],
+          nodes: lines.map((line) => op(line)),
+          initializers: [vector('scale', 2), vector('shift', 1), vector('mean', mean), vector('var', variance)],
+        }),
+      ),
+    );
+
+  it('keeps statistics that a training has left, and only these', () => {
+    expect(modeOf(0, 1)).toBe('updated');
+    expect(modeOf(0.1, 1)).toBe('frozen');
+    expect(modeOf(0, 2)).toBe('frozen');
+    expect(modeOf(0, 1, ['Abs var -> v', 'BatchNormalization x scale shift mean v -> y'])).toBe('frozen');
+    expect(modeOf(0, 1, ['Relu x -> y'])).toBeUndefined();
   });
 });

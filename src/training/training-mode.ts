@@ -1,5 +1,6 @@
 /** Batch normalization as it is while training. */
 import { intAttribute } from '../onnx/attributes.js';
+import { readFloats } from '../onnx/tensor.js';
 import type { Graph, Value } from '../onnx/graph.js';
 import { FlowCompressError } from '../errors.js';
 
@@ -11,9 +12,25 @@ export interface Buffer {
   readonly updated: Value;
 }
 
+/** `frozen`: normalized by the running statistics, which stay. `updated`: by those of each batch, which the running ones follow. */
+export const BATCH_NORM_MODES = ['frozen', 'updated'] as const;
+export type BatchNormMode = (typeof BATCH_NORM_MODES)[number];
+
 export interface TrainingModeOptions {
-  /** Keep the running statistics of batch normalization as they are. */
-  readonly frozenBatchNorm?: boolean;
+  readonly batchNorm?: BatchNormMode;
+}
+
+/**
+ * The mode that suits a model: `frozen` where a training has left statistics in it, whose data need not have been augmented or
+ * normalized as the data at hand is; `updated` where all of them are as they begin, mean 0 and variance 1. Undefined for a
+ * model without batch normalization.
+ */
+export function suitableBatchNorm(graph: Graph): BatchNormMode | undefined {
+  const isAll = (value: Value | undefined, start: number): boolean =>
+    value?.initializer !== undefined && readFloats(value.initializer).every((v) => v === start);
+  const norms = graph.nodes.filter((node) => node.is('BatchNormalization'));
+  if (norms.length === 0) return undefined;
+  return norms.every(({ inputs }) => isAll(inputs[3], 0) && isAll(inputs[4], 1)) ? 'updated' : 'frozen';
 }
 
 /**
@@ -22,9 +39,12 @@ export interface TrainingModeOptions {
  * @returns the running statistics, two per batch normalization
  * @throws FlowCompressError `unsupported` for a batch normalization whose statistics are not initializers
  */
-export function enterTrainingMode(graph: Graph, { frozenBatchNorm = false }: TrainingModeOptions = {}): Buffer[] {
+export function enterTrainingMode(graph: Graph, { batchNorm = 'updated' }: TrainingModeOptions = {}): Buffer[] {
   const buffers: Buffer[] = [];
-  if (frozenBatchNorm) return buffers;
+  if (batchNorm === 'frozen') {
+    dropUnreadStatistics(graph);
+    return buffers;
+  }
   for (const node of graph.nodes) {
     if (!node.is('BatchNormalization')) continue;
     const [mean, variance] = [node.inputs[3], node.inputs[4]];
@@ -58,4 +78,21 @@ export function enterTrainingMode(graph: Graph, { frozenBatchNorm = false }: Tra
     }
   }
   return buffers;
+}
+
+/** Files of opsets before 14 may name running and saved statistics that nothing reads; newer opsets have no such outputs. */
+function dropUnreadStatistics(graph: Graph): void {
+  for (const node of graph.nodes) {
+    const [output, ...statistics] = node.outputs;
+    if (!node.is('BatchNormalization') || node.int('training_mode', 0) === 1 || !output) continue;
+    const unread = statistics.every((value) => !value || (value.uses.size === 0 && !graph.isGraphOutput(value)));
+    if (statistics.length === 0 || !unread) continue;
+    const { name, inputs, attributes } = node;
+    const [plain] = graph.insert({
+      ...{ opType: 'BatchNormalization', name, inputs: [...inputs], attributes: [...attributes.values()] },
+      outputs: [graph.uniqueName(`${output.name} out`)],
+    }).outputs;
+    graph.replaceUses(output, plain!);
+    graph.remove(node);
+  }
 }

@@ -1,6 +1,6 @@
 /** A dataset over arrays on disk: rows are read when they are asked for, several at a time. */
 import type { Batch, Dataset } from '../../data/dataset.js';
-import { planArrayInput, type ArrayShape } from '../../data/array-input.js';
+import { planArrayInput, planTarget, type ArrayShape } from '../../data/array-input.js';
 import { BYTES_PER_ELEMENT, viewElements } from '../../data/elements.js';
 import { parseLabels } from '../../data/labels.js';
 import type { PreprocessOptions } from '../../data/preprocess.js';
@@ -69,18 +69,20 @@ export function checkLength(array: ArrayFile): void {
 /**
  * @param source as messages show it
  * @param arrays one array per model input, in the order of `inputs`
+ * @param about labels, and targets by the name of the output
  * @param close releases the files
  * @throws FlowCompressError `bad-input` when the arrays do not fit the model's inputs, each other or the labels
  */
 export async function openArrays(
   source: string,
   arrays: readonly ArrayFile[],
-  labels: ArrayFile | undefined,
+  { labels, targets = new Map() }: { labels?: ArrayFile | undefined; targets?: ReadonlyMap<string, ArrayFile> },
   inputs: readonly ValueSignature[],
   options: PreprocessOptions,
   close: () => Promise<void>,
 ): Promise<Dataset> {
-  for (const array of arrays) {
+  const all = [...arrays, ...targets.values()];
+  for (const array of all) {
     if (array.dims.length === 0) {
       throw new FlowCompressError(
         'bad-input',
@@ -97,7 +99,7 @@ export async function openArrays(
   }
   const [{ name, dims }] = arrays;
   const size = dims[0];
-  for (const other of arrays) {
+  for (const other of all) {
     if (other.dims[0] !== size) {
       throw new FlowCompressError(
         'bad-input',
@@ -110,6 +112,7 @@ export async function openArrays(
     }
   }
   const plans = arrays.map((array, i) => planArrayInput(array, inputs[i], options));
+  const targetPlans = [...targets].map(([output, array]) => ({ output, array, toTensor: planTarget(array) }));
   if (labels) checkLength(labels);
   const classes = labels && parseLabels(await readArray(labels), size, labels.name);
 
@@ -117,13 +120,23 @@ export async function openArrays(
     source,
     size,
     ...(classes && { labels: classes }),
+    ...(targets.size > 0 && {
+      targets: Object.fromEntries([...targets].map(([output, array]) => [output, array.dims])),
+    }),
     async read(indices): Promise<Batch> {
       const tensors = await Promise.all(
         arrays.map(async (array, i) => plans[i](await readRows(array, indices), indices)),
       );
+      const wanted = await Promise.all(
+        targetPlans.map(async ({ output, array, toTensor }): Promise<[string, HostTensor]> => [
+          output,
+          toTensor(await readRows(array, indices), indices),
+        ]),
+      );
       return {
         feeds: Object.fromEntries(inputs.map((input, i) => [input.name, tensors[i]])),
         ...(classes && { labels: Int32Array.from(indices, (index) => classes[index]) }),
+        ...(wanted.length > 0 && { targets: Object.fromEntries(wanted) }),
         size: indices.length,
       };
     },

@@ -118,7 +118,7 @@ async function openIdx(
     if (labelPath === undefined)
       notes.push(`No labels file was found beside ${path}: the images are used without labels.`);
     const labels = labelPath === undefined ? undefined : await load(labelPath, [1]);
-    return await openArrays(path, [images], labels, inputs, options, close);
+    return await openArrays(path, [images], { labels }, inputs, options, close);
   } catch (error) {
     await close();
     throw error;

@@ -1,5 +1,5 @@
 /**
- * NumPy .npz files: one array per model input plus `labels`. Stored members are read in place by offset; compressed ones are
+ * NumPy .npz files: one array per model input, `labels`, and arrays under the names of outputs, their targets. Stored members are read in place by offset; compressed ones are
  * inflated once to a temporary file, so memory does not grow with the data.
  */
 import { open as openZip, type Entry, type ZipFile } from 'yauzl';
@@ -22,6 +22,7 @@ export async function openNpz(
   path: string,
   inputs: readonly ValueSignature[],
   options: PreprocessOptions,
+  outputs: readonly string[] = [],
 ): Promise<Dataset> {
   const file = await openBytes(path);
   const opened: ByteSource[] = [file];
@@ -32,7 +33,7 @@ export async function openNpz(
     const zip = await openArchive(path);
     try {
       const members = await listArrays(zip, path);
-      const names = chooseArrays([...members.keys()], inputs, path);
+      const names = chooseArrays([...members.keys()], inputs, outputs, path);
       const load = async (name: string): Promise<ArrayFile> => {
         const bytes = await openMember(zip, members.get(name)!, file, `${name} in ${path}`);
         opened.push(bytes);
@@ -41,7 +42,10 @@ export async function openNpz(
       const arrays: ArrayFile[] = [];
       for (const name of names) arrays.push(await load(name));
       const labels = members.has(LABELS) && !names.includes(LABELS) ? await load(LABELS) : undefined;
-      return await openArrays(path, arrays, labels, inputs, options, close);
+      const targets = new Map<string, ArrayFile>();
+      for (const name of outputs)
+        if (members.has(name) && !names.includes(name) && name !== LABELS) targets.set(name, await load(name));
+      return await openArrays(path, arrays, { labels, targets }, inputs, options, close);
     } finally {
       zip.close();
     }
@@ -81,11 +85,17 @@ async function listArrays(zip: ZipFile, path: string): Promise<Map<string, Entry
 }
 
 /** Name of the array for each model input. */
-function chooseArrays(found: readonly string[], inputs: readonly ValueSignature[], path: string): string[] {
+function chooseArrays(
+  found: readonly string[],
+  inputs: readonly ValueSignature[],
+  outputs: readonly string[],
+  path: string,
+): string[] {
   const missing = inputs.filter((input) => !found.includes(input.name)).map((input) => input.name);
   if (missing.length === 0) return inputs.map((input) => input.name);
   const candidates = found.filter((name) => name !== LABELS);
-  if (inputs.length === 1 && candidates.length === 1) return candidates;
+  const free = candidates.filter((name) => !outputs.includes(name));
+  if (inputs.length === 1) for (const names of [free, candidates]) if (names.length === 1) return names;
   const list = (names: readonly string[]): string => (names.length > 0 ? names.join(', ') : 'none');
   throw new FlowCompressError(
     'bad-input',

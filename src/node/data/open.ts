@@ -17,6 +17,7 @@ const KINDS =
  * Opens a dataset for a model.
  * @param source an .npz file, an IDX image file, or a folder of IDX files or of class folders of images
  * @param inputs the model's inputs; shapes are checked against them now, values when they are read
+ * @param outputs whose targets are read, where the file has arrays of these names
  * @throws FlowCompressError `bad-input` when it is not found, is of no known kind, is empty, or does not fit the model; `io`
  * when it cannot be read
  */
@@ -24,6 +25,7 @@ export async function openDataset(
   source: string,
   inputs: readonly ValueSignature[],
   options: PreprocessOptions = {},
+  outputs: readonly string[] = [],
 ): Promise<OpenedData> {
   if (inputs.length === 0)
     throw new FlowCompressError('bad-input', 'The model has no inputs, so no data can be fed to it.', {
@@ -71,7 +73,7 @@ export async function openDataset(
   if (found.size === 0) throw new FlowCompressError('bad-input', `${source} is empty.`, { node: source, hint: KINDS });
   switch (await detectKind(source)) {
     case 'npz': {
-      const all = await openNpz(source, inputs, options);
+      const all = await openNpz(source, inputs, options, outputs);
       return { kind: 'npz', all, notes: [], close: () => all.close() };
     }
     case 'idx':

@@ -4,7 +4,7 @@ import { AttributeProtoSchema } from 'onnx-buf';
 import type { Graph, Node } from '../graph.js';
 
 /** Operators that give other numbers at every call. */
-const RANDOM = new Set([
+export const GIVES_OTHER_NUMBERS: ReadonlySet<string> = new Set([
   'RandomNormal',
   'RandomNormalLike',
   'RandomUniform',
@@ -26,7 +26,7 @@ export function shareNodes(graph: Graph): number {
   };
   let merged = 0;
   for (const node of graph.nodes) {
-    if (RANDOM.has(node.opType) || node.captures.length > 0) continue;
+    if (GIVES_OTHER_NUMBERS.has(node.opType) || node.captures.length > 0) continue;
     if (node.outputs.some((output) => output && graph.isGraphOutput(output))) continue;
     const attributes = [...node.attributes.values()]
       .map((attribute) => toBinary(AttributeProtoSchema, attribute).join())

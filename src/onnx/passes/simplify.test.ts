@@ -16,7 +16,7 @@ import {
 } from '../../testing/graph-writing.js';
 import { intAttribute, intsAttribute } from '../attributes.js';
 import { DataType } from '../dtypes.js';
-import { rewrite } from '../graph.js';
+import { Graph, rewrite } from '../graph.js';
 import { makeTensor } from '../tensor.js';
 import { validateModel } from '../validate.js';
 import { shareInitializers } from './share-initializers.js';
@@ -174,3 +174,15 @@ describe('shareInitializers', () => {
 function weightsOf(): Float32Array<ArrayBuffer> {
   return Float32Array.of(0.5, -1.25, 3, 1e-3);
 }
+
+it('leaves a Reshape to a computed shape before another Reshape: it may be there for its order', () => {
+  const model = tinyModel({
+    inputs: [info('x', [2, 3]), info('s', [2], DataType.INT64)],
+    outputs: [info('y', [6])],
+    nodes: [op('Reshape x s -> a'), op('Reshape a flat -> y')],
+    initializers: [ints('flat', [6])],
+  });
+  const graph = new Graph(model);
+  simplify(graph);
+  expect(opsOf(graph.toModel())).toEqual(['Reshape', 'Reshape']);
+});

@@ -74,6 +74,8 @@ const KEEPS_ORDER = new Set(['Reshape', 'Flatten', 'Squeeze', 'Unsqueeze']);
 function mergeReshapes(graph: Graph, node: Node): boolean {
   const before = node.inputs[0]?.producer;
   if (!before || before.domain !== '' || !KEEPS_ORDER.has(before.opType) || !before.inputs[0]) return false;
+  // A shape that is computed may be there for its order.
+  if (before.is('Reshape') && !graph.constant(before.inputs[1])) return false;
   const shape = graph.constant(node.inputs[1]);
   // A 0 copies a size of the very operand.
   if (!shape || readInts(shape).includes(0)) return false;

@@ -79,7 +79,7 @@ describe('recovery', () => {
     const divergences: number[] = [];
     const result = await recover({
       ...request,
-      onEvent: (event) => event.kind === 'evaluation' && divergences.push(-event.score),
+      onEvent: (event) => event.kind === 'evaluation' && divergences.push(event.score),
     });
     expect(result).toMatchObject({ measure: 'kl', steps: 40, before: await request.measure(OUTCOME) });
     expect(result.after.divergence).toBeLessThan(0.5 * result.before.divergence);

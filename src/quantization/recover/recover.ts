@@ -8,8 +8,8 @@ import type { RunControl } from '../../progress.js';
 import type { Engine, Feeds } from '../../runtime/engine.js';
 import type { AugmentOptions } from '../../training/augment.js';
 import { OPTIMIZER_DEFAULTS } from '../../training/optimizers.js';
-import { readParameters, type Parameter } from '../../training/parameters.js';
-import { openStepper, type TrainingVectors } from '../../training/stepper.js';
+import { layoutOf, type Slot } from '../../training/parameters.js';
+import { openStepper, startVectors, type TrainingVectors } from '../../training/stepper.js';
 import { buildTrainingGraph } from '../../training/training-graph.js';
 import { train, type TrainingEvent, type TrainingProgress } from '../../training/trainer.js';
 import type { DivergenceKind } from '../output-divergence.js';
@@ -101,18 +101,15 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
     {
       ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
-      ...{ accumulate: 1, frozenBatchNorm: true },
+      ...{ accumulate: 1, batchNorm: 'frozen' },
     },
     feedsFor,
   );
+  const measure = lesson.loss === 'kl' ? 'kl' : 'relative-error';
   const before = await request.measure(outcome);
-  const layout = layoutOf(parameters, plan);
+  const layout = keyOf(parameters, plan);
   const kept = await store?.read(layout);
-  const start: TrainingVectors = kept?.vectors ?? {
-    parameters: readParameters(student, parameters),
-    buffers: new Float32Array(),
-    states: graph.names.vectors.flatMap(({ kind, size }) => (kind === 'state' ? [new Float32Array(size)] : [])),
-  };
+  const start = kept?.vectors ?? startVectors(student, parameters, graph);
   const teacher = await openTeacher(engine, model, lesson);
   const stepper = await openStepper(engine, graph, optimizer, start, kept?.progress.steps ?? 0);
   try {
@@ -122,12 +119,13 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
       {
         ...{ stage: 'recover', steps, batchSize, accumulate: 1, augment, seed },
         ...{ schedule: 'cosine', learningRate, warmup: WARMUP, evaluateEvery: Math.ceil(steps / EVALUATIONS) },
+        metric: { name: measure, lowerIsBetter: true },
       },
       {
-        targets: { from: 'inputs', of: (feeds) => teacher.answer(feeds) },
+        targets: { from: 'inputs', of: async (feeds) => ({ target: await teacher.answer(feeds) }) },
         async evaluate({ parameters: flat }) {
           const quality = await request.measure(trainable.outcomeOf(flat));
-          return { score: -quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
+          return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
         },
         onEvent: request.onEvent,
         ...(store && {
@@ -142,7 +140,7 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
     const after = found ? await request.measure(found) : before;
     return {
       outcome: found ?? outcome,
-      measure: lesson.loss === 'kl' ? 'kl' : 'relative-error',
+      measure,
       ...{ before, after, bestStep: progress.best?.step ?? 0, steps: progress.steps, seconds: progress.seconds },
       parameters: parameters.reduce((sum, { size }) => sum + size, 0),
     };
@@ -157,7 +155,6 @@ function isWorse(quality: Quality, before: Quality): boolean {
 }
 
 /** Tells checkpoints of other parameters or another execution apart. */
-function layoutOf(parameters: readonly Parameter[], { int8 }: Deployment): string {
-  const sizes = parameters.map(({ name, size }) => `${name}:${String(size)}`).join(' ');
-  return `${sizes} int8: ${[...int8].sort().join(' ')}`;
+function keyOf(parameters: readonly Slot[], { int8 }: Deployment): string {
+  return `${layoutOf(parameters)} int8: ${[...int8].sort().join(' ')}`;
 }

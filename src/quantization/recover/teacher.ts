@@ -8,6 +8,7 @@ import { FlowCompressError } from '../../errors.js';
 import type { Engine, Feeds, HostTensor, Session } from '../../runtime/engine.js';
 import { runOnce } from '../../runtime/run-once.js';
 import { exposeValue } from '../../runtime/trace.js';
+import { logitsOf } from '../../training/logits.js';
 import type { LossName } from '../../training/losses.js';
 
 /** The part of a model's outputs that is learned from. */
@@ -32,9 +33,8 @@ export async function lessonOf(
 ): Promise<Lesson> {
   const value = scores === undefined ? undefined : new Graph(model).value(scores);
   if (value) {
-    const last = value.producer;
-    const logits = last?.is('Softmax') || last?.is('LogSoftmax') ? last.inputs[0]! : value;
-    return { loss: 'kl', of: (any) => ({ model: any, output: logits.name }) };
+    const { name } = logitsOf(value);
+    return { loss: 'kl', of: (any) => ({ model: any, output: name }) };
   }
   const [two, three] = [await runOnce(engine, model, feedsFor(2)), await runOnce(engine, model, feedsFor(3))];
   const parts = Object.entries(two).flatMap(([name, { dims, data }]) => {
