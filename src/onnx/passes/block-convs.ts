@@ -1,5 +1,13 @@
 /** Gives convolutions whose weights are computed or fed the blocked layout, which ONNX Runtime keeps for constant ones. */
-import { blockChannelWeights, blockedConv, blockWeights, canBlock, fromBlocked, toBlocked, wholeBlocks } from '../blocked.js';
+import {
+  blockChannelWeights,
+  blockedConv,
+  blockWeights,
+  canBlock,
+  fromBlocked,
+  toBlocked,
+  wholeBlocks,
+} from '../blocked.js';
 import { convGeometry } from '../conv-geometry.js';
 import type { Graph, Node, Value } from '../graph.js';
 import { constantOf } from '../ops.js';
