@@ -11,7 +11,7 @@ import type { RunControl } from '../progress.js';
 import type { FlowSource, QuantizationContext, QuantizationSettings } from '../quantization/method.js';
 import { probeSamplesFor } from '../quantization/kl-probe.js';
 import type { SensitivityInput } from '../quantization/sensitivity.js';
-import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import { bytesPerSample, traceShapes, type TracedValues } from '../runtime/trace.js';
 import { DEFAULTS } from './options.js';
 import { prepareModel } from './prepare.js';
 import type { Workspace } from './workspace.js';
@@ -64,8 +64,7 @@ const WIDE_BYTES = 512e6;
 
 /** Rows per call of a wide pass, as far as the activations stay small; undefined stands for the usual size. */
 function wideBatch({ shapes, rows }: PreparedStudy, usual: number): number | undefined {
-  let bytes = 0;
-  for (const { dims } of shapes.values()) bytes += dims.reduce((a, b) => a * b, 4) / rows;
+  const bytes = bytesPerSample(shapes.values(), rows);
   const size = Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytes, 1)));
   // Who asks for smaller batches than usual has reasons.
   return size > usual && usual >= DEFAULTS.batchSize ? size : undefined;

@@ -3,10 +3,11 @@
  * A blocked tensor has the dims [N, C', height, width] with C' a multiple of the block size b, and lies in memory as
  * [N, C' / b, height, width, b]. Element-wise operators take it as it is, and Reshape gives the same memory other dims.
  */
+import type { AttributeProto } from 'onnx-buf';
 import { intAttribute, intsAttribute } from './attributes.js';
 import { DataType } from './dtypes.js';
 import type { Graph, Value } from './graph.js';
-import { constantOf, reshape, reversed, transpose } from './ops.js';
+import { padZeros, reshape, reversed, transpose } from './ops.js';
 import { makeTensor } from './tensor.js';
 
 export const BLOCKED_DOMAIN = 'com.microsoft.nchwc';
@@ -23,12 +24,12 @@ export function canBlock(channels: number): boolean {
 
 /** [N, C, height, width] in blocks (`canBlock(C)`); channels that fill the last block up are zero. */
 export function toBlocked(graph: Graph, x: Value): Value {
-  return insert(graph, 'ReorderInput', [x]);
+  return insertBlocked(graph, 'ReorderInput', [x]);
 }
 
 /** The first `channels` of a blocked tensor as [N, channels, height, width]. */
 export function fromBlocked(graph: Graph, x: Value, channels: number): Value {
-  return insert(graph, 'ReorderOutput', [x], [intAttribute('channels', channels)]);
+  return insertBlocked(graph, 'ReorderOutput', [x], [intAttribute('channels', channels)]);
 }
 
 export interface BlockedGeometry {
@@ -48,7 +49,7 @@ export interface BlockedGeometry {
  */
 export function blockedConv(graph: Graph, x: Value, weight: Value, geometry: BlockedGeometry, bias?: Value): Value {
   const { kernel, strides = [1, 1], dilations = [1, 1], padBegin, padEnd, groups = 1 } = geometry;
-  return insert(graph, 'Conv', bias ? [x, weight, bias] : [x, weight], [
+  return insertBlocked(graph, 'Conv', bias ? [x, weight, bias] : [x, weight], [
     intAttribute('group', groups),
     intsAttribute('kernel_shape', kernel),
     intsAttribute('strides', strides),
@@ -80,7 +81,7 @@ export function onesPerChannel(graph: Graph, channels: number): Value {
 
 /** The mean over the positions of every sample and channel, [N, C', 1, 1], which is the same in both layouts. */
 export function averageBlocked(graph: Graph, x: Value): Value {
-  return insert(graph, 'GlobalAveragePool', [x]);
+  return insertBlocked(graph, 'GlobalAveragePool', [x]);
 }
 
 /**
@@ -100,19 +101,15 @@ export function blockWeights(
   const [outer, inner, height, width] = dims as [number, number, number, number];
   const O = wholeBlocks(outer, block);
   const I = role === 'forward' && inner < block ? inner : wholeBlocks(inner, block);
-  const filled =
-    O === outer && I === inner
-      ? weight
-      : graph.insertOp('Pad', [weight, constantOf(graph, [0, 0, 0, 0, O - outer, I - inner, 0, 0], 'int64')]);
+  const filled = filledUp(graph, weight, [O - outer, I - inner, 0, 0]);
   if (I < block) {
     const rows = reshape(graph, filled, [O / block, block, I, height, width]);
     return reshape(graph, transpose(graph, rows, [0, 2, 3, 4, 1]), [O, I, height, width]);
   }
   const parts = reshape(graph, filled, [O / block, block, I / block, block, height, width]);
   if (role === 'forward') return reshape(graph, transpose(graph, parts, [0, 2, 4, 5, 3, 1]), [O, I, height, width]);
-  const axes = [height, width].flatMap((size, i) => (size > 1 ? [i + 2] : []));
   const exchanged = transpose(graph, parts, [2, 0, 4, 5, 1, 3]);
-  return reshape(graph, reversed(graph, exchanged, axes), [I, O, height, width]);
+  return reshape(graph, turned(graph, exchanged, 2, [height, width]), [I, O, height, width]);
 }
 
 /**
@@ -129,16 +126,38 @@ export function blockChannelWeights(
 ): Value {
   const [held, , height, width] = dims as [number, number, number, number];
   const channels = wholeBlocks(held, block);
-  const filled =
-    channels === held
-      ? weight
-      : graph.insertOp('Pad', [weight, constantOf(graph, [0, 0, 0, 0, channels - held, 0, 0, 0], 'int64')]);
+  const filled = filledUp(graph, weight, [channels - held, 0, 0, 0]);
   const last = transpose(graph, reshape(graph, filled, [channels / block, block, height, width]), [0, 2, 3, 1]);
-  const axes = [height, width].flatMap((size, i) => (size > 1 && role === 'backward' ? [i + 1] : []));
-  return reshape(graph, reversed(graph, last, axes), [channels, 1, height, width]);
+  const kernels = role === 'forward' ? last : turned(graph, last, 1, [height, width]);
+  return reshape(graph, kernels, [channels, 1, height, width]);
 }
 
-function insert(graph: Graph, op: string, inputs: Value[], attributes: Parameters<Graph['insertOp']>[2] = []): Value {
+/** A kernel turned by 180 degrees, whose axes of these sizes begin at `first`. */
+export function turned(graph: Graph, x: Value, first: number, kernel: readonly number[]): Value {
+  return reversed(
+    graph,
+    x,
+    kernel.flatMap((size, i) => (size > 1 ? [first + i] : [])),
+  );
+}
+
+/** Zeros behind the elements along every axis: so many more. */
+export function filledUp(graph: Graph, x: Value, more: readonly number[]): Value {
+  return padZeros(
+    graph,
+    x,
+    more.map(() => 0),
+    more,
+  );
+}
+
+/** An operator of the blocked layout. */
+export function insertBlocked(
+  graph: Graph,
+  op: string,
+  inputs: (Value | undefined)[],
+  attributes: AttributeProto[] = [],
+): Value {
   graph.requireOpset(1, BLOCKED_DOMAIN);
   return graph.insertOp(op, inputs, attributes, undefined, BLOCKED_DOMAIN);
 }

@@ -59,12 +59,14 @@ export function unsqueeze(graph: Graph, x: Value, axes: readonly number[]): Valu
   return graph.insertOp('Unsqueeze', [x, constantOf(graph, axes, 'int64')]);
 }
 
+/** Ends of a slice before the first element and behind the last one. */
+export const [BEFORE_START, BEHIND_END] = [Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER];
+
 /** The elements along each of `axes` in reverse order. */
 export function reversed(graph: Graph, x: Value, axes: readonly number[]): Value {
   if (axes.length === 0) return x;
   const all = (value: number): number[] => axes.map(() => value);
-  // An end far before the first element: the first one is taken as well.
-  return slice(graph, x, axes, all(-1), all(-(2 ** 31)), all(-1));
+  return slice(graph, x, axes, all(-1), all(BEFORE_START), all(-1));
 }
 
 /** Elements start, start + step, ... below end along each of `axes`. */
@@ -85,6 +87,27 @@ export function slice(
     constantOf(graph, axes, 'int64'),
     constantOf(graph, steps, 'int64'),
   ]);
+}
+
+/**
+ * Zeros before and after along every axis; negative numbers take elements away, by Slice, which is 2.5 times as fast as a
+ * negative Pad. The value itself where nothing changes.
+ */
+export function padZeros(graph: Graph, x: Value, begins: readonly number[], ends: readonly number[]): Value {
+  const cut = [...begins.keys()].filter((axis) => begins[axis]! < 0 || ends[axis]! < 0);
+  const kept =
+    cut.length === 0
+      ? x
+      : slice(
+          graph,
+          x,
+          cut,
+          cut.map((axis) => Math.max(0, -begins[axis]!)),
+          cut.map((axis) => (ends[axis]! < 0 ? ends[axis]! : BEHIND_END)),
+          cut.map(() => 1),
+        );
+  const added = [...begins, ...ends].map((count) => Math.max(0, count));
+  return added.every((count) => count === 0) ? kept : graph.insertOp('Pad', [kept, constantOf(graph, added, 'int64')]);
 }
 
 /** Inserts an operator on values and plain numbers (float32 scalars), so that a formula reads like one. */

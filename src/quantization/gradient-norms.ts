@@ -15,7 +15,7 @@ import type { Feeds } from '../runtime/engine.js';
 import { runProbes, type Probe } from '../runtime/probe.js';
 import { takeRows } from '../runtime/rows.js';
 import { runOnce } from '../runtime/run-once.js';
-import { exposeValue, traceShapes, type TracedValues } from '../runtime/trace.js';
+import { bytesPerSample, exposeOnly, traceShapes, type TracedValues } from '../runtime/trace.js';
 import { logitsOf } from '../training/logits.js';
 import { shapesBetween, shapesOfBatch } from '../training/step-shapes.js';
 import { PROBE_MACS } from './kl-probe.js';
@@ -97,8 +97,7 @@ interface Plan {
 function planOf({ model, shapes, fixedBatch, calibrationSamples, calibration }: GradientSource): Plan {
   const graph = new Graph(model);
   const traced = tracedRows(graph, shapes);
-  let bytes = 0;
-  for (const { dims } of shapes.values()) bytes += dims.reduce((a, b) => a * b, 4) / traced;
+  const bytes = bytesPerSample(shapes.values(), traced);
   // Both gradients of a layer take as many operations as the layer.
   const macs = 3 * (macCounter(graph, shapes, traced).total() ?? 0);
   const affordable = Math.max(1, Math.floor(PROBE_MACS / Math.max(macs, 1)));
@@ -123,10 +122,7 @@ async function gradientModel(context: GradientSource, { rows, batches }: Plan): 
   const first = await firstOf(batches());
   const graph = new Graph(context.model);
   const { kind, outputs } = await lossOutputs(context, graph, first);
-  graph.outputs.splice(0);
-  for (const output of outputs) exposeValue(graph, output);
-  graph.removeDead();
-  graph.dropUnreadInputs();
+  exposeOnly(graph, outputs);
   const read = new Set(graph.inputs.map((input) => input.name));
   const feeds = Object.fromEntries(Object.entries(first.feeds).filter(([name]) => read.has(name)));
   const forward = graph.toModel();
@@ -148,10 +144,10 @@ async function gradientModel(context: GradientSource, { rows, batches }: Plan): 
     weight: weight.name,
     value: reduce(graph, 'ReduceL2', gradient),
   }));
-  graph.outputs.splice(0);
-  for (const { value } of norms) exposeValue(graph, value);
-  graph.removeDead();
-  graph.dropUnreadInputs();
+  exposeOnly(
+    graph,
+    norms.map(({ value }) => value),
+  );
   return { graph, loss, norms: norms.map(({ weight, value }) => ({ weight, value: value.name })), refusals };
 }
 

@@ -15,7 +15,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
 import { runOnce } from '../runtime/run-once.js';
-import { exposeValue, type TracedValues } from '../runtime/trace.js';
+import { bytesPerSample, exposeValue, type TracedValues } from '../runtime/trace.js';
 import { divergenceKind, outputDivergence, type DivergenceKind } from './output-divergence.js';
 
 /** Weights to try in one layer, in the layout of its initializer. */
@@ -59,8 +59,10 @@ export function probeSamplesFor(
 ): number {
   const graph = new Graph(model);
   const kept = new Set(singleValueCuts(graph, shapes).values());
-  let bytes = 0;
-  for (const name of kept) bytes += (shapes.get(name)?.dims ?? []).reduce((a, b) => a * b, 4) / rows;
+  const bytes = bytesPerSample(
+    [...kept].flatMap((name) => shapes.get(name) ?? []),
+    rows,
+  );
   // On average half of the network is behind a layer. A count, not a time: the same samples on every machine.
   const macs = 0.5 * runs * (macCounter(graph, shapes, rows).total() ?? 0);
   const most = Math.min(KEPT_BYTES / Math.max(bytes, 1), PROBE_MACS / Math.max(macs, 1));

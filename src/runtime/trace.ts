@@ -22,6 +22,27 @@ export function exposeValue(graph: Graph, value: Value): void {
   graph.outputs.push(value);
 }
 
+/** Makes outputs of all values that nodes compute, or of those of these names. */
+export function exposeAll(graph: Graph, names?: ReadonlySet<string>): void {
+  for (const node of graph.nodes)
+    for (const output of node.outputs) if (output && (!names || names.has(output.name))) exposeValue(graph, output);
+}
+
+/** Makes these values the only outputs, and drops what none of them depends on. */
+export function exposeOnly(graph: Graph, values: readonly Value[]): void {
+  graph.outputs.splice(0);
+  for (const value of values) exposeValue(graph, value);
+  graph.removeDead();
+  graph.dropUnreadInputs();
+}
+
+/** Bytes of these values as float32, for one of the `rows` samples that they were traced with. */
+export function bytesPerSample(values: Iterable<TracedValue>, rows: number): number {
+  let bytes = 0;
+  for (const { dims } of values) bytes += dims.reduce((a, b) => a * b, 4) / rows;
+  return bytes;
+}
+
 /** Compiles the model with more outputs, or with other ones. The caller releases the session. */
 export async function openTraced(
   engine: Engine,
@@ -53,11 +74,7 @@ export async function traceValues(
   names?: ReadonlySet<string>,
 ): Promise<Map<string, HostTensor>> {
   const graph = new Graph(model);
-  for (const node of graph.nodes) {
-    for (const output of node.outputs) {
-      if (output && (!names || names.has(output.name))) exposeValue(graph, output);
-    }
-  }
+  exposeAll(graph, names);
   const results = await runOnce(engine, graph.toModel(), feeds, { optimization: 'disabled' });
   return new Map([...Object.entries(results), ...Object.entries(feeds)]);
 }

@@ -7,7 +7,7 @@ import { layoutBlock } from '../../runtime/layout-block.js';
 import { exposeValue } from '../../runtime/trace.js';
 import { distance, engine, info, op, run, tensorFeed, tinyModel } from '../../testing/graph-writing.js';
 import { INPUT_GRADIENTS } from './conv-input-gradient.js';
-import { inputForms, weightForms, type ConvShape } from './conv-shape.js';
+import { chooseForms, inputForms, weightForms, type ConvShape } from './conv-shape.js';
 import { WEIGHT_GRADIENTS } from './conv-weight-gradient.js';
 
 const block = await layoutBlock(engine);
@@ -101,6 +101,16 @@ describe.skipIf(block === undefined)('blocked gradients of a convolution', () =>
     expect(seen.w).toBeGreaterThan(20);
   });
 
+  it('are chosen where they are offered, but for single elements with a stride', () => {
+    const shape: ConvShape = {
+      ...{ kernel: [3, 3], strides: [1, 1], dilations: [1, 1], padBegin: [1, 1], padEnd: [1, 1], output: [8, 8] },
+      ...{ input: [8, 8], inChannels: 32, outChannels: 32, groups: 1, samples: 16, block },
+    };
+    expect(chooseForms(shape)).toEqual({ input: 'blocked', weight: 'blocked' });
+    const single = { kernel: [1, 1], strides: [2, 2], padBegin: [0, 0], padEnd: [0, 0], output: [4, 4] };
+    expect(chooseForms({ ...shape, ...single }).weight).toBe('columns');
+  });
+
   it('are not offered without a layout, for columns apart, or for groups of several channels', () => {
     const shape: ConvShape = {
       ...{ kernel: [3, 3], strides: [1, 1], dilations: [1, 1], padBegin: [1, 1], padEnd: [1, 1], output: [8, 8] },
@@ -110,6 +120,8 @@ describe.skipIf(block === undefined)('blocked gradients of a convolution', () =>
     for (const other of [
       { block: undefined },
       { samples: undefined },
+      { samples: block! + 4 },
+      { groups: 32, samples: 5, inChannels: 32 * 3, outChannels: 32 * 3 },
       { dilations: [1, 2] },
       { groups: 2 },
       { outChannels: 30 },

@@ -7,10 +7,11 @@ import {
   blockWeights,
   fromBlocked,
   toBlocked,
+  turned,
   wholeBlocks,
 } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { reshape, reversed, transpose } from '../../onnx/ops.js';
+import { reshape, transpose } from '../../onnx/ops.js';
 import type { ConvShape, InputForm } from './conv-shape.js';
 
 /** From dY [N, Cout, output...] and W to dX [N, Cin, input...]. */
@@ -42,12 +43,10 @@ const flippedConv: InputGradient = (graph, shape, gradient, weight) => {
   const { begin, end } = flippedPads(shape);
   return graph.insertOp(
     'Conv',
-    [gradient, exchangeChannels(graph, shape, reversed(graph, weight, axesOf(kernel)))],
+    [gradient, exchangeChannels(graph, shape, turned(graph, weight, 2, kernel))],
     [intAttribute('group', groups), intsAttribute('dilations', dilations), intsAttribute('pads', [...begin, ...end])],
   );
 };
-
-const axesOf = (kernel: readonly number[]): number[] => kernel.flatMap((size, i) => (size > 1 ? [i + 2] : []));
 
 function flippedPads({ kernel, dilations, padBegin, padEnd }: ConvShape): { begin: number[]; end: number[] } {
   const pads = (before: readonly number[]): number[] => kernel.map((k, i) => (k - 1) * dilations[i]! - before[i]!);
@@ -58,13 +57,13 @@ const blocked: InputGradient = (graph, shape, gradient, weight) => {
   const { kernel, dilations, inChannels, outChannels, groups, block } = shape;
   if (block === undefined) throw new FlowCompressError('internal', 'This convolution has no blocked form.');
   const { begin, end } = flippedPads(shape);
-  const turned =
+  const weights =
     groups === 1
       ? blockWeights(graph, weight, [outChannels, inChannels, ...kernel], block, 'backward')
       : blockChannelWeights(graph, weight, [inChannels, 1, ...kernel], block, 'backward');
   const count = groups === 1 ? 1 : wholeBlocks(inChannels, block);
   const geometry = { kernel, dilations, padBegin: begin, padEnd: end, groups: count };
-  return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), turned, geometry), inChannels);
+  return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), weights, geometry), inChannels);
 };
 
 /** [Cout, Cin / g, kernel...] as [Cin, Cout / g, kernel...], within the groups. */

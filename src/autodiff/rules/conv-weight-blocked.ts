@@ -6,9 +6,8 @@
  */
 import { blockedConv, onesPerChannel, toBlocked, wholeBlocks } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { reduce, reshape, slice, transpose } from '../../onnx/ops.js';
+import { padZeros, reduce, reshape, slice, transpose } from '../../onnx/ops.js';
 import type { BlockedShape } from './conv-shape.js';
-import { padZeros } from './slice-pad.js';
 
 /** X in the form that meets the kernel. */
 interface Columns {

@@ -3,10 +3,9 @@ import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
 import { kernelTaps } from '../../onnx/conv-geometry.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { concat, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
+import { concat, padZeros, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
 import { blockedWeightGradient } from './conv-weight-blocked.js';
 import { isBlockable, isPointwise, type ConvShape, type WeightForm } from './conv-shape.js';
-import { padZeros } from './slice-pad.js';
 
 /** From X [N, Cin, input...] and dY [N, Cout, output...] to dW [Cout, Cin / groups, kernel...]. */
 type WeightGradient = (graph: Graph, shape: ConvShape, x: Value, gradient: Value) => Value;

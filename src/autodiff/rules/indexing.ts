@@ -3,10 +3,9 @@ import { FlowCompressError } from '../../errors.js';
 import { axisFromStart } from '../../onnx/axis.js';
 import { intAttribute, stringAttribute } from '../../onnx/attributes.js';
 import type { Graph, Node, Value } from '../../onnx/graph.js';
-import { concat, constantOf, reduceKeeping, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
+import { concat, constantOf, padZeros, reduceKeeping, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
 import type { GradientContext, GradientRule, GradientRules, Shape } from '../rule.js';
 import { constantInts, elementsOf, reshapeLike, zerosLike } from '../shapes.js';
-import { padZeros } from './slice-pad.js';
 
 /**
  * Longest axis along which rows are added up by a product with a one-hot matrix. ONNX Runtime 1.30 on 2 cores, microseconds

@@ -5,6 +5,7 @@
  */
 import { FlowCompressError } from '../../errors.js';
 import { axisFromStart } from '../../onnx/axis.js';
+import { insertStatistics, inverseRoot } from '../../onnx/batch-statistics.js';
 import { DataType } from '../../onnx/dtypes.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { formula, outputOf, reduce, reduceKeeping, reshape, signOf } from '../../onnx/ops.js';
@@ -23,22 +24,9 @@ function normalizedGradient(
   return op('Mul', op('Sub', centered, op('Mul', xhat, product)), factor);
 }
 
-/** x - mean(x) over `axes` and r = 1 / sqrt(variance + epsilon). */
-function center(graph: Graph, x: Value, axes: readonly number[], epsilon: number): { centered: Value; r: Value } {
-  const op = formula(graph);
-  const centered = op('Sub', x, reduceKeeping(graph, 'ReduceMean', x, axes));
-  const variance = reduceKeeping(graph, 'ReduceMean', op('Mul', centered, centered), axes);
-  return { centered, r: inverseRoot(graph, variance, epsilon) };
-}
-
 function standardize(graph: Graph, x: Value, axes: readonly number[], epsilon: number): { xhat: Value; r: Value } {
-  const { centered, r } = center(graph, x, axes, epsilon);
+  const { centered, r } = insertStatistics(graph, x, axes, epsilon);
   return { xhat: graph.insertOp('Mul', [centered, r]), r };
-}
-
-function inverseRoot(graph: Graph, variance: Value, epsilon: number): Value {
-  const op = formula(graph);
-  return op('Reciprocal', op('Sqrt', op('Add', variance, epsilon)));
 }
 
 /** A parameter per channel, shaped to broadcast along axis 1 of a value of that rank. */
@@ -106,7 +94,7 @@ function withBatchStatistics(
   const flat = (value: Value): Value => reshape(graph, value, [-1]);
   const sum = reduceKeeping(graph, 'ReduceSum', g, axes);
   if (!needs(0) && !needs(1)) return [undefined, undefined, flat(sum)];
-  const { centered, r } = center(graph, x!, axes, node.float('epsilon', 1e-5));
+  const { centered, r } = insertStatistics(graph, x!, axes, node.float('epsilon', 1e-5));
   const weighted = op('Mul', g, centered);
   const weightedSum = reduceKeeping(graph, 'ReduceSum', weighted, axes);
   const dims = knownShape(shapeOf(x!));

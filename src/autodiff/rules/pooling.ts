@@ -3,11 +3,20 @@ import { intsAttribute, stringAttribute } from '../../onnx/attributes.js';
 import { convGeometry, kernelTaps, type ConvGeometry } from '../../onnx/conv-geometry.js';
 import { DataType } from '../../onnx/dtypes.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { concat, constantOf, formula, outputOf, reduceKeeping, reshape, slice, toFloat } from '../../onnx/ops.js';
+import {
+  concat,
+  constantOf,
+  formula,
+  outputOf,
+  padZeros,
+  reduceKeeping,
+  reshape,
+  slice,
+  toFloat,
+} from '../../onnx/ops.js';
 import { makeTensor } from '../../onnx/tensor.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
 import { mapAxes, type AxisMap } from './axis-maps.js';
-import { padZeros } from './slice-pad.js';
 import { knownSizes } from './window-sizes.js';
 
 interface Windows extends ConvGeometry {

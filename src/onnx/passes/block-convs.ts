@@ -4,13 +4,13 @@ import {
   blockedConv,
   blockWeights,
   canBlock,
+  filledUp,
   fromBlocked,
   toBlocked,
   wholeBlocks,
 } from '../blocked.js';
 import { convGeometry } from '../conv-geometry.js';
 import type { Graph, Node, Value } from '../graph.js';
-import { constantOf } from '../ops.js';
 
 /** Dims by name of value, with undefined for sizes that vary. */
 export type Shapes = Map<string, readonly (number | undefined)[]>;
@@ -56,7 +56,7 @@ function blocked(graph: Graph, node: Node, block: number, shapes: Shapes): Value
     plain ? x : toBlocked(graph, x),
     (single ? blockChannelWeights : blockWeights)(graph, weight, dims, block),
     { ...geometry, groups: single ? channels : 1 },
-    bias && padded(graph, bias, channels - outer),
+    bias && filledUp(graph, bias, [channels - outer]),
   );
   return fromBlocked(graph, found, outer);
 }
@@ -64,8 +64,4 @@ function blocked(graph: Graph, node: Node, block: number, shapes: Shapes): Value
 /** The dims from axis `first` on must be known. */
 function known(shape: readonly (number | undefined)[] | undefined, first: number): number[] | undefined {
   return shape?.slice(first).every((size) => size !== undefined) ? shape.map((size) => size ?? 1) : undefined;
-}
-
-function padded(graph: Graph, bias: Value, count: number): Value {
-  return count === 0 ? bias : graph.insertOp('Pad', [bias, constantOf(graph, [0, count], 'int64')]);
 }

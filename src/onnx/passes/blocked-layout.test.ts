@@ -103,11 +103,28 @@ describe.skipIf(block === undefined)('the blocked layout', () => {
     );
   });
 
+  it('computes convolutions with a channel per group', async () => {
+    for (const channels of [8, 16, 20, 32]) {
+      const ops = await expectEqual({
+        inputs: { x: [2, channels, 6, 7], w: [channels, 1, 3, 2], b: [channels] },
+        nodes: [
+          op('Conv x w b -> y', [
+            intAttribute('group', channels),
+            intsAttribute('strides', [1, 2]),
+            intsAttribute('pads', [1, 0, 0, 1]),
+          ]),
+        ],
+      });
+      expect(count(ops, 'ReorderOutput')).toBe(1);
+    }
+  });
+
   it('leaves convolutions of few results, of odd channels, of groups and of constant weights alone', async () => {
     const untouched: Given[] = [
       { inputs: { x: [1, 4, 5, 5], w: [3, 4, 3, 3] }, nodes: [op('Conv x w -> y')] },
       { inputs: { x: [1, 18, 5, 5], w: [16, 18, 3, 3] }, nodes: [op('Conv x w -> y')] },
       { inputs: { x: [1, 32, 5, 5], w: [32, 16, 3, 3] }, nodes: [op('Conv x w -> y', [intAttribute('group', 2)])] },
+      { inputs: { x: [1, 32, 5, 5], w: [16, 2, 3, 3] }, nodes: [op('Conv x w -> y', [intAttribute('group', 16)])] },
       { inputs: { x: [1, 16, 9], w: [16, 16, 3] }, nodes: [op('Conv x w -> y')] },
     ];
     for (const given of untouched) expect(await expectEqual(given)).toEqual(['Conv']);
@@ -117,8 +134,9 @@ describe.skipIf(block === undefined)('the blocked layout', () => {
       nodes: [op('Conv x w -> y')],
       initializers: [makeTensor('w', 1, [16, 16, 1, 1], noise(256))],
     });
-    const [first] = await lowered(fixed);
-    expect(opsOf(first)).toEqual(['Conv']);
+    const shapes = await inferShapes(engine, fixed);
+    shapes.set('w', [16, 16, 1, 1]);
+    expect(opsOf(rewrite(fixed, (graph) => void blockConvolutions(graph, block!, shapes)))).toEqual(['Conv']);
   });
 
   const convs = { x: [3, 16, 6, 6], v: [20, 16, 3, 3], w: [20, 20, 3, 3] } as const;
@@ -143,11 +161,43 @@ describe.skipIf(block === undefined)('the blocked layout', () => {
     ],
     ['another tensor', [op('Add a z -> s'), op('Relu s -> b')], { z: [3, 20, 6, 6] }],
     ['itself', [op('Add a a -> b')], {}],
+    ['factors around an activation', [op('Mul a c -> m'), op('Relu m -> r'), op('Mul r c -> b')], { c: [20, 1, 1] }],
+    ['an activation beside what it reads', [op('Relu a -> r'), op('Sub r a -> b')], {}],
     ['a residual sum', [op('Mul a c -> m'), op('Add m a -> s'), op('Relu s -> b')], { c: [20, 1, 1] }],
   ] as const)('is kept through %s', async (_, nodes, more) => {
     const ops = await expectEqual(between([...nodes], more as Given['inputs']));
     expect(count(ops, 'ReorderOutput')).toBe(1);
     expect(count(ops, 'ReorderInput')).toBe('z' in more ? 2 : 1);
+  });
+
+  it('is kept through two sums with other tensors', async () => {
+    const ops = await expectEqual(
+      between([op('Mul a c -> m'), op('Add m z -> s'), op('Add s t -> r'), op('Mul r c -> b')], {
+        ...{ c: [20, 1, 1], z: [3, 20, 6, 6], t: [3, 20, 6, 6] },
+      }),
+    );
+    expect(count(ops, 'ReorderOutput')).toBe(1);
+  });
+
+  it('keeps the padding of convolutions that only scale', async () => {
+    await expectEqual(
+      between(
+        [
+          op('Conv a e d -> f', [intAttribute('group', 20), intsAttribute('pads', [1, 1, 1, 1])]),
+          op('Mul f c -> g'),
+          op('Add g c -> b'),
+        ],
+        { c: [20, 1, 1], d: [20], e: [20, 1, 1, 1] },
+      ),
+    );
+  });
+
+  it('is left for decisions and for channels that cannot be brought into blocks', async () => {
+    await expectEqual(between([op('Greater a two -> p'), op('Where p a z -> b')], { z: [3, 20, 6, 6] }));
+    await expectEqual({
+      inputs: { x: [3, 16, 6, 6], v: [10, 16, 3, 3], z: [3, 10, 6, 6] },
+      nodes: [op('Conv x v -> a', [pads]), op('Add a z -> s'), op('Relu s -> r'), op('Abs r -> y')],
+    });
   });
 
   it('is left where something else is read', async () => {
@@ -159,7 +209,8 @@ describe.skipIf(block === undefined)('the blocked layout', () => {
 
   it('keeps outputs of the model', async () => {
     const given = between([op('Relu a -> b')]);
-    await expectEqual({ ...given, outputs: [info('y'), info('b'), info('a')] });
+    const ops = await expectEqual({ ...given, outputs: [info('y'), info('b'), info('a')] });
+    expect(count(ops, 'Relu')).toBe(1);
   });
 
   it.each([

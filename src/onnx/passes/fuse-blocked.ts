@@ -1,6 +1,6 @@
 /** Lets blocked convolutions do what stands behind them, in the same pass over their result. */
 import { stringAttribute } from '../attributes.js';
-import { BLOCKED_DOMAIN } from '../blocked.js';
+import { BLOCKED_DOMAIN, insertBlocked } from '../blocked.js';
 import type { Graph, Node, Value } from '../graph.js';
 import { formula, reshape } from '../ops.js';
 
@@ -44,13 +44,7 @@ function joinScales(graph: Graph, second: Node): boolean {
   const [, c, d] = second.inputs as [Value, Value, Value | undefined];
   const moved = b && op('Mul', b, reshape(graph, c, [-1]));
   const term = moved && d ? op('Add', moved, d) : (moved ?? d);
-  const joined = graph.insertOp(
-    'Conv',
-    [x, op('Mul', a, c), term],
-    [...second.attributes.values()],
-    undefined,
-    BLOCKED_DOMAIN,
-  );
+  const joined = insertBlocked(graph, 'Conv', [x, op('Mul', a, c), term], [...second.attributes.values()]);
   replace(graph, second, joined);
   graph.remove(first);
   return true;
@@ -60,15 +54,9 @@ function joinSum(graph: Graph, node: Node): boolean {
   for (const [i, value] of node.inputs.entries()) {
     const conv = onlyConv(graph, value);
     const other = node.inputs[1 - i]!;
-    if (!conv || other === value || graph.constant(other)) continue;
+    if (!conv || graph.constant(other)) continue;
     const [x, weight, bias] = conv.inputs;
-    const joined = graph.insertOp(
-      'Conv',
-      [x, weight, bias, other],
-      [...conv.attributes.values()],
-      undefined,
-      BLOCKED_DOMAIN,
-    );
+    const joined = insertBlocked(graph, 'Conv', [x, weight, bias, other], [...conv.attributes.values()]);
     replace(graph, node, joined);
     graph.remove(conv);
     return true;

@@ -8,13 +8,16 @@ import {
   averageBlocked,
   BLOCKED_DOMAIN,
   canBlock,
+  filledUp,
   fromBlocked,
   scaleBlocked,
   toBlocked,
   wholeBlocks,
 } from '../blocked.js';
+import { axisFromStart } from '../axis.js';
+import { insertStatistics } from '../batch-statistics.js';
 import { DataType } from '../dtypes.js';
-import { constantOf, formula, reduce, reduceKeeping, reshape, slice } from '../ops.js';
+import { formula, reduce, reshape, slice } from '../ops.js';
 import { readInts } from '../tensor.js';
 import type { Shapes } from './block-convs.js';
 
@@ -60,7 +63,7 @@ function visit(work: Work, node: Node): void {
   if (node.is('ReorderOutput', BLOCKED_DOMAIN)) twins.set(output, node.inputs[0]!);
   const twin = node.inputs[0] && twins.get(node.inputs[0]);
   if (node.is('ReorderInput', BLOCKED_DOMAIN) && twin) graph.replaceUses(output, twin);
-  if (node.domain !== '' || graph.isGraphOutput(output)) return;
+  if (node.domain !== '') return;
   if (node.is('BatchNormalization')) {
     if (twin && node.int('training_mode', 0) === 1) for (const part of expanded(work, node)) visit(work, part);
     return;
@@ -117,16 +120,12 @@ function perChannel(work: Work, node: Node, dims: Dims): Value | undefined {
   if (size !== [channels, 1, 1].join() && size !== [1, channels, 1, 1].join()) return undefined;
   const count = wholeBlocks(channels, block);
   const x = twins.get(side === 0 ? left : right)!;
-  const numbers = filled(graph, reshape(graph, other, [channels]), channels, count);
+  const numbers = filledUp(graph, reshape(graph, other, [channels]), [count - channels]);
   const op = formula(graph);
   if (node.is('Mul')) return scaleBlocked(graph, x, count, { factors: numbers });
   if (node.is('Add')) return scaleBlocked(graph, x, count, { terms: numbers });
   if (side === 0) return scaleBlocked(graph, x, count, { terms: op('Neg', numbers) });
   return scaleBlocked(graph, op('Neg', x), count, { terms: numbers });
-}
-
-function filled(graph: Graph, numbers: Value, held: number, wanted: number): Value {
-  return held === wanted ? numbers : graph.insertOp('Pad', [numbers, constantOf(graph, [0, wanted - held], 'int64')]);
 }
 
 /** Means and sums of a blocked value over positions, or over samples and positions. */
@@ -153,13 +152,10 @@ function reducedAxes(graph: Graph, node: Node, rank: number): number[] | undefin
   if (!node.is('ReduceMean') && !node.is('ReduceSum')) return undefined;
   const constant = graph.constant(node.inputs[1]);
   const axes = node.ints('axes') ?? (constant ? readInts(constant) : undefined);
-  return axes?.map((axis) => (axis < 0 ? axis + rank : axis)).sort((a, b) => a - b);
+  return axes?.map((axis) => axisFromStart(axis, rank)).sort((a, b) => a - b);
 }
 
-/**
- * The nodes of a batch normalization in training, in order: written as its gradient writes them, so that both share what
- * they compute.
- */
+/** The nodes of a batch normalization in training, in order; its gradient has the same statistics. */
 function expanded({ graph, shapes, shapeOf }: Work, node: Node): Node[] {
   const [x, scale, bias, oldMean, oldVariance] = node.inputs as [Value, Value, Value, Value, Value];
   const dims = shapeOf(x)!;
@@ -173,10 +169,11 @@ function expanded({ graph, shapes, shapeOf }: Work, node: Node): Node[] {
   const op = formula(graph);
   const each = [1, channels, 1, 1];
   const column = (value: Value): Value => note(reshape(graph, value, [channels, 1, 1]), [channels, 1, 1]);
-  const mean = note(reduceKeeping(graph, 'ReduceMean', x, axes), each);
-  const centered = note(op('Sub', x, mean), dims);
-  const variance = note(reduceKeeping(graph, 'ReduceMean', note(op('Mul', centered, centered), dims), axes), each);
-  const r = op('Reciprocal', op('Sqrt', op('Add', variance, node.float('epsilon', 1e-5))));
+  const { mean, centered, squares, variance, r } = insertStatistics(graph, x, axes, node.float('epsilon', 1e-5));
+  note(mean, each);
+  note(centered, dims);
+  note(squares, dims);
+  note(variance, each);
   shapes.set(r.name, each);
   const slope = note(op('Mul', r, column(scale)), each);
   const y = note(op('Add', note(op('Mul', centered, slope), dims), column(bias)), dims);

@@ -7,7 +7,7 @@ import { toBytes } from '../../onnx/to-bytes.js';
 import { FlowCompressError } from '../../errors.js';
 import type { Engine, Feeds, HostTensor, Session } from '../../runtime/engine.js';
 import { runOnce } from '../../runtime/run-once.js';
-import { exposeValue } from '../../runtime/trace.js';
+import { exposeOnly } from '../../runtime/trace.js';
 import { logitsOf } from '../../training/logits.js';
 import type { LossName } from '../../training/losses.js';
 
@@ -70,10 +70,7 @@ export async function openTeacher(
 ): Promise<{ answer(feeds: Feeds): Promise<HostTensor>; release(): Promise<void> }> {
   const { model: taught, output } = lesson.of(model);
   const alone = rewrite(taught, (graph) => {
-    graph.outputs.splice(0);
-    exposeValue(graph, graph.mustGet(output));
-    graph.removeDead();
-    graph.dropUnreadInputs();
+    exposeOnly(graph, [graph.mustGet(output)]);
   });
   const session: Session = await engine.createSession(toBytes(alone));
   const taken = new Set(session.inputs.map(({ name }) => name));
