@@ -6,6 +6,7 @@ import { ordering } from './ordering.js';
 import { recompute } from './recompute.js';
 import { planSegments } from './segments.js';
 import { GRADIENT_RULES } from './registry.js';
+import { chooseForms, type ConvForms, type ConvShape } from './rules/conv-shape.js';
 import { stopsGradients } from './rules/not-differentiable.js';
 import type { GradientRule, Shape } from './rule.js';
 
@@ -14,6 +15,8 @@ export interface DifferentiateOptions {
   readonly shapes: Map<string, Shape>;
   /** Elements of a block of ONNX Runtime's blocked layout (`layoutBlock`): gradients may use its operators. */
   readonly block?: number | undefined;
+  /** In which form the gradients of a convolution are computed (default: by its geometry, `chooseForms`). */
+  readonly formsFor?: ((shape: ConvShape) => ConvForms) | undefined;
   /**
    * Is told of every node on the way back that has no gradient rule, instead of an error. The gradients of all values
    * that such a node depends on are then unknown, whatever other ways lead to them, and left out.
@@ -34,7 +37,7 @@ export function differentiate(
   graph: Graph,
   loss: Value,
   wanted: readonly Value[],
-  { shapes, block, checkpointed, onRefusal }: DifferentiateOptions,
+  { shapes, block, formsFor = chooseForms, checkpointed, onRefusal }: DifferentiateOptions,
 ): Map<Value, Value> {
   const nodes = graph.nodes;
   const active = dependents(nodes, wanted);
@@ -84,7 +87,7 @@ export function differentiate(
       const value = node.inputs[input];
       return value !== undefined && active.has(value);
     };
-    const context = { graph, node: copies.get(node) ?? node, gradients, needs, block, shapeOf };
+    const context = { graph, node: copies.get(node) ?? node, gradients, needs, block, formsFor, shapeOf };
     const inputs = unlessRefused(() => ruleOf(node)(context), onRefusal);
     if (!inputs) refused.add(node);
     inputs?.forEach((gradient, i) => {

@@ -46,6 +46,7 @@ const TRAINING_FLAGS = [
     parseText,
   ),
   switchFlag('--checkpoint-activations', 'less memory, more time: compute activations again instead of keeping them'),
+  switchFlag('--remeasure', 'time the gradients of convolutions anew instead of taking what this machine remembers'),
   valueFlag(
     '--loss <name>',
     `${Object.keys(LOSSES).join(', ')} (default: cross-entropy for labels, mse for arrays of targets)`,

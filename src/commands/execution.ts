@@ -1,7 +1,6 @@
 /** How the quantized model executes: which nodes may run in int8, and which of the possible files is the fastest here. */
 import { createHash } from 'node:crypto';
 import type { ModelProto } from 'onnx-buf';
-import { nodeMachineCache } from '../node/machine-cache.js';
 import { machineKey, nodeProfiler } from '../node/profiler.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { compactNames } from '../onnx/passes/compact.js';
@@ -20,6 +19,7 @@ import { executionKey, executionSessions } from '../quantization/execution/sessi
 import type { QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import type { Deployment } from '../quantization/placement.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
+import { cacheFor, type Caches } from './measured-machine.js';
 import { runOnce } from '../runtime/run-once.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
@@ -47,14 +47,6 @@ export interface Execution {
 }
 
 type ExecutionSettings = Pick<QuantizeOptions, 'execution' | 'target' | 'threads' | 'remeasure'>;
-
-/** Where measurements are remembered: times of conversions, and choices between files. */
-interface Caches {
-  /** Of a run that may be resumed. */
-  readonly run?: MachineCache | undefined;
-  /** Of this machine; with `remeasure` nothing is read from it. */
-  readonly machine?: MachineCache;
-}
 
 export function executionFor(
   workspace: Workspace,
@@ -103,17 +95,6 @@ export function executionFor(
       return choiceOf(name, int8, refused > 0 && int8.size < all.size ? [warning] : []);
     },
     float,
-  };
-}
-
-/** What this run measured goes before what the machine remembers: a run that goes on must not choose again. */
-function cacheFor({ remeasure }: ExecutionSettings, { run, machine = nodeMachineCache() }: Caches): MachineCache {
-  return {
-    read: async (key) => (await run?.read(key)) ?? (remeasure ? undefined : await machine.read(key)),
-    async write(key, text) {
-      await run?.write(key, text);
-      await machine.write(key, text);
-    },
   };
 }
 

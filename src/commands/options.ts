@@ -228,6 +228,8 @@ export const trainOptionsSchema = dataOptionsSchema
     batchNorm: z.enum(BATCH_NORM_MODES).optional(),
     /** Compute activations anew in the backward pass instead of keeping them: less memory, more time. */
     checkpointActivations: z.boolean().default(false),
+    /** Times the gradients of convolutions anew, whatever this machine remembers of earlier runs. */
+    remeasure: z.boolean().default(false),
     /** Project of Weights & Biases that gets the curves. */
     wandb: z.string().min(1, 'must not be empty').optional(),
     /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */

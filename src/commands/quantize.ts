@@ -83,7 +83,7 @@ export async function quantizeModel(
       settings.recover === 0
         ? undefined
         : await clock.stage('recover', () =>
-            recoverOutcome(workspace, study, found.outcome, chosen, settings, control),
+            recoverOutcome(workspace, study, found.outcome, chosen, settings, control, run?.cache),
           );
     const outcome = recovered?.outcome ?? found.outcome;
     const { choice, model, verification } = await clock.stage('verify', () =>

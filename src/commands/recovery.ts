@@ -8,8 +8,10 @@ import type { RunControl } from '../progress.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
 import { recover, type RecoveryStore } from '../quantization/recover/recover.js';
 import { openValidator } from '../quantization/recover/validate.js';
+import type { MachineCache } from '../runtime/machine-cache.js';
 import type { QuantizeReport, RecoveryPoint, RecoverySummary, TrainingPoint } from '../report/report.js';
 import type { ExecutionChoice } from './execution.js';
+import { formsByMeasuring } from './measured-machine.js';
 import type { QuantizeOptions } from './options.js';
 import type { PreparedStudy } from './quantization-study.js';
 import { augmentationOf, refuseFixedBatch } from './training-setup.js';
@@ -26,6 +28,7 @@ export async function recoverOutcome(
   choice: ExecutionChoice,
   settings: QuantizeOptions,
   control: RunControl,
+  cache: MachineCache | undefined,
 ): Promise<{ outcome: QuantizationOutcome; summary: RecoverySummary }> {
   refuseFixedBatch(workspace);
   const plan = choice.plan(outcome);
@@ -41,6 +44,7 @@ export async function recoverOutcome(
       {
         ...{ engine, model: study.model, outcome, plan, scores, feedsFor },
         train: working.train,
+        chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
         measure: (candidate) => validator.measure(choice.build(candidate), control.signal),
         options: {
           ...{ steps: settings.recover, batchSize: settings.recoverBatchSize, learningRate: settings.recoverLr },

@@ -17,6 +17,7 @@ import type { RunControl } from '../progress.js';
 import type { Measurement, TrainingPoint, TrainReport } from '../report/report.js';
 import { metricsOf } from '../report/summary.js';
 import { median } from '../runtime/latency.js';
+import type { MachineCache } from '../runtime/machine-cache.js';
 import { evaluateSession } from '../runtime/metric.js';
 import { measureLoss, type LossTargets } from '../training/measure-loss.js';
 import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
@@ -27,6 +28,7 @@ import { train } from '../training/trainer.js';
 import { buildTrainingGraph } from '../training/training-graph.js';
 import { suitableBatchNorm } from '../training/training-mode.js';
 import { measureFiles } from './measure.js';
+import { formsByMeasuring } from './measured-machine.js';
 import { objectiveOf, type Objective } from './objective.js';
 import { parseOptions, trainOptionsSchema, type TrainOptions } from './options.js';
 import { startRun } from './run-info.js';
@@ -85,7 +87,7 @@ export async function trainModel(
         { model: trainee.name, ...settings, loss: objective.loss, metric },
         options.wandbSdk,
       );
-    const trained = await runTraining(workspace, objective, settings, control, clock, curves);
+    const trained = await runTraining(workspace, objective, settings, control, clock, { curves, cache: run?.cache });
     await curves?.close(true);
     curves = undefined;
     const output = await stageOutput(settings.output, { ...rules, signal });
@@ -181,7 +183,7 @@ async function runTraining(
   settings: TrainOptions,
   control: RunControl,
   clock: ReturnType<typeof startRun>,
-  curves: WandbLog | undefined,
+  { curves, cache }: { curves: WandbLog | undefined; cache: MachineCache | undefined },
 ): Promise<Trained> {
   const { engine, working, feedsFor } = workspace;
   const { loss, metric, dims, weighted } = objective;
@@ -202,6 +204,7 @@ async function runTraining(
         ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature, seed: settings.seed },
         batchNorm: batchNorm ?? 'frozen',
         checkpointActivations: settings.checkpointActivations,
+        chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
       },
       feedsFor,
     ),

@@ -5,6 +5,7 @@
 import { TensorProto_DataType as DataType, type ModelProto } from 'onnx-buf';
 import { differentiate } from '../autodiff/differentiate.js';
 import type { Shape } from '../autodiff/rule.js';
+import type { ConvShape } from '../autodiff/rules/conv-shape.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
 import { concat, constantOf, formula, reduce, reshape } from '../onnx/ops.js';
@@ -19,6 +20,7 @@ import type { Engine, Feeds } from '../runtime/engine.js';
 import { inferShapes } from '../runtime/infer-shapes.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { exposeValue } from '../runtime/trace.js';
+import { convShapesOf, type FormsFor } from './conv-forms.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { meanLoss, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
@@ -51,6 +53,8 @@ export interface TrainingGraphOptions {
   readonly seed: number;
   /** `plain` keeps to the operators of the ONNX standard (default: ONNX Runtime's blocked layout where it has one). */
   readonly layout?: 'plain' | 'blocked';
+  /** Chooses the forms of the gradients of these convolutions (default: by geometry alone). */
+  readonly chooseForms?: ((shapes: readonly ConvShape[]) => Promise<FormsFor>) | undefined;
 }
 
 /** Names of what goes into a step and comes out of it. */
@@ -162,11 +166,12 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
   const pieces = unpack(graph, parameters, layout, shapes);
   const statistics = buffers.length > 0 ? vectorInput(graph, 'buffers', [sizeOf(buffers)]) : undefined;
   if (statistics) unpack(graph, statistics, buffers, shapes);
+  const formsFor = await options.chooseForms?.(convShapesOf(graph, shapes, block));
   const gradients = differentiate(
     graph,
     loss,
     pieces.filter((piece) => piece !== undefined),
-    { shapes, block, ...(options.checkpointActivations && { checkpointed: parts.samples }) },
+    { shapes, block, formsFor, ...(options.checkpointActivations && { checkpointed: parts.samples }) },
   );
   // Parameters that the loss does not depend on stay as they are: no gradient, no decay.
   const reached = pieces.map((piece) => piece && gradients.get(piece));

@@ -28,6 +28,13 @@ const axis = fc
   })
   .map((a) => ({ ...a, size: Math.max(1, (a.kernel - 1) * a.dilation + 1 - a.begin - a.end) + a.more }));
 
+/** As networks have them: kernels at least as long as the stride, padding within the kernel. */
+const strided = axis.map((a) => {
+  const kernel = Math.max(a.kernel, a.stride);
+  const begin = Math.min(a.begin, kernel - 1);
+  return { ...a, kernel, begin, dilation: 1, size: Math.max(1, kernel - begin - a.end) + a.more };
+});
+
 /** Channels in whole blocks and not, fewer than a block, and one per group. */
 const channels = fc.oneof(
   fc.record({
@@ -38,11 +45,11 @@ const channels = fc.oneof(
   fc.constantFrom(16, 20, 32).map((count) => ({ groups: count, inChannels: count, outChannels: count })),
 );
 
-const cases = fc.record({ axes: fc.tuple(axis, axis), channels, samples: fc.constantFrom(1, 5, 12, 16) });
+const cases = fc.record({ axes: fc.oneof(fc.tuple(axis, axis), fc.tuple(strided, strided)), channels, samples: fc.constantFrom(1, 5, 12, 16) });
 
 describe.skipIf(block === undefined)('blocked gradients of a convolution', () => {
   it('equal those of plain operators', async () => {
-    const seen = { x: 0, w: 0 };
+    const seen = { blocked: 0, phases: 0, w: 0 };
     await fc.assert(
       fc.asyncProperty(cases, async ({ axes, channels: { groups, inChannels, outChannels }, samples }) => {
         const dims = { x: [samples, inChannels, ...axes.map((a) => a.size)], w: [outChannels, inChannels / groups] };
@@ -74,12 +81,13 @@ describe.skipIf(block === undefined)('blocked gradients of a convolution', () =>
         );
         const [x, w, g] = ['x', 'w', 'g'].map((name) => graph.mustGet(name)) as [Value, Value, Value];
         const pairs: [Value, Value][] = [];
-        if (inputForms(shape).includes('blocked')) {
+        for (const form of ['blocked', 'phases'] as const) {
+          if (!inputForms(shape).includes(form)) continue;
           pairs.push([
-            INPUT_GRADIENTS.blocked(graph, shape, g, w),
+            INPUT_GRADIENTS[form](graph, shape, g, w),
             INPUT_GRADIENTS['conv-transpose'](graph, shape, g, w),
           ]);
-          seen.x++;
+          seen[form]++;
         }
         if (weightForms(shape).includes('blocked')) {
           pairs.push([WEIGHT_GRADIENTS.blocked(graph, shape, x, g), WEIGHT_GRADIENTS.taps(graph, shape, x, g)]);
@@ -95,20 +103,23 @@ describe.skipIf(block === undefined)('blocked gradients of a convolution', () =>
         for (const [blocked, plain] of pairs)
           expect(distance({ d: results[blocked.name]! }, { d: results[plain.name]! })).toBeLessThan(1e-5);
       }),
-      { numRuns: 80 },
+      { numRuns: 160 },
     );
-    expect(seen.x).toBeGreaterThan(10);
+    expect(seen.blocked).toBeGreaterThan(10);
+    expect(seen.phases).toBeGreaterThan(10);
     expect(seen.w).toBeGreaterThan(20);
   });
 
-  it('are chosen where they are offered, but for single elements with a stride', () => {
+  it('are chosen where they are offered', () => {
     const shape: ConvShape = {
       ...{ kernel: [3, 3], strides: [1, 1], dilations: [1, 1], padBegin: [1, 1], padEnd: [1, 1], output: [8, 8] },
       ...{ input: [8, 8], inChannels: 32, outChannels: 32, groups: 1, samples: 16, block },
     };
     expect(chooseForms(shape)).toEqual({ input: 'blocked', weight: 'blocked' });
-    const single = { kernel: [1, 1], strides: [2, 2], padBegin: [0, 0], padEnd: [0, 0], output: [4, 4] };
-    expect(chooseForms({ ...shape, ...single }).weight).toBe('columns');
+    const strided = { ...shape, strides: [2, 2], output: [4, 4] };
+    expect(chooseForms(strided)).toEqual({ input: 'phases', weight: 'blocked' });
+    const single = { ...strided, kernel: [1, 1], padBegin: [0, 0], padEnd: [0, 0] };
+    expect(chooseForms(single)).toEqual({ input: 'conv-transpose', weight: 'blocked' });
   });
 
   it('are not offered without a layout, for columns apart, or for groups of several channels', () => {

@@ -12,7 +12,8 @@ import {
 } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { reshape, transpose } from '../../onnx/ops.js';
-import type { ConvShape, InputForm } from './conv-shape.js';
+import { inputGradientByPhases } from './conv-input-phases.js';
+import { isPhased, type ConvShape, type InputForm } from './conv-shape.js';
 
 /** From dY [N, Cout, output...] and W to dX [N, Cin, input...]. */
 type InputGradient = (graph: Graph, shape: ConvShape, gradient: Value, weight: Value) => Value;
@@ -66,6 +67,11 @@ const blocked: InputGradient = (graph, shape, gradient, weight) => {
   return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), weights, geometry), inChannels);
 };
 
+const byPhases: InputGradient = (graph, shape, gradient, weight) => {
+  if (!isPhased(shape)) throw new FlowCompressError('internal', 'This convolution has no phases.');
+  return inputGradientByPhases(graph, shape, gradient, weight);
+};
+
 /** [Cout, Cin / g, kernel...] as [Cin, Cout / g, kernel...], within the groups. */
 function exchangeChannels(graph: Graph, shape: ConvShape, weight: Value): Value {
   const { inChannels, outChannels, groups, kernel } = shape;
@@ -95,4 +101,5 @@ export const INPUT_GRADIENTS: Readonly<Record<InputForm, InputGradient>> = {
   'flipped-conv': flippedConv,
   matmul,
   blocked,
+  phases: byPhases,
 };

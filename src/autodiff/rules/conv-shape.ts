@@ -1,6 +1,7 @@
 /** What is known of a convolution before it runs, and which form of its gradients is taken for it. */
 import { canBlock, wholeBlocks } from '../../onnx/blocked.js';
 import type { ConvGeometry } from '../../onnx/conv-geometry.js';
+import { hasPhases } from './conv-input-phases.js';
 
 /** Of a convolution X [N, Cin, input...] -> Y [N, Cout, output...] with W [Cout, Cin / groups, kernel...]. */
 export interface ConvShape extends ConvGeometry {
@@ -24,9 +25,10 @@ export type BlockedShape = ConvShape & { readonly block: number; readonly sample
  * - `flipped-conv`: Conv of dY with W turned by 180 degrees, input and output channels exchanged; stride 1;
  * - `matmul`: W' dY; kernels of one element, stride 1;
  * - `blocked`: `flipped-conv` in the blocked layout of ONNX Runtime; two axes, one group or one
- *   channel per group.
+ *   channel per group;
+ * - `phases`: for strides, a convolution like `blocked` per position within a stride, laid side by side.
  */
-export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul' | 'blocked';
+export type InputForm = 'conv-transpose' | 'flipped-conv' | 'matmul' | 'blocked' | 'phases';
 
 /**
  * Gradient in W. Products are per sample and then summed over the batch, or (`flat`) sum over the batch themselves,
@@ -77,6 +79,11 @@ export function isBlockable(shape: ConvShape): shape is BlockedShape {
   return dilations[1] === 1 && (rows < block || rows % block === 0);
 }
 
+/** Whether the gradient in the input is made of blocked convolutions a stride apart. */
+export function isPhased(shape: ConvShape): shape is BlockedShape {
+  return hasBlocks(shape) && canBlock(shape.inChannels) && shape.samples !== undefined && hasPhases(shape);
+}
+
 /** Forms that are right for a geometry, the one that always is first. */
 export function inputForms(shape: ConvShape): InputForm[] {
   const { kernel, dilations, padBegin, padEnd } = shape;
@@ -86,6 +93,7 @@ export function inputForms(shape: ConvShape): InputForm[] {
     ...(isDense(shape) && fits ? (['flipped-conv'] as const) : []),
     ...(isPointwise(shape) ? (['matmul'] as const) : []),
     ...(isDense(shape) && fits && hasBlocks(shape) ? (['blocked'] as const) : []),
+    ...(isPhased(shape) ? (['phases'] as const) : []),
   ];
 }
 
@@ -110,6 +118,7 @@ export function chooseForms(shape: ConvShape): ConvForms {
 function chooseInput(shape: ConvShape): InputForm {
   const forms = inputForms(shape);
   if (forms.includes('blocked') && shape.inChannels >= 8) return 'blocked';
+  if (forms.includes('phases')) return 'phases';
   if (forms.includes('matmul')) return 'matmul';
   // The few rows of such a product leave most of the flipped convolution idle.
   if (shape.inChannels / shape.groups < 8 && shape.groups === 1) return 'conv-transpose';
@@ -119,10 +128,10 @@ function chooseInput(shape: ConvShape): InputForm {
 function chooseWeight(shape: ConvShape): WeightForm {
   // Of few positions, a product per sample is all overhead.
   if (isPointwise(shape)) return product(shape.output) >= 256 ? 'taps' : 'taps-flat';
-  // Strided, a single element of the kernel meets few of X, all of which other forms carry along.
-  if (product(shape.kernel) === 1) return 'columns';
   const forms = weightForms(shape);
   if (forms.includes('blocked')) return 'blocked';
+  // Strided, a single element of the kernel meets few of X, all of which other forms carry along.
+  if (product(shape.kernel) === 1) return 'columns';
   if (forms.includes('products') && shape.groups > 1) return 'conv';
   if (shape.inChannels / shape.groups < 8) return 'columns';
   return forms.includes('shifts') ? 'shifts' : 'columns';

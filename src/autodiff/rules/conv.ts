@@ -6,27 +6,25 @@ import type { Graph, Node, Value } from '../../onnx/graph.js';
 import { reduce, slice } from '../../onnx/ops.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
 import { INPUT_GRADIENTS } from './conv-input-gradient.js';
-import { chooseForms, type ConvForms, type ConvShape } from './conv-shape.js';
+import type { ConvShape } from './conv-shape.js';
 import { WEIGHT_GRADIENTS } from './conv-weight-gradient.js';
 import { knownSizes } from './window-sizes.js';
 
-/** A rule for Conv in given forms. */
-export function convRule(choose: (shape: ConvShape) => ConvForms): GradientRule {
-  return (context) => {
-    const { graph, node, gradients, needs } = context;
-    const [x, w, bias] = node.inputs as [Value, Value, Value | undefined];
-    const gradient = gradients[0]!;
-    const shape = convShape(context);
-    const forms = choose(shape);
-    return [
-      needs(0) ? INPUT_GRADIENTS[forms.input](graph, shape, gradient, w) : undefined,
-      needs(1) ? WEIGHT_GRADIENTS[forms.weight](graph, shape, x, gradient) : undefined,
-      bias && needs(2) ? biasGradient(graph, shape, gradient) : undefined,
-    ];
-  };
-}
+const convolution: GradientRule = (context) => {
+  const { graph, node, gradients, needs } = context;
+  const [x, w, bias] = node.inputs as [Value, Value, Value | undefined];
+  const gradient = gradients[0]!;
+  const shape = convShape(context);
+  const forms = context.formsFor(shape);
+  return [
+    needs(0) ? INPUT_GRADIENTS[forms.input](graph, shape, gradient, w) : undefined,
+    needs(1) ? WEIGHT_GRADIENTS[forms.weight](graph, shape, x, gradient) : undefined,
+    bias && needs(2) ? biasGradient(graph, shape, gradient) : undefined,
+  ];
+};
 
-function convShape(context: GradientContext): ConvShape {
+/** What is known of a Conv. @throws FlowCompressError `unsupported` where a size varies that must be known */
+export function convShape(context: Pick<GradientContext, 'node' | 'shapeOf' | 'block'>): ConvShape {
   const { node } = context;
   const [inChannels, ...input] = knownSizes(context, node.inputs[0]!);
   const [inner, ...kernel] = knownSizes(context, node.inputs[1]!);
@@ -51,7 +49,7 @@ const convTranspose: GradientRule = (context) => {
   const shape = transposedShape(context);
   return [
     needs(0) ? convolved(graph, shape, gradient, w) : undefined,
-    needs(1) ? WEIGHT_GRADIENTS[chooseForms(shape).weight](graph, shape, gradient, x) : undefined,
+    needs(1) ? WEIGHT_GRADIENTS[context.formsFor(shape).weight](graph, shape, gradient, x) : undefined,
     bias && needs(2) ? biasGradient(graph, shape, gradient) : undefined,
   ];
 };
@@ -137,4 +135,4 @@ function transposedPads(
   });
 }
 
-export const conv: GradientRules = { Conv: convRule(chooseForms), ConvTranspose: convTranspose };
+export const conv: GradientRules = { Conv: convolution, ConvTranspose: convTranspose };

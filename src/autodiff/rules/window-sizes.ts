@@ -7,7 +7,7 @@ import type { GradientContext } from '../rule.js';
  * Every dim of a value but the batch.
  * @throws FlowCompressError `unsupported` where one of them varies
  */
-export function knownSizes({ node, shapeOf }: GradientContext, value: Value): number[] {
+export function knownSizes({ node, shapeOf }: Pick<GradientContext, 'node' | 'shapeOf'>, value: Value): number[] {
   return shapeOf(value)
     .slice(1)
     .map((size) => {

@@ -10,7 +10,7 @@ import type { AugmentOptions } from '../../training/augment.js';
 import { OPTIMIZER_DEFAULTS } from '../../training/optimizers.js';
 import { layoutOf, type Slot } from '../../training/parameters.js';
 import { openStepper, startVectors, type TrainingVectors } from '../../training/stepper.js';
-import { buildTrainingGraph } from '../../training/training-graph.js';
+import { buildTrainingGraph, type TrainingGraphOptions } from '../../training/training-graph.js';
 import { train, type TrainingEvent, type TrainingProgress } from '../../training/trainer.js';
 import type { DivergenceKind } from '../output-divergence.js';
 import type { QuantizationOutcome } from '../method.js';
@@ -58,6 +58,8 @@ export interface RecoveryRequest {
   /** On VAL, of the file that the outcome would be. */
   readonly measure: (outcome: QuantizationOutcome) => Promise<Quality>;
   readonly options: RecoveryOptions;
+  /** As `TrainingGraphOptions.chooseForms`. */
+  readonly chooseForms?: TrainingGraphOptions['chooseForms'];
   readonly store?: RecoveryStore | undefined;
   readonly onEvent?: (event: TrainingEvent) => void;
 }
@@ -101,7 +103,7 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
     {
       ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
-      ...{ accumulate: 1, batchNorm: 'frozen' },
+      ...{ accumulate: 1, batchNorm: 'frozen', chooseForms: request.chooseForms },
     },
     feedsFor,
   );
