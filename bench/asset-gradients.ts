@@ -1,6 +1,7 @@
 /**
  * Holds the gradients of real models, as training computes them in ONNX Runtime (float32), against central differences of the
- * same loss in float64, and against PyTorch's own (float64) where its environment is given.
+ * same loss in float64, and against PyTorch's own (float64) where its environment is given; how far PyTorch's gradients in
+ * float32 are from those stands beside it.
  * Usage: node --import tsx bench/asset-gradients.ts --assets FOLDER [--peers ENVIRONMENT] [--only name,name] [--seed 1]
  *
  * The loss is the cross-entropy of class scores against random classes, or (p - t)^2 of a random projection p of all float
@@ -81,10 +82,17 @@ async function gradientOf(task: Task): Promise<Float32Array> {
   }
 }
 
-const peerSchema = z.object({ loss: z.number(), errors: z.array(z.number()) });
+const peerSchema = z.object({ loss: z.number(), errors: z.array(z.number()), single: z.array(z.number()) });
+
+interface Peer {
+  readonly worst: Worst;
+  readonly loss: number;
+  /** The largest error of PyTorch's own gradients in float32. */
+  readonly single: number;
+}
 
 /** PyTorch's gradients of the file itself, by bench/peers/onnx_gradients.py. */
-function comparePeer(python: string, task: Task, gradient: Float32Array): { worst: Worst; loss: number } {
+function comparePeer(python: string, task: Task, gradient: Float32Array): Peer {
   const folder = mkdtempSync(join(tmpdir(), 'flow-compress-gradients-'));
   try {
     const { file, parameters, feeds, target, projection, output, loss, batchStatistics } = task;
@@ -113,12 +121,12 @@ function comparePeer(python: string, task: Task, gradient: Float32Array): { wors
     });
     if (result.status !== 0)
       throw new Error(`PyTorch on ${file}: ${(result.stderr ?? '').trim().split('\n').at(-1) ?? ''}`);
-    const { errors, loss: value } = peerSchema.parse(JSON.parse(result.stdout));
+    const { errors, loss: value, single } = peerSchema.parse(JSON.parse(result.stdout));
     const worst = errors.reduce<Worst>(
       (most, error, i) => (error <= most.error ? most : { error, where: parameters[i].name }),
       { error: 0, where: '' },
     );
-    return { worst, loss: value };
+    return { worst, loss: value, single: Math.max(0, ...single) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -145,12 +153,12 @@ async function check(file: string, item: GradientCase, batchStatistics: boolean,
     return [
       ...[name, `${String(gradient.length)} in ${String(parameters.length)}`, String(directions)],
       ...[shown(worst.error), worst.where, shown(doubt), peer ? shown(peer.worst.error) : '', peer?.worst.where ?? ''],
-      ...[lossError === undefined ? '' : shown(lossError), seconds()],
+      ...[peer ? shown(peer.single) : '', lossError === undefined ? '' : shown(lossError), seconds()],
     ];
   } catch (error) {
     if (!(error instanceof FlowCompressError)) process.exitCode = 1;
     const { message, node } = error as FlowCompressError;
-    return [name, '', '', '', `${message}${node === undefined ? '' : ` [${node}]`}`, '', '', '', '', seconds()];
+    return [name, '', '', '', `${message}${node === undefined ? '' : ` [${node}]`}`, '', '', '', '', '', seconds()];
   }
 }
 
@@ -177,7 +185,7 @@ async function main(): Promise<void> {
   }
   const header = [
     ...['model', 'parameters', 'directions', 'differences', 'worst at', 'their doubt'],
-    ...['PyTorch', 'worst at', 'its loss', 'seconds'],
+    ...['PyTorch', 'worst at', 'PyTorch in float32', 'its loss', 'seconds'],
   ];
   console.log(markdownTable(header, rows, [0, 4, 7]));
 }

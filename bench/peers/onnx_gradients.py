@@ -1,7 +1,8 @@
 """Gradients of an ONNX file's parameters by PyTorch, in float64, held against those that are given.
 
 Runs the nodes of the file one by one with PyTorch's own operators. Reads a JSON job on stdin (bench/asset-gradients.ts writes it) and
-prints the loss and, per parameter, the length of the difference over the length of PyTorch's gradient.
+prints the loss and, per parameter, the length of the difference over the length of PyTorch's gradient; beside it the same for
+PyTorch's own gradient in float32, as a measure of what that precision allows.
 """
 import json
 import math
@@ -13,12 +14,12 @@ import torch
 from onnx import helper, numpy_helper
 from torch.nn import functional as F
 
-DOUBLE = torch.float64
+precision = torch.float64
 
 
 def tensor(array):
     value = torch.from_numpy(np.array(array))
-    return value.to(DOUBLE) if value.is_floating_point() else value
+    return value.to(precision) if value.is_floating_point() else value
 
 
 def ints(value):
@@ -156,7 +157,7 @@ OPERATORS = {
     "LayerNormalization": layer_norm, "Softmax": lambda a, x: torch.softmax(x, a.get("axis", -1)),
     "Relu": plain(torch.relu), "Sigmoid": plain(torch.sigmoid), "Tanh": plain(torch.tanh), "Erf": plain(torch.erf),
     "Exp": plain(torch.exp), "Sqrt": plain(torch.sqrt), "Sin": plain(torch.sin), "Cos": plain(torch.cos),
-    "Reciprocal": plain(torch.reciprocal), "PRelu": plain(lambda x, s: torch.where(x < 0, x * s, x)),
+    "Reciprocal": plain(torch.reciprocal), "PRelu": plain(lambda x, s: F.prelu(x, s.reshape(-1))),
     "Clip": plain(lambda x, low=None, high=None: torch.clamp(x, low, high)), "Pow": plain(torch.pow),
     "Add": plain(torch.add), "Sub": plain(torch.sub), "Mul": plain(torch.mul), "Div": plain(divide),
     "Max": many(torch.maximum), "Min": many(torch.minimum), "Sum": many(torch.add), "Equal": plain(torch.eq),
@@ -193,9 +194,8 @@ def run(model, values, wanted, training):
         values.update(zip(node.output, outputs))
 
 
-def main():
-    job = json.load(sys.stdin)
-    arrays = np.load(job["arrays"])
+def gradients_of(job, arrays):
+    """The loss and its gradient per parameter, in the precision that is set."""
     values = {name: tensor(arrays[key]) for name, key in job["feeds"]}
     wanted = [name for name, _ in job["gradients"]]
     run(onnx.load(job["model"]), values, set(wanted), job["batchStatistics"])
@@ -206,13 +206,24 @@ def main():
     else:
         loss = (sum((values[name] * tensor(arrays[key])).sum() for name, key in job["projection"]) - target) ** 2
     loss.sum().backward()
-    own = [values[name].grad if values[name].grad is not None else torch.zeros_like(values[name]) for name in wanted]
+    grads = [values[name].grad if values[name].grad is not None else torch.zeros_like(values[name]) for name in wanted]
+    return float(loss), [grad.to(torch.float64) for grad in grads]
+
+
+def main():
+    global precision
+    job = json.load(sys.stdin)
+    arrays = np.load(job["arrays"])
+    loss, own = gradients_of(job, arrays)
     least = job["least"] * math.sqrt(sum(float(g.square().sum()) for g in own))
-    errors = []
-    for gradient, (_, key) in zip(own, job["gradients"]):
-        difference = float((tensor(arrays[key]) - gradient).norm())
-        errors.append(difference / max(float(gradient.norm()), least))
-    print(json.dumps({"loss": float(loss), "errors": errors}))
+    given = [tensor(arrays[key]) for _, key in job["gradients"]]
+    precision = torch.float32
+    single = gradients_of(job, arrays)[1]
+
+    def errors(others):
+        return [float((other - grad).norm()) / max(float(grad.norm()), least) for other, grad in zip(others, own)]
+
+    print(json.dumps({"loss": loss, "errors": errors(given), "single": errors(single)}))
 
 
 main()
