@@ -7,7 +7,7 @@ import type { QuantizationSettings } from '../quantization/method.js';
 import { convNet, npzOf } from '../testing/tiny-net.js';
 import { normals } from '../testing/tiny-models.js';
 import { dataOptionsSchema, parseOptions } from './options.js';
-import { prepareStudy, quantizationContext, WIDE_BATCH, type PreparedStudy } from './quantization-study.js';
+import { prepareStudy, quantizationContext, WIDE_BATCH, WIDE_BYTES, type PreparedStudy } from './quantization-study.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 
 const SETTINGS: QuantizationSettings = {
@@ -54,12 +54,12 @@ describe('the calibration pass', () => {
 
   it('keeps the usual batches where activations are large', async () => {
     const { workspace, study } = await open(32);
-    // Bytes per sample for which 40 rows, and 20 rows, take half a gigabyte.
+    // Bytes per sample for which 40 rows, and 20 rows, take as much as they may.
     for (const [rows, sizes] of [
       [40, [40, 40, 40, 40, 40]],
       [20, [32, 32, 32, 32, 32, 32, 8]],
     ] as const) {
-      const dims = [study.rows, Math.floor(512e6 / 4 / (rows + 0.5))];
+      const dims = [study.rows, Math.floor(WIDE_BYTES / 4 / (rows + 0.5))];
       const large = { ...study, shapes: new Map([['x', { type: 'float32' as const, dims }]]) };
       expect(await batchSizes(workspace, large, true)).toEqual(sizes);
     }

@@ -60,7 +60,7 @@ export async function prepareStudy(workspace: Workspace, control: RunControl): P
 /** Rows per engine call where what is read back is large and the same for any number of rows. */
 export const WIDE_BATCH = 128;
 /** Bytes of all activations of such a call, if none were freed in the course of it. */
-const WIDE_BYTES = 512e6;
+export const WIDE_BYTES = 64e6;
 
 /** Rows per call of a wide pass, as far as the activations stay small; undefined stands for the usual size. */
 function wideBatch({ shapes, rows }: PreparedStudy, usual: number): number | undefined {

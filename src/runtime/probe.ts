@@ -51,7 +51,7 @@ export async function runProbes(pass: ProbePass, control: RunControl = {}): Prom
   for (const values of wanted) for (const value of values) exposeValue(graph, value);
   graph.removeDead();
   const fetched = wanted.map((values) => values.map((v) => v.name));
-  const session = await pass.engine.createSession(toBytes(graph.toModel()));
+  const session = await pass.engine.createSession(toBytes(graph.toModel()), { memoryPattern: false });
   const names = new Set(graph.inputs.map((v) => v.name));
   let done = 0;
   try {
