@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { nodeEngine } from '../node/onnxruntime.js';
 import { runProbes } from '../runtime/probe.js';
+import { Graph } from '../onnx/graph.js';
 import { traceShapes, traceValues } from '../runtime/trace.js';
+import { info, ints, op, tinyModel } from '../testing/graph-writing.js';
 import { normalBatches, tinyResNet } from '../testing/tiny-models.js';
-import { histogramProbe, rangeProbe } from './activation-probe.js';
+import { histogramProbe, rangeProbe, sameElements } from './activation-probe.js';
 
 const engine = nodeEngine({ threads: 1 });
 const DIMS = [3, 8, 8];
@@ -26,5 +28,18 @@ describe('range and histogram probes', () => {
       expect(max).toBeCloseTo(Math.max(0, ...data), 4);
     });
     expect(histogram.result().total).toBe(values.get('block.sum')!.data.length);
+  });
+
+  it('share what holds the same elements, and nothing else', () => {
+    const graph = new Graph(
+      tinyModel({
+        inputs: [info('x', [1, 4, 6])],
+        outputs: [info('y')],
+        initializers: [ints('shape', [6, 4])],
+        nodes: [op('Relu x -> a'), op('Transpose a -> b'), op('Reshape b shape -> c'), op('Slice c shape shape -> y')],
+      }),
+    );
+    const sources = ['x', 'a', 'b', 'c', 'y'].map((name) => sameElements(graph.mustGet(name)).name);
+    expect(sources).toEqual(['x', 'a', 'a', 'a', 'y']);
   });
 });

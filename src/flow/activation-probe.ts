@@ -35,6 +35,15 @@ export function rangeProbe(name: string): RangeProbe {
   };
 }
 
+const REARRANGING = new Set(['Reshape', 'Flatten', 'Squeeze', 'Unsqueeze', 'Transpose', 'Identity']);
+
+/** The value with the same elements as this one, in another order or shape, that is computed first: one range serves both. */
+export function sameElements(value: Value): Value {
+  const node = value.producer;
+  const source = node?.domain === '' && REARRANGING.has(node.opType) ? node.inputs[0] : undefined;
+  return source ? sameElements(source) : value;
+}
+
 /** True for values that cannot be below 0: the smallest need not be looked for. */
 function isNonNegative(value: Value): boolean {
   const node = value.producer;

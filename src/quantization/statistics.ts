@@ -2,12 +2,14 @@
 import {
   histogramProbe,
   rangeProbe,
+  sameElements,
   type HistogramProbe,
   type Range,
   type RangeProbe,
 } from '../flow/activation-probe.js';
 import { gramProbe, type Gram, type GramProbe } from '../flow/gram-probe.js';
 import type { Histogram } from '../flow/histogram.js';
+import { Graph, type Value } from '../onnx/graph.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { runProbes, type Probe } from '../runtime/probe.js';
 import type { QuantizationContext } from './method.js';
@@ -44,8 +46,17 @@ export async function gatherStatistics(
   const ranges = new Map<string, RangeProbe>();
   const histograms = new Map<string, HistogramProbe>();
   for (const name of context.quantizable) {
-    if (request.ranges) ranges.set(name, rangeProbe(name));
     if (request.histograms) histograms.set(name, histogramProbe(name, HISTOGRAM_SAMPLES));
+  }
+  if (request.ranges) {
+    const graph = new Graph(context.model);
+    const bySource = new Map<Value, RangeProbe>();
+    for (const name of context.quantizable) {
+      const source = sameElements(graph.mustGet(name));
+      const probe = bySource.get(source) ?? rangeProbe(source.name);
+      bySource.set(source, probe);
+      ranges.set(name, probe);
+    }
   }
   const passes: Map<string, GramProbe>[] = [new Map()];
   if (request.grams) {
@@ -77,7 +88,7 @@ export async function gatherStatistics(
     );
   }
   for (const [index, grams] of passes.entries()) {
-    const first = index === 0 ? [...ranges.values()] : [];
+    const first = index === 0 ? [...new Set(ranges.values())] : [];
     if (first.length + grams.size === 0) continue;
     await runProbes(
       {
