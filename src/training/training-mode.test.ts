@@ -6,6 +6,8 @@ import { makeTensor } from '../onnx/tensor.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { exposeValue } from '../runtime/trace.js';
 import { engine, info, op, tensorFeed, tinyModel, weights } from '../testing/graph-writing.js';
+import { buildNetwork } from '../zoo/build.js';
+import { findArchitecture } from '../zoo/registry.js';
 import { enterTrainingMode, suitableBatchNorm, type Buffer } from './training-mode.js';
 
 const DIMS = [4, 3, 2, 2];
@@ -151,8 +153,12 @@ describe('suitableBatchNorm', () => {
   it('keeps statistics that a training has left, and only these', () => {
     expect(modeOf(0, 1)).toBe('updated');
     expect(modeOf(0.1, 1)).toBe('frozen');
-    expect(modeOf(0, 2)).toBe('frozen');
-    expect(modeOf(0, 1, ['Abs var -> v', 'BatchNormalization x scale shift mean v -> y'])).toBe('frozen');
+    expect(modeOf(0, 2)).toBe('updated');
+    expect(modeOf(0, 1, ['Abs mean -> m', 'BatchNormalization x scale shift m var -> y'])).toBe('frozen');
     expect(modeOf(0, 1, ['Relu x -> y'])).toBeUndefined();
+  });
+
+  it.each(['resnet20', 'mobilenet-v2', 'unet'])('begins them for %s with random weights', (name) => {
+    expect(suitableBatchNorm(new Graph(buildNetwork(findArchitecture(name)!).model))).toBe('updated');
   });
 });

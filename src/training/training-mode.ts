@@ -22,15 +22,15 @@ export interface TrainingModeOptions {
 
 /**
  * The mode that suits a model: `frozen` where a training has left statistics in it, whose data need not have been augmented or
- * normalized as the data at hand is; `updated` where all of them are as they begin, mean 0 and variance 1. Undefined for a
- * model without batch normalization.
+ * normalized as the data at hand is; `updated` where every mean is still 0, which no training leaves. Variances tell nothing:
+ * networks are also begun with those that their random weights give. Undefined for a model without batch normalization.
  */
 export function suitableBatchNorm(graph: Graph): BatchNormMode | undefined {
-  const isAll = (value: Value | undefined, start: number): boolean =>
-    value?.initializer !== undefined && readFloats(value.initializer).every((v) => v === start);
+  const isZero = (value: Value | undefined): boolean =>
+    value?.initializer !== undefined && readFloats(value.initializer).every((v) => v === 0);
   const norms = graph.nodes.filter((node) => node.is('BatchNormalization'));
   if (norms.length === 0) return undefined;
-  return norms.every(({ inputs }) => isAll(inputs[3], 0) && isAll(inputs[4], 1)) ? 'updated' : 'frozen';
+  return norms.every(({ inputs }) => isZero(inputs[3])) ? 'updated' : 'frozen';
 }
 
 /**
