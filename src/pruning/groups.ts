@@ -214,7 +214,7 @@ function fixedUnits({ classOf, causeOf, causes }: Units, layers: readonly LayerR
       if (cause !== FREE) counts.set(cause, (counts.get(cause) ?? 0) + 1);
     }
     for (const [number, count] of counts) {
-      const { reason, node: at } = causes[number]!;
+      const { reason, node: at } = causes.get(number)!;
       lines.push({ layer: node.label, op: node.opType, count, of: size, reason, ...(at !== undefined && { node: at }) });
     }
   }

@@ -4,7 +4,7 @@ import type { Graph, Node, Use, Value } from '../onnx/graph.js';
 import type { Shapes } from '../onnx/macs.js';
 import { FREE, Partition } from './partition.js';
 import { pruningRule } from './registry.js';
-import { Ties, type Axis, type Cause, type DeadEnds, type FollowOptions } from './ties.js';
+import { CHOSEN, Ties, type Axis, type Cause, type DeadEnds, type FollowOptions } from './ties.js';
 
 /** The units of a graph. Values are known by name, so that it holds for models of the same structure with other weights. */
 export interface Units {
@@ -14,7 +14,7 @@ export interface Units {
   readonly classOf: Int32Array;
   /** Number in `causes` by class; 0 where it can be removed. */
   readonly causeOf: Int32Array;
-  readonly causes: readonly (Cause | undefined)[];
+  readonly causes: ReadonlyMap<number, Cause>;
   /** Initializers of which removing a class and setting it to 0 are the same. */
   readonly maskable: ReadonlySet<string>;
   /** Classes that are heads of attention. */
@@ -76,11 +76,23 @@ function followNode(node: Node, ties: Ties): void {
   rule.follow(node, ties);
 }
 
-/** Notes alternatives that were in vain; false when there are no new ones. */
+/**
+ * Notes alternatives that were in vain; false when there are no new ones. Those that an operator rules out come first: what
+ * only does not fit the choice of another node may fit its next one. Of two that do not fit, the later one gives way.
+ */
 function findDeadEnds(ties: Ties, deadEnds: DeadEnds): boolean {
+  const inVain = ties.choices.filter(({ seen }) => !seen.some((axis) => ties.mayShrink(axis)));
+  const causeOf = (axis: Axis): number => (axis.size > 1 ? ties.partition.causeOf(axis.start) : FREE);
+  const ruledOut = inVain.filter(({ seen }) => seen.some((axis) => causeOf(axis) < CHOSEN));
+  const givingWay = inVain.filter(({ seen, order }) =>
+    seen.some((axis) => (ties.chosenBy.get(causeOf(axis)) ?? Infinity) < order),
+  );
+  return noteDeadEnds(ruledOut, deadEnds) || noteDeadEnds(givingWay, deadEnds);
+}
+
+function noteDeadEnds(choices: Ties['choices'], deadEnds: DeadEnds): boolean {
   let found = false;
-  for (const { key, alternative, seen } of ties.choices) {
-    if (seen.some((axis) => ties.mayShrink(axis))) continue;
+  for (const { key, alternative } of choices) {
     const dead = deadEnds.get(key) ?? new Set<number>();
     deadEnds.set(key, dead);
     if (!dead.has(alternative)) found = true;
