@@ -81,7 +81,9 @@ function subjects(assets: string | undefined): Subject[] {
       open: async () => {
         const { model } = await openModel(join(assets!, file));
         const graph = new Graph(model);
-        const batches = graph.inputs.filter((input) => graph.isFed(input)).map((input) => declaredDims(input.info)?.[0]);
+        const batches = graph.inputs
+          .filter((input) => graph.isFed(input))
+          .map((input) => declaredDims(input.info)?.[0]);
         const fixedBatch = batches.find((rows) => typeof rows === 'number' && rows > 0) as number | undefined;
         return { model, feedsFor: feedsOf(model), fixedBatch };
       },
@@ -169,7 +171,8 @@ function timeDeep(): void {
 
 function timeLarge(): void {
   const { model, shapes } = largeModel();
-  const bytes = (each: ModelProto): number => each.graph!.initializer.reduce((sum, { rawData }) => sum + rawData.length, 0);
+  const bytes = (each: ModelProto): number =>
+    each.graph!.initializer.reduce((sum, { rawData }) => sum + rawData.length, 0);
   const memory = process.memoryUsage().arrayBuffers;
   const start = performance.now();
   const dependencies = dependencyGroups(model, shapes);

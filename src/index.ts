@@ -61,7 +61,14 @@ export { DataType } from './onnx/dtypes.js';
 // Units that can be removed from a model, and their removal.
 export { prunableModel, type PrunableModel } from './commands/removable.js';
 export { dependencyGroups } from './pruning/groups.js';
-export type { Dependencies, DependencyGroup, FixedUnits, GroupKind, GroupMember, MemberRole } from './pruning/groups.js';
+export type {
+  Dependencies,
+  DependencyGroup,
+  FixedUnits,
+  GroupKind,
+  GroupMember,
+  MemberRole,
+} from './pruning/groups.js';
 export { selectUnits, type GroupSelection, type Selection } from './pruning/selection.js';
 export { cutUnits, maskedModel } from './pruning/cut.js';
 export { checkCut } from './pruning/check-cut.js';

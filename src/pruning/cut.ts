@@ -126,4 +126,3 @@ function shortened(info: ValueInfoProto, kept: readonly Kept[]): ValueInfoProto 
   const value = { case: 'tensorType' as const, value: withFields(type.value, { shape }) };
   return withFields(info, { type: withFields(info.type, { value }) });
 }
-

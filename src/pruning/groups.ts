@@ -215,7 +215,14 @@ function fixedUnits({ classOf, causeOf, causes }: Units, layers: readonly LayerR
     }
     for (const [number, count] of counts) {
       const { reason, node: at } = causes.get(number)!;
-      lines.push({ layer: node.label, op: node.opType, count, of: size, reason, ...(at !== undefined && { node: at }) });
+      lines.push({
+        layer: node.label,
+        op: node.opType,
+        count,
+        of: size,
+        reason,
+        ...(at !== undefined && { node: at }),
+      });
     }
   }
   return lines;

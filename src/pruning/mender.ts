@@ -63,11 +63,13 @@ export class Mender {
     this.graph.setInput(node, index, this.constant(values, old?.dataType ?? DataType.INT64));
   }
 
-  /** New numbers of a one-axis index operand, in its own type. */
+  /** New numbers of an index operand, in its own type; those of one axis may be fewer. */
   giveIndices(node: Node, numbers: readonly number[]): void {
-    const type = this.graph.constant(node.inputs[1])?.dataType ?? DataType.INT64;
+    const old = this.graph.constant(node.inputs[1]);
+    const dims = old?.dims.length === 1 ? [numbers.length] : (old?.dims ?? []);
     const name = this.graph.uniqueName(`${node.inputs[1]?.name ?? 'indices'}_cut`);
-    this.graph.setInput(node, 1, this.graph.addInitializer(makeTensor(name, type, [numbers.length], numbers)));
+    const tensor = makeTensor(name, old?.dataType ?? DataType.INT64, dims, numbers);
+    this.graph.setInput(node, 1, this.graph.addInitializer(tensor));
   }
 
   setInt(node: Node, attribute: string, value: number): void {

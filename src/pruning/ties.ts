@@ -256,7 +256,8 @@ export class Ties {
     const hopeful = open.find((alternative) => seen[alternative].some((axis) => this.mayShrink(axis)));
     const chosen = hopeful ?? open[0] ?? 0;
     // Where everything is fixed already no alternative can help.
-    if (seen.length > 1 && hopeful !== undefined) this.choices.push({ key, order: this.nodeNumber, alternative: chosen, seen: seen[chosen] });
+    if (seen.length > 1 && hopeful !== undefined)
+      this.choices.push({ key, order: this.nodeNumber, alternative: chosen, seen: seen[chosen] });
     return chosen;
   }
 

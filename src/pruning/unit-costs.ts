@@ -23,7 +23,8 @@ interface Loss {
 export function unitCosts(graph: Graph, shapes: Shapes, dependencies: Dependencies, samples = 1): UnitCost[] {
   const losses = lossesOf(dependencies);
   const dims = new Map(shapes);
-  for (const value of graph.values()) if (value.initializer) dims.set(value.name, { dims: value.initializer.dims.map(Number) });
+  for (const value of graph.values())
+    if (value.initializer) dims.set(value.name, { dims: value.initializer.dims.map(Number) });
   const counter = macCounter(graph, dims, samples);
   const count = (nodes: Iterable<Node>): number | undefined => {
     let sum = 0;
@@ -47,7 +48,8 @@ export function unitCosts(graph: Graph, shapes: Shapes, dependencies: Dependenci
       for (const use of value?.uses ?? []) nodes.add(use.node);
     }
     const before = count(nodes);
-    for (const { name, dims: sizes, lost } of own) dims.set(name, { dims: sizes.map((size, axis) => size - lost[axis]) });
+    for (const { name, dims: sizes, lost } of own)
+      dims.set(name, { dims: sizes.map((size, axis) => size - lost[axis]) });
     const after = count(nodes);
     for (const { name, dims: sizes } of own) dims.set(name, { dims: sizes });
     return { params, ...(before !== undefined && after !== undefined && { macs: before - after }) };

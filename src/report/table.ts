@@ -237,7 +237,9 @@ function removableLines({ groups, fixed }: RemovableUnits, paint: Paint, columns
   return [
     '',
     ...(rows.length === 0 ? ['No units can be removed.'] : nameGrid(head, rows, paint, columns, 'llrrrl')),
-    ...(kept.length === 0 ? [] : ['', ...nameGrid(['not removable', 'op', 'units', 'why'], kept, paint, columns, 'llrl')]),
+    ...(kept.length === 0
+      ? []
+      : ['', ...nameGrid(['not removable', 'op', 'units', 'why'], kept, paint, columns, 'llrl')]),
   ];
 }
 

@@ -91,7 +91,8 @@ export async function traceDims(
   }
   const results = await runOnce(engine, graph.toModel(), feeds, { optimization: 'disabled' });
   const dims = new Map(Object.entries(feeds).map(([name, tensor]) => [name, { dims: tensor.dims }]));
-  for (const [name, { data }] of Object.entries(results)) dims.set(shapeOf.get(name)!, { dims: Array.from(data, Number) });
+  for (const [name, { data }] of Object.entries(results))
+    dims.set(shapeOf.get(name)!, { dims: Array.from(data, Number) });
   return dims;
 }
 

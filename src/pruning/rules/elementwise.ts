@@ -6,7 +6,8 @@ import type { Ties } from '../ties.js';
 import { followBroadcast } from './broadcasting.js';
 
 /** f(0) = 0. */
-const KEEPS_ZERO = `Relu LeakyRelu Elu Selu Celu ThresholdedRelu HardSwish Mish Gelu Swish Tanh Softsign Erf Sqrt Abs Neg
+const KEEPS_ZERO =
+  `Relu LeakyRelu Elu Selu Celu ThresholdedRelu HardSwish Mish Gelu Swish Tanh Softsign Erf Sqrt Abs Neg
   Sign Floor Ceil Round Sin Tan Asin Atan Sinh Asinh Atanh Shrink Identity Cast BitShift`.split(/\s+/);
 /** f(0) is a number other than 0. */
 const LOSES_ZERO = 'Sigmoid HardSigmoid Softplus Exp Cos Acos Cosh Not IsNaN IsInf'.split(' ');

@@ -8,7 +8,12 @@ const OVER = 'normalizes over it';
 
 /** The axis of the result is 0 where all of the parameters are. */
 function zeroWhere(ties: Ties, axis: Axis, parameters: readonly (readonly Axis[])[]): void {
-  for (let i = 0; i < axis.size; i++) ties.setZero(axis, i, parameters.every((own) => ties.isZero(own[0], i)));
+  for (let i = 0; i < axis.size; i++)
+    ties.setZero(
+      axis,
+      i,
+      parameters.every((own) => ties.isZero(own[0], i)),
+    );
 }
 
 function readsMore(ties: Ties, node: Node): Value[] {

@@ -59,8 +59,7 @@ const gemm: PruningRule = {
   layer: {
     weight: 1,
     made: 1,
-    axes: (node) =>
-      node.int('transB', 0) !== 0 ? { producer: 0, consumer: 1 } : { producer: 1, consumer: 0 },
+    axes: (node) => (node.int('transB', 0) !== 0 ? { producer: 0, consumer: 1 } : { producer: 1, consumer: 0 }),
   },
 };
 

@@ -100,11 +100,16 @@ export function followReshape(ties: Ties, from: readonly Axis[], to: readonly Ax
       continue;
     }
     const all = run.from.some(({ size }) => size === 0) ? [] : pairings(run.from, run.to);
-    const chosen = all[ties.choose(`run ${String(number)}`, all.map((each) => [each.from.axis]))] as
-      Pairing | undefined;
+    const chosen = all[
+      ties.choose(
+        `run ${String(number)}`,
+        all.map((each) => [each.from.axis]),
+      )
+    ] as Pairing | undefined;
     if (chosen) followPairing(ties, chosen);
     for (const axis of [...run.from, ...run.to]) {
-      if (axis !== chosen?.from.axis && axis !== chosen?.to.axis) ties.fixByChoice(axis, 'is laid out in one axis with others');
+      if (axis !== chosen?.from.axis && axis !== chosen?.to.axis)
+        ties.fixByChoice(axis, 'is laid out in one axis with others');
     }
   }
 }
@@ -245,4 +250,3 @@ export const reshaping: PruningRules = {
   ...{ Reshape: reshape, Flatten: { follow }, Squeeze: squeeze, Unsqueeze: { follow }, Transpose: transpose },
   ...{ Expand: expand, Tile: tile, DepthToSpace: depthToSpace, SpaceToDepth: spaceToDepth },
 };
-

@@ -1,6 +1,5 @@
 /** Operators that put axes together, take them apart or pick indices: Concat, Split, Slice, Gather, Pad, Resize. */
 import { axisFromStart } from '../../onnx/axis.js';
-import { BEHIND_END } from '../../onnx/ops.js';
 import type { Node } from '../../onnx/graph.js';
 import type { Mender } from '../mender.js';
 import type { PruningRule, PruningRules } from '../rule.js';
@@ -14,7 +13,12 @@ const concat: PruningRule = {
     for (const [at, axis] of y.entries()) {
       if (at === along) continue;
       for (const own of operands) ties.tieAll(own[at], axis);
-      for (let i = 0; i < axis.size; i++) ties.setZero(axis, i, operands.every((own) => ties.isZero(own[at], i)));
+      for (let i = 0; i < axis.size; i++)
+        ties.setZero(
+          axis,
+          i,
+          operands.every((own) => ties.isZero(own[at], i)),
+        );
     }
     let offset = 0;
     for (const own of operands) {
@@ -79,7 +83,11 @@ interface Bounds {
 }
 
 /** Bounds of a Slice by its sorted axes; undefined where they are computed. */
-function boundsOf(node: Node, ints: (index: number) => number[] | undefined, dims: readonly number[]): Bounds[] | undefined {
+function boundsOf(
+  node: Node,
+  ints: (index: number) => number[] | undefined,
+  dims: readonly number[],
+): Bounds[] | undefined {
   const [starts, ends] = [ints(1), ints(2)];
   const axes = node.inputs[3] ? ints(3) : starts?.map((_, at) => at);
   const steps = node.inputs[4] ? ints(4) : starts?.map(() => 1);
@@ -112,8 +120,8 @@ const slice: PruningRule = {
     for (const [at, { axis, start }] of (boundsOf(node, ints, dims) ?? []).entries()) {
       if (!mender.kept(node.inputs[0], axis)) continue;
       starts[at] = mender.keptBelow(node.inputs[0], axis, start);
-      const toTheEnd = start + mender.before(node.outputs[0])[axis] === dims[axis];
-      ends[at] = toTheEnd ? BEHIND_END : starts[at] + mender.after(node.outputs[0])[axis];
+      // An end behind the last index is behind it still.
+      if (ends[at] < dims[axis]) ends[at] = starts[at] + mender.after(node.outputs[0])[axis];
     }
     if (starts.some((start, at) => start !== ints(1)?.[at])) mender.give(node, 1, 'starts', starts);
     if (ends.some((end, at) => end !== ints(2)?.[at])) mender.give(node, 2, 'ends', ends);
