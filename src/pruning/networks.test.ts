@@ -7,7 +7,9 @@ import { distance, engine, run } from '../testing/graph-writing.js';
 import { cutAndCheck, stirred } from '../testing/random-cuts.js';
 import { smallNetwork, zooFeeds } from '../testing/zoo-models.js';
 import type { ZooOptions } from '../zoo/options.js';
+import { cutUnits } from './cut.js';
 import { dependencyGroups, type Dependencies } from './groups.js';
+import { selectUnits } from './selection.js';
 
 async function groupsOf(model: ModelProto): Promise<Dependencies> {
   return dependencyGroups(model, await traceDims(engine, model, zooFeeds(model, 2)));
@@ -35,6 +37,20 @@ describe('networks of the zoo', () => {
     const { groups } = await groupsOf(model);
     // 16 of all stages, the other 16 of 32 and the other 32 of 64, and the inner convolutions of three blocks.
     expect(groups.map(({ units }) => units.length).sort((a, b) => a - b)).toEqual([16, 16, 16, 32, 32, 64]);
+  });
+
+  it('lets the residual stream of a transformer go where normalization over what is left is asked for', async () => {
+    const model = smallNetwork('vit-s');
+    const feeds = zooFeeds(model, 2);
+    const shapes = await traceDims(engine, model, feeds);
+    const groups = (cutNormalized: boolean): Dependencies => dependencyGroups(model, shapes, { cutNormalized });
+    const width = model.graph!.initializer.find(({ name }) => name.includes('norm'))!.dims[0]!;
+    expect(groups(false).groups.some(({ units }) => units.length === Number(width))).toBe(false);
+    const dependencies = groups(true);
+    const stream = dependencies.groups.find(({ units }) => units.length === Number(width))!;
+    const cut = cutUnits(model, selectUnits(dependencies, [{ group: stream.index, units: [0, 5] }]));
+    const { logits } = await run(cut, feeds);
+    expect([...(logits!.data as Float32Array)].every(Number.isFinite)).toBe(true);
   });
 
   it('rewrites channel shuffles so that single channels can go', async () => {

@@ -106,7 +106,7 @@ describe('random graphs', () => {
         const larger = dependencies.groups.some(({ units }) => units.length > 1);
         if (larger) expect(parameterCount(cut)).toBeLessThan(parameterCount(model));
       }),
-      { numRuns: 60 },
+      { numRuns: 40 },
     );
   });
 });

@@ -31,14 +31,16 @@ interface Case {
   readonly units: readonly number[];
   /** Part of the reason why what the first layer makes is fixed. */
   readonly why?: RegExp;
+  /** 18 by default. */
+  readonly opset?: number;
   /** Input channels of the last layer; 8 by default. */
   readonly width?: number;
 }
 
 /** x [2, 3, 6, 6] -> 8 channels h [2, 8, 4, 4] -> body -> z [2, width, ., .] -> 5 channels y. */
-function between({ body, stored = [], width = 8 }: Case): ModelProto {
+function between({ body, stored = [], width = 8, opset = 18 }: Case): ModelProto {
   return tinyModel({
-    opset: 18,
+    opset,
     inputs: [info('x', ['N', 3, 6, 6])],
     outputs: [info('y', ['N', 5, 'h', 'w'])],
     nodes: [op('Conv x w b -> h', [], 'first'), ...body, op('Conv z v -> y', [], 'last')],
@@ -120,6 +122,31 @@ const CASES: readonly Case[] = [
     body: [op('Reshape h groups -> r'), op('InstanceNormalization r g s -> n'), op('Reshape n back -> z')],
     stored: [ints('groups', [0, 4, -1]), ints('back', [0, 8, 4, 4]), weights('g', [4], 4), weights('s', [4], 5)],
     units: [4],
+  },
+  {
+    name: 'GroupNormalization with a scale per group',
+    body: [op('GroupNormalization h g s -> z', [int('num_groups', 4)])],
+    stored: [weights('g', [4], 4), weights('s', [4], 5)],
+    units: [4],
+  },
+  {
+    name: 'GroupNormalization with a scale per channel',
+    body: [op('GroupNormalization h g s -> z', [int('num_groups', 2)])],
+    stored: [weights('g', [8], 4), weights('s', [8], 5)],
+    opset: 21,
+    units: [2],
+  },
+  {
+    name: 'stored numbers that are indices and data',
+    body: [
+      op('Gather h order -> p', [int('axis', 1)]),
+      op('Cast order -> f', [int('to', 1)]),
+      op('Unsqueeze f behind -> u'),
+      op('Mul p u -> z'),
+    ],
+    stored: [ints('order', [7, 0, 1, 2, 3, 4, 5, 6]), ints('behind', [1, 2])],
+    units: [],
+    why: /does not follow/,
   },
   {
     name: 'Softmax over channels',

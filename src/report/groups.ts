@@ -4,18 +4,15 @@ import type { RemovableUnits } from './report.js';
 type Group = RemovableUnits['groups'][number];
 type Fixed = RemovableUnits['fixed'][number];
 
-const SHOWN = 4;
-
 /** What stands for a group: the layers that make its units, or the weights that would lose slices. */
 export function groupName({ layers, members }: Group): string {
   return layers.length > 0 ? layers.join(' + ') : members.map(({ initializer }) => initializer).join(' + ');
 }
 
-/** The weights that lose slices, as `name[axis]`; `every` one or the first few of them. */
+/** The weights that lose slices, as `name[axis]`; all of them, or the first and how many more. */
 export function tiedWeights({ members }: Group, every: boolean): string {
   const names = members.map(({ initializer, axis }) => `${initializer}[${String(axis)}]`);
-  if (every || names.length <= SHOWN + 1) return names.join(', ');
-  return `${names.slice(0, SHOWN).join(', ')} and ${String(names.length - SHOWN)} more`;
+  return every || names.length < 2 ? names.join(', ') : `${names[0]} and ${String(names.length - 1)} more`;
 }
 
 export function fixedCount({ count, of }: Fixed): string {

@@ -233,7 +233,7 @@ function removableLines({ groups, fixed }: RemovableUnits, paint: Paint, columns
     tiedWeights(group, false),
   ]);
   const kept = fixed.map((line) => [line.layer, line.op, fixedCount(line), fixedReason(line)]);
-  const head = ['removable units of', 'kind', 'units', 'params each', 'MACs each', 'tied weights'];
+  const head = ['units of', 'kind', 'units', 'params each', 'MACs each', 'tied weights'];
   return [
     '',
     ...(rows.length === 0 ? ['No units can be removed.'] : nameGrid(head, rows, paint, columns, 'llrrrl')),
