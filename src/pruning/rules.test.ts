@@ -395,6 +395,16 @@ const CASES: readonly Case[] = [
     units: [8],
   },
   {
+    name: 'only the length of other axes that is read',
+    body: [
+      op('Shape h -> s', [int('start', -2)]),
+      op('Cast s -> f', [int('to', 1)]),
+      op('ReduceSum f -> t'),
+      op('Mul h t -> z'),
+    ],
+    units: [8],
+  },
+  {
     name: 'a gate from pooled channels',
     body: [
       op('GlobalAveragePool h -> p'),
