@@ -130,6 +130,41 @@ const CASES: readonly Case[] = [
     units: [4],
   },
   {
+    name: 'GroupNormalization of all channels together',
+    body: [op('GroupNormalization h g s -> z', [int('num_groups', 1)])],
+    stored: [weights('g', [1], 4), weights('s', [1], 5)],
+    units: [],
+    why: /all of it would have to go at once|nothing would be left/,
+  },
+  {
+    name: 'a copied size of an axis that stays while its place in the result shrinks',
+    body: [op('Reshape h there -> r'), op('Softmax r -> s', [int('axis', 1)]), op('Reshape s back -> z')],
+    stored: [ints('there', [0, 2, 0, 16]), ints('back', [0, 8, 4, 4])],
+    units: [4],
+  },
+  {
+    name: 'halves that make up all of an axis together',
+    body: [
+      op('Split h sizes -> l r', [int('axis', 1)]),
+      op('Add l r -> a'),
+      op('Reshape a there -> t'),
+      op('Reshape t back -> z'),
+    ],
+    stored: [ints('sizes', [4, 4]), ints('there', [0, 2, 2, 4, 4]), ints('back', [0, 4, 4, 4])],
+    units: [2],
+    width: 4,
+  },
+  {
+    name: 'neighbours that are one unit here and halves that are one there',
+    body: [
+      op('DepthToSpace h -> d', [int('blocksize', 2)]),
+      op('Split d -> l r', [int('axis', 1), int('num_outputs', 2)]),
+      op('Add l r -> a'),
+      op('Concat a a a a a a a a -> z', [int('axis', 1)]),
+    ],
+    units: [],
+  },
+  {
     name: 'GroupNormalization with a scale per channel',
     body: [op('GroupNormalization h g s -> z', [int('num_groups', 2)])],
     stored: [weights('g', [8], 4), weights('s', [8], 5)],

@@ -31,16 +31,11 @@ export interface FollowOptions {
 /** One of several ways to tie a node, and the axes by which one sees whether that left anything to remove. */
 interface Choice {
   readonly key: string;
-  /** Number of the node. */
-  readonly order: number;
   readonly alternative: number;
   readonly seen: readonly Axis[];
 }
 
 const UNFOLLOWED = 'its rule does not follow this axis';
-
-/** Causes from this number on are choices: another alternative of their node would not fix the same. */
-export const CHOSEN = 2 ** 30;
 
 /** Alternatives that left nothing to remove, by place. */
 export type DeadEnds = Map<string, Set<number>>;
@@ -48,8 +43,6 @@ export type DeadEnds = Map<string, Set<number>>;
 export class Ties {
   readonly axes = new Map<Value, readonly Axis[]>();
   readonly causes = new Map<number, Cause>();
-  /** Node numbers of causes that are choices. */
-  readonly chosenBy = new Map<number, number>();
   readonly choices: Choice[] = [];
   /** Members that are heads of attention. */
   readonly heads: Axis[] = [];
@@ -186,14 +179,6 @@ export class Ties {
     for (let i = 0; i < axis.size; i++) this.fixIndex(axis, i, reason);
   }
 
-  /** Fixes an axis that another alternative of the node would not fix. */
-  fixByChoice(axis: Axis, reason: string): void {
-    this.touch(axis);
-    if (axis.size <= 1) return;
-    const cause = this.causeNumber({ node: this.node?.label, op: this.node?.opType, reason }, CHOSEN);
-    for (let i = 0; i < axis.size; i++) this.partition.fix(axis.start + i, cause);
-  }
-
   fixBoth(a: Axis, b: Axis, reason: string): void {
     this.fix(a, reason);
     this.fix(b, reason);
@@ -256,8 +241,7 @@ export class Ties {
     const hopeful = open.find((alternative) => seen[alternative].some((axis) => this.mayShrink(axis)));
     const chosen = hopeful ?? open[0] ?? 0;
     // Where everything is fixed already no alternative can help.
-    if (seen.length > 1 && hopeful !== undefined)
-      this.choices.push({ key, order: this.nodeNumber, alternative: chosen, seen: seen[chosen] });
+    if (seen.length > 1 && hopeful !== undefined) this.choices.push({ key, alternative: chosen, seen: seen[chosen] });
     return chosen;
   }
 
@@ -278,14 +262,13 @@ export class Ties {
     if (other) this.touched.add(other);
   }
 
-  private causeNumber(cause: Cause, base = 1): number {
+  private causeNumber(cause: Cause): number {
     const key = JSON.stringify([cause.node, cause.op, cause.reason]);
     let number = this.causeNumbers.get(key);
     if (number === undefined) {
-      number = base + this.causes.size;
+      number = 1 + this.causes.size;
       this.causeNumbers.set(key, number);
       this.causes.set(number, cause);
-      if (base === CHOSEN) this.chosenBy.set(number, this.nodeNumber);
     }
     return number;
   }

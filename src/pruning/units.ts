@@ -4,7 +4,7 @@ import type { Graph, Node, Use, Value } from '../onnx/graph.js';
 import type { Shapes } from '../onnx/macs.js';
 import { FREE, Partition } from './partition.js';
 import { pruningRule } from './registry.js';
-import { CHOSEN, Ties, type Axis, type Cause, type DeadEnds, type FollowOptions } from './ties.js';
+import { Ties, type Axis, type Cause, type DeadEnds, type FollowOptions } from './ties.js';
 
 /** The units of a graph. Values are known by name, so that it holds for models of the same structure with other weights. */
 export interface Units {
@@ -76,23 +76,11 @@ function followNode(node: Node, ties: Ties): void {
   rule.follow(node, ties);
 }
 
-/**
- * Notes alternatives that were in vain; false when there are no new ones. Those that an operator rules out come first: what
- * only does not fit the choice of another node may fit its next one. Of two that do not fit, the later one gives way.
- */
+/** Notes alternatives that were in vain; false when there are no new ones. */
 function findDeadEnds(ties: Ties, deadEnds: DeadEnds): boolean {
-  const inVain = ties.choices.filter(({ seen }) => !seen.some((axis) => ties.mayShrink(axis)));
-  const causeOf = (axis: Axis): number => (axis.size > 1 ? ties.partition.causeOf(axis.start) : FREE);
-  const ruledOut = inVain.filter(({ seen }) => seen.some((axis) => causeOf(axis) < CHOSEN));
-  const givingWay = inVain.filter(({ seen, order }) =>
-    seen.some((axis) => (ties.chosenBy.get(causeOf(axis)) ?? Infinity) < order),
-  );
-  return noteDeadEnds(ruledOut, deadEnds) || noteDeadEnds(givingWay, deadEnds);
-}
-
-function noteDeadEnds(choices: Ties['choices'], deadEnds: DeadEnds): boolean {
   let found = false;
-  for (const { key, alternative } of choices) {
+  for (const { key, alternative, seen } of ties.choices) {
+    if (seen.some((axis) => ties.mayShrink(axis))) continue;
     const dead = deadEnds.get(key) ?? new Set<number>();
     deadEnds.set(key, dead);
     if (!dead.has(alternative)) found = true;

@@ -49,7 +49,7 @@ function followGroups(ties: Ties, channels: Channels, groups: number): void {
   const [wholeSide, innerSide] = transposed ? [input, output] : [output, input];
   const perGroup = whole.size / groups;
   if (ties.choose('groups', [[input], [input, output]]) === 0) {
-    ties.fixByChoice(inner, 'the channels of a group stay together');
+    ties.fix(inner, 'the channels of a group stay together');
     ties.tieAll(whole, wholeSide);
     for (let i = 0; i < whole.size; i++) {
       const group = Math.floor(i / perGroup);

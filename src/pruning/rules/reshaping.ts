@@ -108,8 +108,7 @@ export function followReshape(ties: Ties, from: readonly Axis[], to: readonly Ax
     ] as Pairing | undefined;
     if (chosen) followPairing(ties, chosen);
     for (const axis of [...run.from, ...run.to]) {
-      if (axis !== chosen?.from.axis && axis !== chosen?.to.axis)
-        ties.fixByChoice(axis, 'is laid out in one axis with others');
+      if (axis !== chosen?.from.axis && axis !== chosen?.to.axis) ties.fix(axis, 'is laid out in one axis with others');
     }
   }
 }
