@@ -140,6 +140,18 @@ describe('inspectModel', () => {
     expect(model.rows[0].outputDims).toEqual([1, 4, 224, 224]);
   });
 
+  it('says so where what can be removed cannot be found out', async () => {
+    const single = convNet();
+    // A batch that is declared open, although only one sample fits.
+    single.graph!.node.push(node('Reshape', ['scores', 'one'], ['row']));
+    single.graph!.initializer.push(makeTensor('one', DataType.INT64, [2], [1, 5]));
+    single.graph!.output.push(floatValue('row', ['N', 5]));
+    const { model, warnings } = await inspect(single, { groups: true });
+    expect(model.removable).toBeUndefined();
+    expect(model.macs).toBeGreaterThan(0);
+    expect(warnings?.join()).toMatch(/What can be removed is not known: ONNX Runtime could not run/);
+  });
+
   it('leaves shapes out where the model cannot run', async () => {
     const strange = convNet();
     strange.graph!.node.push(node('Fancy', ['scores'], ['more'], { domain: 'custom' }));

@@ -9,7 +9,7 @@ import { describeLayers, listUnsupported, quantizationSummary } from '../onnx/in
 import { macCounter, valuesForMacs } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
 import { declaredDims } from '../onnx/value-info.js';
-import type { InspectReport } from '../report/report.js';
+import type { InspectReport, RemovableUnits } from '../report/report.js';
 import type { Engine } from '../runtime/engine.js';
 import { traceValues, type TracedValues } from '../runtime/trace.js';
 import { guessFeeds } from '../runtime/made-up-feeds.js';
@@ -59,7 +59,7 @@ export async function inspectModel(
     warnings.push('The MACs are not known: work inside loops, functions or unknown operators is not counted.');
   }
   if (groups && !traced) warnings.push('What can be removed is not known without shapes.');
-  const removable = groups && traced ? await removableUnits(engine, model, { signal, warnings }) : undefined;
+  const removable = groups && traced ? await findRemovable(engine, model, { signal, warnings }) : undefined;
   report(3);
   const producer = [model.producerName, model.producerVersion].filter((part) => part !== '').join(' ');
   return {
@@ -91,6 +91,19 @@ function describeValue(value: Value): { name: string; type: string; dims: (numbe
   const type = value.info?.type?.value;
   const name = type?.case === 'tensorType' ? dataTypeName(type.value.elemType) : (type?.case ?? 'unknown');
   return { name: value.name, type: name, dims: declaredDims(value.info) ?? [] };
+}
+
+/** Undefined, with a warning, where the model does not run on several made-up samples. */
+async function findRemovable(
+  ...[engine, model, control]: Parameters<typeof removableUnits>
+): Promise<RemovableUnits | undefined> {
+  try {
+    return await removableUnits(engine, model, control);
+  } catch (error) {
+    if (!(error instanceof FlowCompressError) || error.code === 'aborted') throw error;
+    control.warnings.push(`What can be removed is not known: ${messageOf(error)}`);
+    return undefined;
+  }
 }
 
 /** Shapes from one run on made-up values; undefined, with a warning, where the model does not run on them. */

@@ -123,6 +123,20 @@ const CASES: readonly BetweenCase[] = [
     stored: [makeTensor('scales', DataType.FLOAT, [4], Float32Array.of(1, 1, 2, 2))],
     units: [8],
   },
+  {
+    name: 'Resize by sizes',
+    body: [op('Resize h _ _ sizes -> z')],
+    stored: [ints('sizes', [2, 8, 7, 9])],
+    units: [8],
+  },
+  {
+    name: 'Resize of channels',
+    body: [op('Resize h _ _ sizes -> z')],
+    stored: [ints('sizes', [2, 16, 4, 4])],
+    units: [],
+    why: /resizes it/,
+    width: 16,
+  },
 ];
 
 describe('selecting', () => {
