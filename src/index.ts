@@ -55,9 +55,23 @@ export type { Node, NodeSpec, Use, Value } from './onnx/graph.js';
 export { findLayers, type LayerOp, type WeightLayer } from './onnx/layers.js';
 export { macCounter, modelMacs, type MacCounter, type Shapes } from './onnx/macs.js';
 export { parameterCount } from './onnx/parameters.js';
-export { channelGroups, type ChannelGroup } from './onnx/channel-groups.js';
 export { makeTensor, readFloats, readInts, readTensor } from './onnx/tensor.js';
 export { DataType } from './onnx/dtypes.js';
+
+// Units that can be removed from a model, and their removal.
+export { prunableModel, type PrunableModel } from './commands/removable.js';
+export { dependencyGroups } from './pruning/groups.js';
+export type {
+  Dependencies,
+  DependencyGroup,
+  FixedUnits,
+  GroupKind,
+  GroupMember,
+  MemberRole,
+} from './pruning/groups.js';
+export { selectUnits, type GroupSelection, type Selection } from './pruning/selection.js';
+export { cutUnits, maskedModel } from './pruning/cut.js';
+export { checkCut } from './pruning/check-cut.js';
 
 // Inference, accuracy and latency.
 export { nodeEngine } from './node/onnxruntime.js';
@@ -65,7 +79,7 @@ export type { Engine, Feeds, HostTensor, HostType, Session, SessionOptions, Valu
 export { measureLatency, type LatencyOptions, type LatencyResult, type TimedSession } from './runtime/latency.js';
 export { evaluateSession, evaluateSessions } from './runtime/metric.js';
 export type { Evaluation, EvaluationOptions, MetricValue, Subject } from './runtime/metric.js';
-export { traceShapes, traceValues, type TracedValue, type TracedValues } from './runtime/trace.js';
+export { traceDims, traceShapes, traceValues, type TracedValue, type TracedValues } from './runtime/trace.js';
 
 // Data.
 export { openDataset } from './node/data/open.js';

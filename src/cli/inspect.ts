@@ -16,7 +16,12 @@ export function inspectCommand({ library }: CliContext): CommandDefinition<Inspe
     groups: [
       {
         heading: 'Inspection:',
-        flags: [switchFlag('--groups', 'list the channels that can only be removed together')],
+        flags: [
+          switchFlag(
+            '--groups',
+            'list the units (filters, neurons, heads) that could be removed, the weights tied to them, and what must stay and why',
+          ),
+        ],
       },
     ],
     examples: ['inspect model.onnx', 'inspect model.onnx --groups --json', 'inspect model.onnx --report layers.html'],

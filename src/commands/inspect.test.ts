@@ -71,15 +71,27 @@ describe('inspectModel', () => {
       { name: 'head', op: 'Gemm', weightDims: [5, 4], outputDims: [1, 5], params: 25, macs: 20, bytes: 100 },
     ]);
     expect(model.rows.reduce((sum, row) => sum + (row.macs ?? 0), 0)).toBe(model.macs);
-    expect(model.groups).toBeUndefined();
+    expect(model.removable).toBeUndefined();
     expect(model.unsupported).toBeUndefined();
   });
 
-  it('lists coupled channels on request', async () => {
-    const { model } = await inspect(convNet(), { groups: true });
-    expect(model.groups).toHaveLength(1);
-    expect(model.groups![0].channels).toBe(4);
-    expect([...model.groups![0].layers].sort()).toEqual(['depthwise', 'first', 'point']);
+  it('lists what can be removed on request, what that costs, and what stays', async () => {
+    const { model, warnings } = await inspect(convNet(), { groups: true });
+    expect(warnings).toBeUndefined();
+    const { groups, fixed } = model.removable!;
+    expect(groups).toHaveLength(1);
+    expect(groups[0]).toMatchObject({ layers: ['first', 'depthwise', 'point'], kind: 'filters', units: 4 });
+    // A filter of the first layer, 4 numbers of its normalization, 9 + 1 weights, a row and a column, 5 weights of the head.
+    expect(groups[0].params).toBe(27 + 4 + 10 + 7 + 5);
+    expect(groups[0].macs).toBe(64 * (27 + 9 + 7) + 5);
+    expect(groups[0].members).toContainEqual({
+      initializer: 'w3',
+      axis: 1,
+      role: 'consumer',
+      node: 'point',
+      slices: 1,
+    });
+    expect(fixed).toEqual([{ layer: 'head', op: 'Gemm', count: 5, of: 5, reason: 'output of the model' }]);
   });
 
   it('says what is shared, not float32, or between activations', async () => {
@@ -128,6 +140,18 @@ describe('inspectModel', () => {
     expect(model.rows[0].outputDims).toEqual([1, 4, 224, 224]);
   });
 
+  it('says so where what can be removed cannot be found out', async () => {
+    const single = convNet();
+    // A batch that is declared open, although only one sample fits.
+    single.graph!.node.push(node('Reshape', ['scores', 'one'], ['row']));
+    single.graph!.initializer.push(makeTensor('one', DataType.INT64, [2], [1, 5]));
+    single.graph!.output.push(floatValue('row', ['N', 5]));
+    const { model, warnings } = await inspect(single, { groups: true });
+    expect(model.removable).toBeUndefined();
+    expect(model.macs).toBeGreaterThan(0);
+    expect(warnings?.join()).toMatch(/What can be removed is not known: ONNX Runtime could not run/);
+  });
+
   it('leaves shapes out where the model cannot run', async () => {
     const strange = convNet();
     strange.graph!.node.push(node('Fancy', ['scores'], ['more'], { domain: 'custom' }));
@@ -136,6 +160,8 @@ describe('inspectModel', () => {
     const { model, warnings } = await inspect(strange, { groups: true });
     expect(warnings?.join()).toMatch(/Shapes and MACs are not known/);
     expect(model.macs).toBeUndefined();
+    expect(model.removable).toBeUndefined();
+    expect(warnings?.join()).toMatch(/can be removed is not known/);
     expect(model.rows[0]).toEqual({ name: 'first', op: 'Conv', weightDims: [4, 3, 3, 3], params: 108, bytes: 432 });
   });
 

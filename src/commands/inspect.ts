@@ -3,18 +3,18 @@ import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
 import { gzipBytes } from '../node/model-file.js';
 import { nameOf, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
-import { channelGroups } from '../onnx/channel-groups.js';
 import { dataTypeName } from '../onnx/dtypes.js';
 import { Graph, type Value } from '../onnx/graph.js';
 import { describeLayers, listUnsupported, quantizationSummary } from '../onnx/inventory.js';
 import { macCounter, valuesForMacs } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
 import { declaredDims } from '../onnx/value-info.js';
-import type { InspectReport } from '../report/report.js';
+import type { InspectReport, RemovableUnits } from '../report/report.js';
 import type { Engine } from '../runtime/engine.js';
 import { traceValues, type TracedValues } from '../runtime/trace.js';
 import { guessFeeds } from '../runtime/made-up-feeds.js';
 import { inspectOptionsSchema, parseOptions, type InspectOptions } from './options.js';
+import { removableUnits } from './removable.js';
 import { startRun } from './run-info.js';
 import { openCheckedModel } from './workspace.js';
 
@@ -42,7 +42,7 @@ export async function inspectModel(
   report(1, 'running it once');
   const engine = nodeEngine();
   const warnings: string[] = [];
-  const traced = await traceMadeUp(engine, graph, model, { all: groups, warnings });
+  const traced = await traceMadeUp(engine, graph, model, warnings);
   throwIfAborted(signal);
   report(2, 'describing the layers');
   const counter = traced && macCounter(graph, traced.values, traced.rows);
@@ -58,8 +58,8 @@ export async function inspectModel(
   if (counter && macs === undefined) {
     warnings.push('The MACs are not known: work inside loops, functions or unknown operators is not counted.');
   }
-  if (groups && !traced) warnings.push('The coupled channels are not known without shapes.');
-  const coupled = groups && traced ? channelGroups(graph, traced.values) : undefined;
+  if (groups && !traced) warnings.push('What can be removed is not known without shapes.');
+  const removable = groups && traced ? await findRemovable(engine, model, { signal, warnings }) : undefined;
   report(3);
   const producer = [model.producerName, model.producerVersion].filter((part) => part !== '').join(' ');
   return {
@@ -80,7 +80,7 @@ export async function inspectModel(
         bytes: opened.bytes,
         gzipBytes: compressed,
         rows,
-        ...(coupled && { groups: coupled }),
+        ...(removable && { removable }),
         ...(unsupported.length > 0 && { unsupported }),
       },
     },
@@ -93,18 +93,31 @@ function describeValue(value: Value): { name: string; type: string; dims: (numbe
   return { name: value.name, type: name, dims: declaredDims(value.info) ?? [] };
 }
 
+/** Undefined, with a warning, where the model does not run on several made-up samples. */
+async function findRemovable(
+  ...[engine, model, control]: Parameters<typeof removableUnits>
+): Promise<RemovableUnits | undefined> {
+  try {
+    return await removableUnits(engine, model, control);
+  } catch (error) {
+    if (!(error instanceof FlowCompressError) || error.code === 'aborted') throw error;
+    control.warnings.push(`What can be removed is not known: ${messageOf(error)}`);
+    return undefined;
+  }
+}
+
 /** Shapes from one run on made-up values; undefined, with a warning, where the model does not run on them. */
 async function traceMadeUp(
   engine: Engine,
   graph: Graph,
   model: Parameters<typeof traceValues>[1],
-  { all, warnings }: { readonly all: boolean; readonly warnings: string[] },
+  warnings: string[],
 ): Promise<{ values: TracedValues; rows: number } | undefined> {
   try {
     const { feeds, rows, assumptions } = guessFeeds(graph);
     const wanted = valuesForMacs(graph);
     for (const layer of describeLayers(graph)) wanted.add(layer.output.name);
-    const values = await traceValues(engine, model, feeds, all ? undefined : wanted);
+    const values = await traceValues(engine, model, feeds, wanted);
     if (assumptions.length > 0) {
       warnings.push(`Shapes and MACs are for ${assumptions.join(', ')}: the model leaves these sizes open.`);
     }

@@ -5,15 +5,19 @@ import { rewrite } from '../onnx/graph.js';
 import { collapseShapes } from '../onnx/passes/collapse-shapes.js';
 import { foldBatchNorm } from '../onnx/passes/fold-batch-norm.js';
 import { inlineConstants } from '../onnx/passes/inline-constants.js';
+import { shuffleToGather } from '../onnx/passes/shuffle-to-gather.js';
 import { upgradeOpset } from '../onnx/passes/upgrade-opset.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
 import { runOnce } from '../runtime/run-once.js';
 import { isFloat, numbersOf } from '../runtime/scores.js';
+import { traceDims } from '../runtime/trace.js';
 
 interface PassContext {
   readonly engine: Engine;
   /** Feeds of that many real samples. */
   readonly feedsFor: (rows: number) => Feeds;
+  /** Rows that any model takes: several of them, where it does not insist on a number. */
+  readonly rows: number;
 }
 
 export interface PreparationPass {
@@ -21,12 +25,35 @@ export interface PreparationPass {
   readonly run: (model: ModelProto, context: PassContext) => ModelProto | Promise<ModelProto>;
 }
 
+const CURRENT_OPSET: PreparationPass = { name: 'upgrade-opset', run: (model) => rewrite(model, upgradeOpset) };
+const INLINE: PreparationPass = { name: 'inline-constants', run: (model) => rewrite(model, inlineConstants) };
+const COLLAPSE: PreparationPass = {
+  name: 'collapse-shapes',
+  run: (model, { engine, feedsFor }) => collapseShapes(engine, model, feedsFor),
+};
+
 /** In this order: each one makes the graph plainer for the next. */
 export const PREPARATION: readonly PreparationPass[] = [
-  { name: 'upgrade-opset', run: (model) => rewrite(model, upgradeOpset) },
-  { name: 'inline-constants', run: (model) => rewrite(model, inlineConstants) },
+  CURRENT_OPSET,
+  INLINE,
   { name: 'fold-batch-norm', run: (model) => rewrite(model, foldBatchNorm) },
-  { name: 'collapse-shapes', run: (model, { engine, feedsFor }) => collapseShapes(engine, model, feedsFor) },
+  COLLAPSE,
+];
+
+/** The form in which dependency groups are looked for: the layers stay as they are. */
+export const PRUNABLE_FORM: readonly PreparationPass[] = [
+  CURRENT_OPSET,
+  INLINE,
+  COLLAPSE,
+  {
+    name: 'shuffle-to-gather',
+    run: async (model, { engine, feedsFor, rows }) => {
+      const shapes = await traceDims(engine, model, feedsFor(rows));
+      return rewrite(model, (graph) => {
+        shuffleToGather(graph, shapes);
+      });
+    },
+  },
 ];
 
 export interface PreparedModel {
@@ -61,9 +88,10 @@ export async function prepareModel(
   options: PreparationOptions = {},
 ): Promise<PreparedModel> {
   const { fixedBatch, signal, passes = PREPARATION } = options;
-  const feeds = feedsFor(fixedBatch ?? CHECKED_ROWS);
+  const rows = fixedBatch ?? CHECKED_ROWS;
+  const feeds = feedsFor(rows);
   const expected = await runOnce(engine, model, feeds);
-  const context: PassContext = { engine, feedsFor };
+  const context: PassContext = { engine, feedsFor, rows };
   const problemOf = async (candidate: ModelProto): Promise<string | undefined> =>
     candidate === model ? undefined : firstDifference(expected, await runOnce(engine, candidate, feeds));
 

@@ -21,7 +21,9 @@ import type {
   QuantizeReport,
   Report,
   TrainReport,
+  RemovableUnits,
 } from './report.js';
+import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoveryRows, recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
@@ -226,11 +228,40 @@ function inspectParts({ model }: InspectReport): string[] {
       ]),
       'lllrrrl',
     ),
+    ...removableParts(model.removable),
     ...titled('Not supported', unsupported.length, () =>
       table(
         ['node', 'op', 'why'],
         unsupported.map((one) => [one.node, one.op, one.reason]),
         'lll',
+      ),
+    ),
+  ];
+}
+
+function removableParts(removable: RemovableUnits | undefined): string[] {
+  if (!removable) return [];
+  const { groups, fixed } = removable;
+  return [
+    ...titled('Removable units', groups.length, () =>
+      table(
+        ['layers', 'kind', 'units', 'parameters each', 'MACs each', 'tied weights'],
+        groups.map((group) => [
+          groupName(group),
+          group.kind,
+          String(group.units),
+          formatCount(group.params),
+          group.macs === undefined ? undefined : formatCount(group.macs),
+          tiedWeights(group, true),
+        ]),
+        'llrrrl',
+      ),
+    ),
+    ...titled('Not removable', fixed.length, () =>
+      table(
+        ['layer', 'op', 'units', 'why'],
+        fixed.map((line) => [line.layer, line.op, fixedCount(line), fixedReason(line)]),
+        'llrl',
       ),
     ),
   ];

@@ -167,6 +167,43 @@ const valueSchema = z.object({
   dims: z.array(z.union([z.number(), z.string()])),
 });
 
+const removableUnitsSchema = z.object({
+  /** Units of one group lie in the same weights. */
+  groups: z.array(
+    z.object({
+      /** Names of the layers that make the units; empty where no layer does. */
+      layers: z.array(z.string()),
+      kind: z.enum(['filters', 'neurons', 'heads', 'embedding', 'inputs']),
+      units: count,
+      /** Of one unit: parameters, and multiply-accumulates of a sample. */
+      params: count,
+      macs: count.optional(),
+      /** Axes of initializers that lose `slices` slices with the first unit. */
+      members: z.array(
+        z.object({
+          initializer: z.string(),
+          axis: count,
+          role: z.enum(['producer', 'consumer', 'scale']),
+          node: z.string(),
+          slices: count,
+        }),
+      ),
+    }),
+  ),
+  /** What layers make and nobody can remove: `count` of `of`, because of `node` or, without one, the interface of the model. */
+  fixed: z.array(
+    z.object({
+      layer: z.string(),
+      op: z.string(),
+      count,
+      of: count,
+      reason: z.string(),
+      node: z.string().optional(),
+    }),
+  ),
+});
+export type RemovableUnits = z.infer<typeof removableUnitsSchema>;
+
 export const inspectReportSchema = z.object({
   command: z.literal('inspect'),
   ...runFields,
@@ -197,8 +234,8 @@ export const inspectReportSchema = z.object({
         note: z.string().optional(),
       }),
     ),
-    /** Channels that can only be removed together. */
-    groups: z.array(z.object({ layers: z.array(z.string()), channels: count, params: count.optional() })).optional(),
+    /** What can be removed, and what not. */
+    removable: removableUnitsSchema.optional(),
     unsupported: z.array(z.object({ node: z.string(), op: z.string(), reason: z.string() })).optional(),
   }),
 });

@@ -46,6 +46,9 @@ describe('reportToTable', () => {
     if (profile.command === 'profile') profile.layers[0].name = longName;
     if (inspect.command === 'inspect') {
       inspect.model.rows[0].name = longName;
+      inspect.model.removable!.groups[0].layers = [longName, longName];
+      inspect.model.removable!.groups[0].members[0].initializer = longName;
+      inspect.model.removable!.fixed[1].node = longName;
       inspect.model.unsupported = [{ node: longName, op: 'Loop', reason: 'x '.repeat(200) }];
     }
     for (const report of reports) {
@@ -103,6 +106,18 @@ describe('reportToTable', () => {
   it('keeps the sentence of a training inside the terminal', () => {
     for (const line of reportToTable(trainReport(), { columns: 70 }).split('\n'))
       expect(line.length).toBeLessThanOrEqual(70);
+  });
+
+  it('lists the units that can be removed, and why others stay', () => {
+    const text = reportToTable(inspectReport());
+    expect(text).toMatch(/conv1 \+ conv2 +filters +16 +28 +27\.6 k +w1\[0\] and 2 more/);
+    expect(text).toMatch(/w4 +inputs +2 +9 +w4\[1\]/);
+    expect(text).toMatch(/head +Gemm +all 10 +output of the model/);
+    expect(text).toMatch(/conv5 +Conv +2 of 8 +norm5: normalizes over it/);
+    const report = inspectReport();
+    report.model.removable = { groups: [], fixed: [] };
+    expect(reportToTable(report)).toContain('No units can be removed.');
+    expect(reportToTable(report)).not.toContain('not removable');
   });
 
   it('lists what inspect found', () => {

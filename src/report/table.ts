@@ -21,9 +21,11 @@ import type {
   Metric,
   ProfileReport,
   QuantizeReport,
+  RemovableUnits,
   Report,
   TrainReport,
 } from './report.js';
+import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
 import type { Verdict } from './summary.js';
@@ -207,22 +209,37 @@ function inspectLines(report: InspectReport, paint: Paint, columns: number): str
   ]);
   const notes = model.rows.flatMap((row) => (row.note === undefined ? [] : [[row.name, row.note]]));
   const unsupported = (model.unsupported ?? []).map((one) => [one.node, one.op, one.reason]);
-  const groups = (model.groups ?? []).map((group, index) => [
-    group.layers.join(' + '),
-    String(index + 1),
-    String(group.channels),
-  ]);
   return [
     heading('inspect', model.path, paint, columns),
     '',
     ...facts.map(([label, value]) => fit(`${paint(label.padEnd(12), 'dim')}${value}`, columns, label.length)),
     '',
     ...nameGrid(['layer', 'op', 'weight', 'output', 'params', 'MACs', 'bytes'], rows, paint, columns),
-    ...(groups.length === 0 ? [] : ['', ...nameGrid(['coupled layers', 'group', 'channels'], groups, paint, columns)]),
+    ...(model.removable === undefined ? [] : removableLines(model.removable, paint, columns)),
     ...(notes.length === 0 ? [] : ['', ...nameGrid(['layer', 'note'], notes, paint, columns, 'll')]),
     ...(unsupported.length === 0
       ? []
       : ['', paint('Not supported', 'yellow'), ...nameGrid(['node', 'op', 'why'], unsupported, paint, columns, 'lll')]),
+  ];
+}
+
+function removableLines({ groups, fixed }: RemovableUnits, paint: Paint, columns: number): string[] {
+  const rows = groups.map((group) => [
+    groupName(group),
+    group.kind,
+    String(group.units),
+    formatCount(group.params),
+    group.macs === undefined ? '' : formatCount(group.macs),
+    tiedWeights(group, false),
+  ]);
+  const kept = fixed.map((line) => [line.layer, line.op, fixedCount(line), fixedReason(line)]);
+  const head = ['units of', 'kind', 'units', 'params each', 'MACs each', 'tied weights'];
+  return [
+    '',
+    ...(rows.length === 0 ? ['No units can be removed.'] : nameGrid(head, rows, paint, columns, 'llrrrl')),
+    ...(kept.length === 0
+      ? []
+      : ['', ...nameGrid(['not removable', 'op', 'units', 'why'], kept, paint, columns, 'llrl')]),
   ];
 }
 

@@ -39,8 +39,11 @@ function isHostType(name: string): name is HostType {
   return HOST_TYPES.has(name);
 }
 
-/** @throws FlowCompressError `unsupported` for inputs that are no tensors, of unknown rank, of strings, or too large */
-export function guessFeeds(graph: Graph): MadeUpFeeds {
+/**
+ * @param batch rows where the model leaves them open
+ * @throws FlowCompressError `unsupported` for inputs that are no tensors, of unknown rank, of strings, or too large
+ */
+export function guessFeeds(graph: Graph, batch = 1): MadeUpFeeds {
   const feeds: Feeds = {};
   const assumptions: string[] = [];
   // A dimension of one name has one size in all inputs.
@@ -51,7 +54,7 @@ export function guessFeeds(graph: Graph): MadeUpFeeds {
     const { type, declared } = signatureOf(input);
     const dims = declared.map((dim, axis) => {
       if (typeof dim === 'number' && dim > 0) return dim;
-      const guess = axis === 0 ? 1 : declared.length >= 4 ? GUESSED_SIDE : GUESSED_LENGTH;
+      const guess = axis === 0 ? batch : declared.length >= 4 ? GUESSED_SIDE : GUESSED_LENGTH;
       if (typeof dim !== 'string' || dim === '?' || dim === '') return guess;
       const size = named.get(dim) ?? guess;
       named.set(dim, size);

@@ -66,6 +66,36 @@ export async function traceShapes(engine: Engine, model: ModelProto, feeds: Feed
   return traced;
 }
 
+/** Operators whose results may be no tensors. */
+const NO_TENSORS = /Sequence|Optional|^(If|Loop|Scan)$/;
+
+/**
+ * Dims of the feeds and of every tensor that a node computes, from one run that keeps none of them: memory is that of a
+ * plain run.
+ */
+export async function traceDims(
+  engine: Engine,
+  model: ModelProto,
+  feeds: Feeds,
+): Promise<Map<string, { readonly dims: readonly number[] }>> {
+  const graph = new Graph(model);
+  const shapeOf = new Map<string, string>();
+  const values = graph.nodes
+    .filter(({ opType }) => !NO_TENSORS.test(opType))
+    .flatMap(({ outputs }) => outputs.filter((output) => output !== undefined));
+  graph.outputs.splice(0);
+  for (const value of values) {
+    const shape = graph.insertOp('Shape', [value]);
+    shapeOf.set(shape.name, value.name);
+    exposeValue(graph, shape);
+  }
+  const results = await runOnce(engine, graph.toModel(), feeds, { optimization: 'disabled' });
+  const dims = new Map(Object.entries(feeds).map(([name, tensor]) => [name, { dims: tensor.dims }]));
+  for (const [name, { data }] of Object.entries(results))
+    dims.set(shapeOf.get(name)!, { dims: Array.from(data, Number) });
+  return dims;
+}
+
 /** Runs the model once on `feeds` and returns the values named by `names`, or every value that a node computes. */
 export async function traceValues(
   engine: Engine,

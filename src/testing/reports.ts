@@ -151,6 +151,33 @@ export function inspectReport(): InspectReport {
       params: 448,
       bytes: 2000,
       rows: [{ name: 'conv1', op: 'Conv', weightDims: [16, 3, 3, 3], params: 448, macs: 442_368, bytes: 1792 }],
+      removable: {
+        groups: [
+          {
+            layers: ['conv1', 'conv2'],
+            kind: 'filters',
+            units: 16,
+            params: 28,
+            macs: 27_648,
+            members: [
+              { initializer: 'w1', axis: 0, role: 'producer', node: 'conv1', slices: 1 },
+              { initializer: 'w2', axis: 1, role: 'consumer', node: 'conv3', slices: 1 },
+              { initializer: 'norm.scale', axis: 0, role: 'scale', node: 'norm', slices: 1 },
+            ],
+          },
+          {
+            layers: [],
+            kind: 'inputs',
+            units: 2,
+            params: 9,
+            members: [{ initializer: 'w4', axis: 1, role: 'consumer', node: 'conv4', slices: 1 }],
+          },
+        ],
+        fixed: [
+          { layer: 'head', op: 'Gemm', count: 10, of: 10, reason: 'output of the model' },
+          { layer: 'conv5', op: 'Conv', count: 2, of: 8, reason: 'normalizes over it', node: 'norm5' },
+        ],
+      },
       unsupported: [{ node: 'loop1', op: 'Loop', reason: 'weights inside a loop body' }],
     },
   };

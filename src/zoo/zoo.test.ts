@@ -3,7 +3,6 @@ import fc from 'fast-check';
 import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
 import { GRADIENT_RULES } from '../autodiff/registry.js';
-import { randomStream } from '../data/random.js';
 import { findAttention } from '../flow/attention.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
@@ -14,54 +13,11 @@ import { declaredDims } from '../onnx/value-info.js';
 import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { traceValues } from '../runtime/trace.js';
 import { engine, opsOf, run } from '../testing/graph-writing.js';
+import { smallNetwork, smallOptions, zooFeeds } from '../testing/zoo-models.js';
 import type { Architecture } from './architecture.js';
-import { buildNetwork } from './build.js';
 import { Net } from './net.js';
 import { resolveSettings, type ZooOptions } from './options.js';
 import { ARCHITECTURES, findArchitecture } from './registry.js';
-
-const SMALLEST: Readonly<Record<string, number>> = {
-  'inception-v3': 75,
-  'bert-tiny': 6,
-  'bert-base': 6,
-  'gpt-mini': 6,
-  gpt2: 6,
-};
-
-/** Options that keep a network quick to run. */
-function small(architecture: Architecture, more: ZooOptions = {}): ZooOptions {
-  const { name, defaults } = architecture;
-  const wanted: ZooOptions = {
-    width: 0.25,
-    inputSize: SMALLEST[name] ?? Math.min(32, defaults.inputSize ?? 32),
-    classes: 7,
-    patchSize: 8,
-    depth: 2,
-    vocabulary: 40,
-    latent: 6,
-    ...more,
-  };
-  const own = Object.entries(wanted).filter(([option]) => option in defaults || option === 'seed');
-  return Object.fromEntries(own);
-}
-
-function build(name: string, options: ZooOptions = {}): ModelProto {
-  const architecture = findArchitecture(name)!;
-  return buildNetwork(architecture, small(architecture, options)).model;
-}
-
-/** Standard normal images, or token numbers from 1 on. */
-function feeds(model: ModelProto, rows: number, seed = 3): Feeds {
-  const random = randomStream(seed);
-  const info = model.graph!.input[0]!;
-  const dims = declaredDims(info)!.map((dim) => (typeof dim === 'number' ? dim : rows));
-  const count = dims.reduce((a, b) => a * b, 1);
-  const isText = info.type?.value.case === 'tensorType' && info.type.value.value.elemType === 7;
-  const input: HostTensor = isText
-    ? { type: 'int64', dims, data: BigInt64Array.from({ length: count }, () => BigInt(1 + random.int(39))) }
-    : { type: 'float32', dims, data: Float32Array.from({ length: count }, () => random.normal()) };
-  return { input };
-}
 
 const numbers = (tensor: HostTensor): number[] => Array.from<number | bigint, number>(tensor.data, Number);
 
@@ -72,13 +28,13 @@ function deviation(values: readonly number[]): number {
 
 describe('every architecture', () => {
   it.each(ARCHITECTURES.map(({ name }) => name))('%s is valid, runs, and starts at a sane scale', async (name) => {
-    const model = build(name);
+    const model = smallNetwork(name);
     validateModel(model, { requireSorted: true });
     expect(model.graph!.input.map((input) => input.name)).toEqual(['input']);
     const session = await engine.createSession(toBytes(model));
     try {
       for (const rows of [1, 2]) {
-        const results = await session.run(feeds(model, rows));
+        const results = await session.run(zooFeeds(model, rows));
         for (const info of model.graph!.output) {
           const output = results[info.name]!;
           expect(output.dims).toEqual(declaredDims(info)!.map((dim) => (dim === 'N' ? rows : dim)));
@@ -98,7 +54,7 @@ describe('every architecture', () => {
   it('names every node and gives every tensor a use', () => {
     for (const architecture of ARCHITECTURES) {
       const net = new Net({ seed: 0, hollow: true });
-      architecture.build(net, resolveSettings(architecture, small(architecture)));
+      architecture.build(net, resolveSettings(architecture, smallOptions(architecture)));
       const nodes = net.graph.nodes;
       expect(new Set(nodes.map((node) => node.name)).size).toBe(nodes.length);
       expect(nodes.every((node) => node.name !== '')).toBe(true);
@@ -117,7 +73,7 @@ describe('every architecture', () => {
     fc.assert(
       fc.property(any, ({ architecture, width, classes, channels, factor }) => {
         const { name } = architecture;
-        const given = small(architecture, { width, classes, channels });
+        const given = smallOptions(architecture, { width, classes, channels });
         if (!name.startsWith('dcgan')) given.inputSize = (given.inputSize ?? 1) * factor;
         const net = new Net({ seed: 0, hollow: true });
         architecture.build(net, resolveSettings(architecture, given));
@@ -136,7 +92,7 @@ describe('every architecture', () => {
     const operators = new Set(
       ARCHITECTURES.flatMap((architecture) => {
         const net = new Net({ seed: 0, hollow: true });
-        architecture.build(net, resolveSettings(architecture, small(architecture)));
+        architecture.build(net, resolveSettings(architecture, smallOptions(architecture)));
         return net.graph.nodes.map((node) => node.opType);
       }),
     );
@@ -147,7 +103,7 @@ describe('every architecture', () => {
 
   it('has the same bytes for the same seed, and others for another', () => {
     for (const name of ['resnet8', 'vit-ti', 'gpt-mini']) {
-      const bytes = (seed: number): Buffer => Buffer.from(toBytes(build(name, { seed })));
+      const bytes = (seed: number): Buffer => Buffer.from(toBytes(smallNetwork(name, { seed })));
       expect(bytes(5).equals(bytes(5))).toBe(true);
       expect(bytes(5).equals(bytes(6))).toBe(false);
     }
@@ -156,10 +112,10 @@ describe('every architecture', () => {
 
 describe('convolutional networks', () => {
   it('keep BatchNormalization and Dropout as nodes', () => {
-    expect(opsOf(build('vgg11-bn')).filter((op) => op === 'BatchNormalization')).toHaveLength(8);
-    expect(opsOf(build('vgg11')).filter((op) => op === 'Dropout')).toHaveLength(2);
-    expect(opsOf(build('vgg11', { dropout: 0 }))).not.toContain('Dropout');
-    expect(opsOf(build('resnet8')).filter((op) => op === 'BatchNormalization')).toHaveLength(7);
+    expect(opsOf(smallNetwork('vgg11-bn')).filter((op) => op === 'BatchNormalization')).toHaveLength(8);
+    expect(opsOf(smallNetwork('vgg11')).filter((op) => op === 'Dropout')).toHaveLength(2);
+    expect(opsOf(smallNetwork('vgg11', { dropout: 0 }))).not.toContain('Dropout');
+    expect(opsOf(smallNetwork('resnet8')).filter((op) => op === 'BatchNormalization')).toHaveLength(7);
   });
 
   it('round the channels of MobileNets to multiples of eight', () => {
@@ -181,19 +137,19 @@ describe('convolutional networks', () => {
   });
 
   it('have the shortcut that the compressor knows', async () => {
-    const model = build('resnet20', { inputSize: 8 });
-    const traced = await traceValues(engine, model, feeds(model, 1));
+    const model = smallNetwork('resnet20', { inputSize: 8 });
+    const traced = await traceValues(engine, model, zooFeeds(model, 1));
     const folded = rewrite(model, (graph) => {
       expect(shortcutToConv(graph, (value) => traced.get(value.name)?.dims)).toBe(2);
     });
-    const input = feeds(model, 2);
+    const input = zooFeeds(model, 2);
     const [before, after] = [await run(model, input), await run(folded, input)];
     expect(numbers(after['logits']!)).toEqual(numbers(before['logits']!).map((x) => expect.closeTo(x, 4) as number));
   });
 
   it('compute about the same in training as in inference before any training', async () => {
-    const model = build('resnet56', { width: 1 });
-    const traced = await traceValues(engine, model, feeds(model, 4));
+    const model = smallNetwork('resnet56', { width: 1 });
+    const traced = await traceValues(engine, model, zooFeeds(model, 4));
     const spreads = [...traced].flatMap(([name, value]) => (name.endsWith('bn2.out') ? deviation(numbers(value)) : []));
     expect(spreads).toHaveLength(27);
     // Normalized values have about unit variance in all depths: without the estimate it would double with every block.
@@ -202,7 +158,7 @@ describe('convolutional networks', () => {
 });
 
 describe('transformers', () => {
-  const trace = (model: ModelProto): Promise<Map<string, HostTensor>> => traceValues(engine, model, feeds(model, 1));
+  const trace = (model: ModelProto): Promise<Map<string, HostTensor>> => traceValues(engine, model, zooFeeds(model, 1));
 
   it.each([
     ['vit-ti', 2, 1],
@@ -210,7 +166,7 @@ describe('transformers', () => {
     ['bert-tiny', 2, undefined],
     ['gpt-mini', 2, undefined],
   ])('%s shows its heads', async (name, blocks, heads) => {
-    const model = build(name);
+    const model = smallNetwork(name);
     const graph = new Graph(model);
     const found = findAttention(graph, findLayers(graph), await trace(model));
     expect(found.untraced).toEqual([]);
@@ -219,8 +175,8 @@ describe('transformers', () => {
   });
 
   it('gpt does not see later tokens', async () => {
-    const model = build('gpt-mini');
-    const given = feeds(model, 1);
+    const model = smallNetwork('gpt-mini');
+    const given = zooFeeds(model, 1);
     const changed: Feeds = { input: { ...given['input']!, data: (given['input']!.data as BigInt64Array).with(5, 7n) } };
     const [a, b] = [await run(model, given), await run(model, changed)].map((r) => numbers(r['logits']!));
     const seen = 5 * 40;
@@ -229,7 +185,7 @@ describe('transformers', () => {
   });
 
   it('bert pays no attention to padding', async () => {
-    const model = build('bert-tiny');
+    const model = smallNetwork('bert-tiny');
     const ids = { type: 'int64', dims: [1, 6], data: BigInt64Array.of(5n, 6n, 7n, 8n, 0n, 0n) } as const;
     const traced = await traceValues(engine, model, { input: ids });
     const weights = numbers(traced.get('layers.0.attn.softmax.out')!);
@@ -241,7 +197,7 @@ describe('transformers', () => {
 
   it('swin lets no token see across the border that a shift makes', async () => {
     // Maps of 8 x 8 at first: four windows of 4 x 4, shifted by 2 in the second block.
-    const traced = await trace(build('swin-t'));
+    const traced = await trace(smallNetwork('swin-t'));
     const weights = traced.get('layers.0.blocks.1.attn.softmax.out')!;
     const [, windows, heads, tokens] = weights.dims as [number, number, number, number];
     expect([windows, tokens]).toEqual([4, 16]);

@@ -10,7 +10,8 @@ import {
   significant,
 } from '../format.js';
 import { plotsOf } from '../plots.js';
-import type { EvaluateReport, InspectReport, ProfileReport } from '../report.js';
+import { FIXED_CAPTION, fixedCount, fixedReason, groupName, GROUPS_CAPTION, tiedWeights } from '../groups.js';
+import type { EvaluateReport, InspectReport, ProfileReport, RemovableUnits } from '../report.js';
 import { agreementSentence, klWidths, latenciesOf, metricsOf } from '../summary.js';
 import type { Content, Markup } from './markup.js';
 import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
@@ -61,16 +62,7 @@ export async function inspectBody({ model, ...report }: InspectReport): Promise<
         model.rows,
       ),
     ),
-    ...listSection('Coupled channels', 'Channels that can only be removed together.', model.groups ?? [], (groups) =>
-      dataTable(
-        [
-          { head: '#', kind: 'number', cell: (_, i) => i + 1 },
-          { head: 'channels', kind: 'number', cell: (row) => row.channels },
-          { head: 'layers', kind: 'name', cell: (row) => row.layers.join(' + ') },
-        ],
-        groups,
-      ),
-    ),
+    ...removableSections(model.removable),
     ...listSection('Not supported', undefined, model.unsupported ?? [], (rows) =>
       dataTable(
         [
@@ -79,6 +71,37 @@ export async function inspectBody({ model, ...report }: InspectReport): Promise<
           { head: 'why', kind: 'text', cell: (row) => row.reason },
         ],
         rows,
+      ),
+    ),
+  ];
+}
+
+function removableSections(removable: RemovableUnits | undefined): Markup[] {
+  if (!removable) return [];
+  return [
+    ...listSection('Removable units', GROUPS_CAPTION, removable.groups, (groups) =>
+      dataTable(
+        [
+          { head: '#', kind: 'number', cell: (_, i) => i + 1 },
+          { head: 'layers', kind: 'name', cell: groupName },
+          { head: 'kind', kind: 'text', cell: (row) => row.kind },
+          { head: 'units', kind: 'number', cell: (row) => row.units },
+          { head: 'parameters', kind: 'number', cell: (row) => formatCount(row.params) },
+          { head: 'MACs', kind: 'number', cell: (row) => (row.macs === undefined ? undefined : formatCount(row.macs)) },
+          { head: 'tied weights', kind: 'text', cell: (row) => tiedWeights(row, true) },
+        ],
+        groups,
+      ),
+    ),
+    ...listSection('Not removable', FIXED_CAPTION, removable.fixed, (lines) =>
+      dataTable(
+        [
+          { head: 'layer', kind: 'name', cell: (row) => row.layer },
+          { head: 'op', kind: 'text', cell: (row) => row.op },
+          { head: 'units', kind: 'number', cell: fixedCount },
+          { head: 'why', kind: 'text', cell: fixedReason },
+        ],
+        lines,
       ),
     ),
   ];

@@ -1,0 +1,28 @@
+/** How the units that can be removed from a model are told, in the words of every rendering. */
+import type { RemovableUnits } from './report.js';
+
+type Group = RemovableUnits['groups'][number];
+type Fixed = RemovableUnits['fixed'][number];
+
+/** What stands for a group: the layers that make its units, or the weights that would lose slices. */
+export function groupName({ layers, members }: Group): string {
+  return layers.length > 0 ? layers.join(' + ') : members.map(({ initializer }) => initializer).join(' + ');
+}
+
+/** The weights that lose slices, as `name[axis]`; all of them, or the first and how many more. */
+export function tiedWeights({ members }: Group, every: boolean): string {
+  const names = members.map(({ initializer, axis }) => `${initializer}[${String(axis)}]`);
+  return every || names.length < 2 ? names.join(', ') : `${names[0]} and ${String(names.length - 1)} more`;
+}
+
+export function fixedCount({ count, of }: Fixed): string {
+  return count === of ? `all ${String(of)}` : `${String(count)} of ${String(of)}`;
+}
+
+export function fixedReason({ reason, node }: Fixed): string {
+  return node === undefined ? reason : `${node}: ${reason}`;
+}
+
+export const GROUPS_CAPTION =
+  'Units that can be removed, and the weights that lose a slice with each; parameters and MACs are of one unit.';
+export const FIXED_CAPTION = 'What layers make and nothing can be removed from, with the node that needs it.';
