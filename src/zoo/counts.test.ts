@@ -63,6 +63,8 @@ describe('parameters', () => {
     // chenyaofo/pytorch-cifar-models has 1x1 convolutions in the shortcuts.
     ['resnet20', { shortcut: 'conv' }, 272_474],
     ['resnet56', { shortcut: 'conv' }, 855_770],
+    // demo/fashion-resnet.onnx, whose batch normalizations are kept.
+    ['resnet14', { shortcut: 'conv', channels: 1, inputSize: 28 }, 174_970],
     // mateuszbuda/brain-segmentation-pytorch: 32 features, one class.
     ['unet', { width: 0.5, classes: 1 }, 7_763_041],
     // milesial/Pytorch-UNet: 64 features, one class.

@@ -131,7 +131,7 @@ function imageNetResNet(layers: number, counts: readonly number[], block: BlockB
 }
 
 export const RESNETS: readonly Architecture[] = [
-  ...[8, 20, 32, 44, 56, 110].map(cifarResNet),
+  ...[8, 14, 20, 32, 44, 56, 110].map(cifarResNet),
   imageNetResNet(18, [2, 2, 2, 2], basicBlock),
   imageNetResNet(34, [3, 4, 6, 3], basicBlock),
   imageNetResNet(50, [3, 4, 6, 3], bottleneck),
