@@ -22,6 +22,7 @@ import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } fr
 /** What holds for flags that are not given. */
 const STANDARD = trainOptionsSchema.parse({ data: '-', output: '-' });
 
+const DECAYS = Object.entries(OPTIMIZERS).map(([name, { weightDecay }]) => `${weightDecay} for ${name}`);
 const RATES = Object.entries(OPTIMIZERS).map(([name, { learningRate }]) => `${learningRate} for ${name}`);
 
 const TRAINING_FLAGS = [
@@ -37,7 +38,7 @@ const TRAINING_FLAGS = [
   valueFlag('--schedule <name>', `of the learning rate: ${SCHEDULES.join(', ')}`, parseText, STANDARD.schedule),
   valueFlag('--warmup <share>', 'share of the training over which the rate climbs', parseNumber, STANDARD.warmup),
   valueFlag('--momentum <factor>', 'of sgd', parseNumber, STANDARD.momentum),
-  valueFlag('--weight-decay <factor>', 'pull of the weights towards zero', parseNumber, STANDARD.weightDecay),
+  valueFlag('--weight-decay <factor>', `pull of the weights towards zero (default: ${DECAYS.join(', ')})`, parseNumber),
   valueFlag('--clip-norm <norm>', 'largest norm of the gradient', parseNumber),
   valueFlag('--ema <decay>', 'evaluate and write a moving average of the weights, for example 0.999', parseNumber),
   valueFlag(

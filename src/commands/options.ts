@@ -205,7 +205,8 @@ export const trainOptionsSchema = dataOptionsSchema
     schedule: z.enum(SCHEDULES).default('cosine'),
     /** Share of the training over which the rate climbs. */
     warmup: z.number().min(0).max(0.9).default(0.05),
-    weightDecay: z.number().min(0).default(5e-4),
+    /** Pull of the weights towards zero; what suits the optimiser when absent. */
+    weightDecay: z.number().min(0).optional(),
     momentum: z.number().min(0).max(0.9999).default(0.9),
     /** Largest norm of the gradient. */
     clipNorm: z.number().positive().optional(),

@@ -20,7 +20,7 @@ import { median } from '../runtime/latency.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { evaluateSession } from '../runtime/metric.js';
 import { measureLoss, type LossTargets } from '../training/measure-loss.js';
-import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
+import { OPTIMIZER_DEFAULTS, OPTIMIZERS } from '../training/optimizers.js';
 import { layoutOf, trainableParameters } from '../training/parameters.js';
 import { openStepper, startVectors } from '../training/stepper.js';
 import { trainedModel } from '../training/trained-model.js';
@@ -193,6 +193,7 @@ async function runTraining(
   const parameters = trainableParameters(trainable);
   const own = suitableBatchNorm(trainable);
   const batchNorm = own && (settings.batchNorm ?? own);
+  const weightDecay = settings.weightDecay ?? OPTIMIZERS[settings.optimizer].weightDecay;
   const optimizerSettings = { ...OPTIMIZER_DEFAULTS, momentum: settings.momentum };
   const graph = await clock.stage('build gradients', () =>
     buildTrainingGraph(
@@ -200,7 +201,7 @@ async function runTraining(
       base.model,
       {
         ...{ loss, output: base.output, weighted, batchSize: settings.batchSize, parameters, optimizerSettings },
-        ...{ optimizer: settings.optimizer, weightDecay: settings.weightDecay, clipNorm: settings.clipNorm },
+        ...{ optimizer: settings.optimizer, weightDecay, clipNorm: settings.clipNorm },
         ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature, seed: settings.seed },
         batchNorm: batchNorm ?? 'frozen',
         checkpointActivations: settings.checkpointActivations,
@@ -281,7 +282,7 @@ async function runTraining(
       },
       shown: {
         ...{ optimizer: settings.optimizer, learningRate: trainerOptions.learningRate, schedule: settings.schedule },
-        ...{ batchSize: settings.batchSize, weightDecay: settings.weightDecay, loss },
+        ...{ batchSize: settings.batchSize, weightDecay, loss },
         ...(temperature !== 1 && { temperature }),
         ...(settings.augment.length > 0 && { augment: settings.augment }),
         ...(batchNorm !== undefined && { batchNorm }),
