@@ -45,7 +45,11 @@ const channels = fc.oneof(
   fc.constantFrom(16, 20, 32).map((count) => ({ groups: count, inChannels: count, outChannels: count })),
 );
 
-const cases = fc.record({ axes: fc.oneof(fc.tuple(axis, axis), fc.tuple(strided, strided)), channels, samples: fc.constantFrom(1, 5, 12, 16) });
+const cases = fc.record({
+  axes: fc.oneof(fc.tuple(axis, axis), fc.tuple(strided, strided)),
+  channels,
+  samples: fc.constantFrom(1, 5, 12, 16),
+});
 
 describe.skipIf(block === undefined)('blocked gradients of a convolution', () => {
   it('equal those of plain operators', async () => {

@@ -13,51 +13,10 @@ import {
 } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { concat, reshape, slice } from '../../onnx/ops.js';
-import type { ConvShape } from './conv-shape.js';
+import { phasesOf, type BlockedShape, type Phase } from './conv-shape.js';
 
-/** Along one axis, how the positions s q + r of X are made of dY. */
-interface Phase {
-  /** First element of the kernel that they meet; the others follow a stride apart. */
-  readonly first: number;
-  readonly taps: number;
-  /** Padding of dY. */
-  readonly begin: number;
-  readonly end: number;
-}
-
-/**
- * With j = s q + r + pad, dX[s q + r] = sum over t of W[k + s t] dY[q + floor((r + pad) / s) - t], where k = (r + pad) mod s.
- * @returns by r; undefined where a phase meets no element, or dY would have to be cut
- */
-function phasesOf(shape: ConvShape, axis: number): Phase[] | undefined {
-  const [stride, kernel, pad] = [shape.strides[axis]!, shape.kernel[axis]!, shape.padBegin[axis]!];
-  const [input, output] = [shape.input[axis]!, shape.output[axis]!];
-  const phases = Array.from({ length: stride }, (_, r) => {
-    const first = (r + pad) % stride;
-    const taps = Math.ceil((kernel - first) / stride);
-    const begin = taps - 1 - Math.floor((r + pad) / stride);
-    return { first, taps, begin, end: Math.ceil(input / stride) - output + taps - 1 - begin };
-  });
-  return phases.every(({ taps, begin, end }) => taps > 0 && begin >= 0 && end >= 0) ? phases : undefined;
-}
-
-/** Whether every phase of a strided geometry is a convolution of dY. */
-export function hasPhases(shape: ConvShape): boolean {
-  const { strides, dilations } = shape;
-  return (
-    strides.some((stride) => stride > 1) &&
-    dilations.every((dilation) => dilation === 1) &&
-    strides.every((_, axis) => phasesOf(shape, axis) !== undefined)
-  );
-}
-
-/** From dY [N, Cout, output...] and W to dX [N, Cin, height, width]. @param shape of which `hasPhases` is true */
-export function inputGradientByPhases(
-  graph: Graph,
-  shape: ConvShape & { readonly block: number; readonly samples: number },
-  gradient: Value,
-  weight: Value,
-): Value {
+/** From dY [N, Cout, output...] and W to dX [N, Cin, height, width]. @param shape of which `isPhased` is true */
+export function inputGradientByPhases(graph: Graph, shape: BlockedShape, gradient: Value, weight: Value): Value {
   const { input, inChannels, outChannels, kernel, strides, groups, block, samples } = shape;
   const blocked = toBlocked(graph, gradient);
   const channels = wholeBlocks(inChannels, block);

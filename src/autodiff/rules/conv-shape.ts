@@ -1,7 +1,6 @@
 /** What is known of a convolution before it runs, and which form of its gradients is taken for it. */
 import { canBlock, wholeBlocks } from '../../onnx/blocked.js';
 import type { ConvGeometry } from '../../onnx/conv-geometry.js';
-import { hasPhases } from './conv-input-phases.js';
 
 /** Of a convolution X [N, Cin, input...] -> Y [N, Cout, output...] with W [Cout, Cin / groups, kernel...]. */
 export interface ConvShape extends ConvGeometry {
@@ -77,6 +76,42 @@ export function isBlockable(shape: ConvShape): shape is BlockedShape {
   // Samples stand where channels do.
   const rows = groups === 1 ? samples : (samples * wholeBlocks(inChannels, block)) / block;
   return dilations[1] === 1 && (rows < block || rows % block === 0);
+}
+
+/** Along one axis, how the positions s q + r of X are made of dY. */
+export interface Phase {
+  /** First element of the kernel that they meet; the others follow a stride apart. */
+  readonly first: number;
+  readonly taps: number;
+  /** Padding of dY. */
+  readonly begin: number;
+  readonly end: number;
+}
+
+/**
+ * With j = s q + r + pad, dX[s q + r] = sum over t of W[k + s t] dY[q + floor((r + pad) / s) - t], where k = (r + pad) mod s.
+ * @returns by r; undefined where a phase meets no element, or dY would have to be cut
+ */
+export function phasesOf(shape: ConvShape, axis: number): Phase[] | undefined {
+  const [stride, kernel, pad] = [shape.strides[axis]!, shape.kernel[axis]!, shape.padBegin[axis]!];
+  const [input, output] = [shape.input[axis]!, shape.output[axis]!];
+  const phases = Array.from({ length: stride }, (_, r) => {
+    const first = (r + pad) % stride;
+    const taps = Math.ceil((kernel - first) / stride);
+    const begin = taps - 1 - Math.floor((r + pad) / stride);
+    return { first, taps, begin, end: Math.ceil(input / stride) - output + taps - 1 - begin };
+  });
+  return phases.every(({ taps, begin, end }) => taps > 0 && begin >= 0 && end >= 0) ? phases : undefined;
+}
+
+/** Whether every phase of a strided geometry is a convolution of dY. */
+function hasPhases(shape: ConvShape): boolean {
+  const { strides, dilations } = shape;
+  return (
+    strides.some((stride) => stride > 1) &&
+    dilations.every((dilation) => dilation === 1) &&
+    strides.every((_, axis) => phasesOf(shape, axis) !== undefined)
+  );
 }
 
 /** Whether the gradient in the input is made of blocked convolutions a stride apart. */
