@@ -1,4 +1,4 @@
-/** Feeds for a model without data: zeros and ones in shapes the model declares, with open sizes filled in. */
+/** Feeds for a model without data, in shapes the model declares, with open sizes filled in: fractions for floats, zeros for the rest. */
 import { allocate } from '../data/elements.js';
 import { FlowCompressError } from '../errors.js';
 import { dataTypeInfo } from '../onnx/dtypes.js';
@@ -87,10 +87,12 @@ function makeUp(name: string, type: HostType, dims: number[]): HostTensor {
     throw new FlowCompressError('unsupported', `input ${name} would have ${count} elements.`, { node: name });
   }
   const data = allocate(type, count);
-  // Masks of ones let everything through; token numbers and pixels may well be 0.
+  // Masks of ones let everything through; token numbers and pixels may well be 0. Floats differ, so that nothing cancels.
   if (/mask/i.test(name) && type !== 'float16') {
     if (data instanceof BigInt64Array || data instanceof BigUint64Array) data.fill(1n);
     else data.fill(1);
+  } else if (data instanceof Float32Array || data instanceof Float64Array) {
+    for (let i = 0; i < count; i++) data[i] = (1 + ((i * 7919) % 255)) / 256;
   }
   return { type, dims, data };
 }
