@@ -6,7 +6,7 @@ import { ordering } from './ordering.js';
 import { recompute } from './recompute.js';
 import { planSegments } from './segments.js';
 import { GRADIENT_RULES } from './registry.js';
-import { chooseForms, type ConvForms, type ConvShape } from './rules/conv-shape.js';
+import { chooseForms, type FormsFor } from './rules/conv-shape.js';
 import { stopsGradients } from './rules/not-differentiable.js';
 import type { GradientRule, Shape } from './rule.js';
 
@@ -16,7 +16,7 @@ export interface DifferentiateOptions {
   /** Elements of a block of ONNX Runtime's blocked layout (`layoutBlock`): gradients may use its operators. */
   readonly block?: number | undefined;
   /** In which form the gradients of a convolution are computed (default: by its geometry, `chooseForms`). */
-  readonly formsFor?: ((shape: ConvShape) => ConvForms) | undefined;
+  readonly formsFor?: FormsFor | undefined;
   /**
    * Is told of every node on the way back that has no gradient rule, instead of an error. The gradients of all values
    * that such a node depends on are then unknown, whatever other ways lead to them, and left out.

@@ -1,6 +1,6 @@
 /** What a gradient rule is given and what it gives back. */
 import type { Graph, Node, Value } from '../onnx/graph.js';
-import type { ConvForms, ConvShape } from './rules/conv-shape.js';
+import type { FormsFor } from './rules/conv-shape.js';
 
 /** Dims of a value; undefined where the size is not the same at every batch size. */
 export type Shape = readonly (number | undefined)[];
@@ -17,7 +17,7 @@ export interface GradientContext {
   /** Elements of a block of ONNX Runtime's blocked layout; undefined where the graph is to run without it. */
   readonly block: number | undefined;
   /** In which form the gradients of a convolution are computed. */
-  readonly formsFor: (shape: ConvShape) => ConvForms;
+  readonly formsFor: FormsFor;
   /** @throws FlowCompressError `internal` for a value whose shape was never seen */
   shapeOf(value: Value): Shape;
 }

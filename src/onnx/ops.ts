@@ -89,6 +89,26 @@ export function slice(
   ]);
 }
 
+/** The first elements along `axis` and the axes behind it: as many as are wanted of those that are held. */
+export function firstElements(
+  graph: Graph,
+  x: Value,
+  axis: number,
+  held: readonly number[],
+  wanted: readonly number[],
+): Value {
+  const more = wanted.flatMap((size, i) => (held[i]! > size ? [i] : []));
+  if (more.length === 0) return x;
+  return slice(
+    graph,
+    x,
+    more.map((i) => axis + i),
+    more.map(() => 0),
+    more.map((i) => wanted[i]!),
+    more.map(() => 1),
+  );
+}
+
 /**
  * Zeros before and after along every axis; negative numbers take elements away, by Slice, which is 2.5 times as fast as a
  * negative Pad. The value itself where nothing changes.

@@ -9,6 +9,7 @@ import {
   weightForms,
   type ConvForms,
   type ConvShape,
+  type FormsFor,
   type InputForm,
   type WeightForm,
 } from '../autodiff/rules/conv-shape.js';
@@ -27,8 +28,6 @@ import { pause, type RunControl } from '../progress.js';
 import type { Engine } from '../runtime/engine.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { exposeValue } from '../runtime/trace.js';
-
-export type FormsFor = (shape: ConvShape) => ConvForms;
 
 /** Where measurements are kept, and what they hang on: engine, version, processor, threads. */
 export interface Machine {

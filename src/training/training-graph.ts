@@ -5,7 +5,7 @@
 import { TensorProto_DataType as DataType, type ModelProto } from 'onnx-buf';
 import { differentiate } from '../autodiff/differentiate.js';
 import type { Shape } from '../autodiff/rule.js';
-import type { ConvShape } from '../autodiff/rules/conv-shape.js';
+import type { ConvShape, FormsFor } from '../autodiff/rules/conv-shape.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph, rewrite, type Value } from '../onnx/graph.js';
 import { concat, constantOf, formula, reduce, reshape } from '../onnx/ops.js';
@@ -20,7 +20,7 @@ import type { Engine, Feeds } from '../runtime/engine.js';
 import { inferShapes } from '../runtime/infer-shapes.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { exposeValue } from '../runtime/trace.js';
-import { convShapesOf, type FormsFor } from './conv-forms.js';
+import { convShapesOf } from './conv-forms.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
 import { meanLoss, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';

@@ -1,18 +1,10 @@
 /** The gradient of a convolution in its input, in every form. */
 import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
-import {
-  blockChannelWeights,
-  blockedConv,
-  blockWeights,
-  fromBlocked,
-  toBlocked,
-  turned,
-  wholeBlocks,
-} from '../../onnx/blocked.js';
+import { turned } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
 import { reshape, transpose } from '../../onnx/ops.js';
-import { inputGradientByPhases } from './conv-input-phases.js';
+import { blockedInputGradient, inputGradientByPhases } from './conv-input-blocked.js';
 import { isPhased, type ConvShape, type InputForm } from './conv-shape.js';
 
 /** From dY [N, Cout, output...] and W to dX [N, Cin, input...]. */
@@ -55,16 +47,11 @@ function flippedPads({ kernel, dilations, padBegin, padEnd }: ConvShape): { begi
 }
 
 const blocked: InputGradient = (graph, shape, gradient, weight) => {
-  const { kernel, dilations, inChannels, outChannels, groups, block } = shape;
+  const { kernel, dilations, block } = shape;
   if (block === undefined) throw new FlowCompressError('internal', 'This convolution has no blocked form.');
   const { begin, end } = flippedPads(shape);
-  const weights =
-    groups === 1
-      ? blockWeights(graph, weight, [outChannels, inChannels, ...kernel], block, 'backward')
-      : blockChannelWeights(graph, weight, [inChannels, 1, ...kernel], block, 'backward');
-  const count = groups === 1 ? 1 : wholeBlocks(inChannels, block);
-  const geometry = { kernel, dilations, padBegin: begin, padEnd: end, groups: count };
-  return fromBlocked(graph, blockedConv(graph, toBlocked(graph, gradient), weights, geometry), inChannels);
+  const window = { kernel, dilations, padBegin: begin, padEnd: end };
+  return blockedInputGradient(graph, { ...shape, block }, gradient, weight, window);
 };
 
 const byPhases: InputGradient = (graph, shape, gradient, weight) => {

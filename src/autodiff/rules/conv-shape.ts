@@ -49,6 +49,9 @@ export interface ConvForms {
   readonly weight: WeightForm;
 }
 
+/** In which form the gradients of a convolution are computed. */
+export type FormsFor = (shape: ConvShape) => ConvForms;
+
 const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
 
 function isDense({ strides }: ConvShape): boolean {

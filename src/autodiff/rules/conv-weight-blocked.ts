@@ -6,7 +6,7 @@
  */
 import { blockedConv, onesPerChannel, toBlocked, wholeBlocks } from '../../onnx/blocked.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { padZeros, reduce, reshape, slice, transpose } from '../../onnx/ops.js';
+import { firstElements, padZeros, reduce, reshape, slice, transpose } from '../../onnx/ops.js';
 import type { BlockedShape } from './conv-shape.js';
 
 /** X in the form that meets the kernel. */
@@ -55,14 +55,15 @@ export function blockedWeightGradient(graph: Graph, shape: BlockedShape, x: Valu
   const reached = [reachedRows(shape), width - (output[1]! - 1) * strides[1]!];
   const cells = [...reached, channels, block];
   const parts = reshape(graph, found, [images, shares, ...(single ? [] : [outBlocks]), ...cells]);
-  const summed = firstOf(graph, reduce(graph, 'ReduceSum', parts, [1]), single ? 1 : 2, reached, kernel);
-  if (single) return firstOf(graph, diagonal(graph, summed, images, block, kernel), 0, [images * block], [groups]);
+  const summed = firstElements(graph, reduce(graph, 'ReduceSum', parts, [1]), single ? 1 : 2, reached, kernel);
+  if (single)
+    return firstElements(graph, diagonal(graph, summed, images, block, kernel), 0, [images * block], [groups]);
   const whole = reshape(graph, transpose(graph, summed, [1, 5, 0, 4, 2, 3]), [
     outBlocks * block,
     images * channels,
     ...kernel,
   ]);
-  return firstOf(graph, whole, 0, [outBlocks * block, images * channels], [outChannels, inChannels]);
+  return firstElements(graph, whole, 0, [outBlocks * block, images * channels], [outChannels, inChannels]);
 }
 
 /** Beyond this, the sums are so few that threads wait for each other. */
@@ -80,20 +81,6 @@ function transposedChunks(graph: Graph, x: Value, dims: readonly number[]): Valu
   if (dims[last - 1] === 1 || dims[last - 2] === 1) return x;
   const order = dims.map((_, i) => (i === last - 1 ? last - 2 : i === last - 2 ? last - 1 : i));
   return transpose(graph, reshape(graph, x, dims), order);
-}
-
-/** The first elements of `axis` and those behind it, where there are more than wanted. */
-function firstOf(graph: Graph, x: Value, axis: number, held: readonly number[], wanted: readonly number[]): Value {
-  const more = wanted.flatMap((size, i) => (held[i]! > size ? [i] : []));
-  if (more.length === 0) return x;
-  return slice(
-    graph,
-    x,
-    more.map((i) => axis + i),
-    more.map(() => 0),
-    more.map((i) => wanted[i]!),
-    more.map(() => 1),
-  );
 }
 
 /** [images, kernel..., block, block] as [images x block, 1, kernel...]: what lies on the diagonal of the last two axes. */

@@ -3,7 +3,7 @@ import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
 import { kernelTaps } from '../../onnx/conv-geometry.js';
 import type { Graph, Value } from '../../onnx/graph.js';
-import { concat, padZeros, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
+import { concat, firstElements, padZeros, reduce, reshape, slice, transpose, unsqueeze } from '../../onnx/ops.js';
 import { blockedWeightGradient } from './conv-weight-blocked.js';
 import { isBlockable, isPointwise, type ConvShape, type WeightForm } from './conv-shape.js';
 
@@ -173,21 +173,7 @@ const byConv: WeightGradient = (graph, shape, x, gradient) => {
     const free = input[i]! + padBegin[i]! + padEnd[i]! - ((output[i]! - 1) * strides[i]! + 1);
     return Math.floor(free / dilations[i]!) + 1;
   });
-  const beyond = kernel.flatMap((k, i) => (sizes[i]! > k ? [i] : []));
-  const axes = beyond.map((i) => i + 2);
-  const ones = beyond.map(() => 1);
-  const zeros = beyond.map(() => 0);
-  const cut =
-    axes.length === 0
-      ? found
-      : slice(
-          graph,
-          found,
-          axes,
-          zeros,
-          beyond.map((i) => kernel[i]!),
-          ones,
-        );
+  const cut = firstElements(graph, found, 2, sizes, kernel);
   return inner === 1 ? reshape(graph, cut, [-1, 1, ...kernel]) : channelsFirst(graph, shape, cut);
 };
 

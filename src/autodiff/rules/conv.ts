@@ -3,7 +3,7 @@ import { FlowCompressError } from '../../errors.js';
 import { intAttribute, intsAttribute } from '../../onnx/attributes.js';
 import { convGeometry } from '../../onnx/conv-geometry.js';
 import type { Graph, Node, Value } from '../../onnx/graph.js';
-import { reduce, slice } from '../../onnx/ops.js';
+import { firstElements, reduce } from '../../onnx/ops.js';
 import type { GradientContext, GradientRule, GradientRules } from '../rule.js';
 import { INPUT_GRADIENTS } from './conv-input-gradient.js';
 import type { ConvShape } from './conv-shape.js';
@@ -66,18 +66,7 @@ function convolved(graph: Graph, shape: ConvShape, gradient: Value, weight: Valu
       intsAttribute('pads', [...padBegin, ...padEnd]),
     ],
   );
-  const reached = reachedSizes(shape);
-  const axes = output.flatMap((size, i) => (reached[i]! > size ? [i + 2] : []));
-  if (axes.length === 0) return found;
-  const ends = axes.map((axis) => output[axis - 2]!);
-  return slice(
-    graph,
-    found,
-    axes,
-    axes.map(() => 0),
-    ends,
-    axes.map(() => 1),
-  );
+  return firstElements(graph, found, 2, reachedSizes(shape), output);
 }
 
 /** Output size of the convolution as its attributes have it; more than X has where output padding exceeds the stride. */
