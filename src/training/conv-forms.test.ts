@@ -5,7 +5,7 @@ import type { Engine } from '../runtime/engine.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { engine, info, op, tinyModel } from '../testing/graph-writing.js';
 import { intsAttribute } from '../onnx/attributes.js';
-import { convShapesOf, fastestForms, measuredForms, timeForms, type FormTime } from './conv-forms.js';
+import { confirmedForms, convShapesOf, fastestForms, measuredForms, timeForms, type FormTime } from './conv-forms.js';
 
 const block = await layoutBlock(engine);
 
@@ -60,6 +60,28 @@ describe('forms of convolution gradients', () => {
     ];
     expect(fastestForms(plain, times(9))).toEqual({ input, weight });
     expect(fastestForms(plain, times(8))).toEqual({ input: 'conv-transpose', weight: 'taps' });
+  });
+
+  it('other than the default ones are believed when two measurements agree', async () => {
+    const plain = { ...shape, block: undefined };
+    const standard = chooseForms(plain);
+    const chosen = async (...rounds: (readonly [input: number, weight: number])[]) => {
+      const left = [...rounds];
+      const forms = await confirmedForms(plain, () => {
+        const [input, weight] = left.shift()!;
+        return Promise.resolve([
+          { of: 'input', form: standard.input, milliseconds: 10 },
+          { of: 'input', form: 'conv-transpose', milliseconds: input },
+          { of: 'weight', form: standard.weight, milliseconds: 10 },
+          { of: 'weight', form: 'taps', milliseconds: weight },
+        ]);
+      });
+      return [forms.input, forms.weight, left.length];
+    };
+    expect(await chosen([1, 1], [1, 1])).toEqual(['conv-transpose', 'taps', 0]);
+    expect(await chosen([1, 1], [20, 1])).toEqual([standard.input, 'taps', 0]);
+    expect(await chosen([1, 1], [1, 20])).toEqual(['conv-transpose', standard.weight, 0]);
+    expect(await chosen([20, 20], [1, 1])).toEqual([standard.input, standard.weight, 1]);
   });
 
   it('are measured once per machine', async () => {

@@ -85,7 +85,7 @@ export async function measuredForms(
   for (const [done, shape] of unknown.entries()) {
     onProgress?.({ stage: 'time gradients of convolutions', done, total: unknown.length });
     await pause(signal);
-    const forms = await confirmedForms(engine, shape);
+    const forms = await confirmedForms(shape, () => timeForms(engine, shape, RUNS));
     await machine.cache.write(cacheKey(machine, shape), JSON.stringify(forms));
     chosen.set(keyOf(shape), forms);
   }
@@ -93,11 +93,11 @@ export async function measuredForms(
 }
 
 /** A form must be clearly faster than the default twice: the machine may have been at other work. */
-async function confirmedForms(engine: Engine, shape: ConvShape): Promise<ConvForms> {
+export async function confirmedForms(shape: ConvShape, measure: () => Promise<FormTime[]>): Promise<ConvForms> {
   const standard = chooseForms(shape);
-  const first = fastestForms(shape, await timeForms(engine, shape, RUNS));
+  const first = fastestForms(shape, await measure());
   if (first.input === standard.input && first.weight === standard.weight) return standard;
-  const second = fastestForms(shape, await timeForms(engine, shape, RUNS));
+  const second = fastestForms(shape, await measure());
   return {
     input: first.input === second.input ? first.input : standard.input,
     weight: first.weight === second.weight ? first.weight : standard.weight,

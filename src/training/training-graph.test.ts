@@ -37,6 +37,30 @@ const twoHeads = tinyModel({
 });
 
 describe('buildTrainingGraph', () => {
+  it('takes the forms that are chosen for its convolutions', async () => {
+    const conv = tinyModel({
+      inputs: [info('x', ['N', 4, 5, 5])],
+      outputs: [info('y')],
+      nodes: [op('Conv x w -> a'), op('Conv a v -> y')],
+      initializers: [weights('w', [4, 4, 3, 3], 1), weights('v', [4, 4, 3, 3], 2)],
+    });
+    const build = async (input: 'conv-transpose' | 'flipped-conv') => {
+      const sizes: string[] = [];
+      const { graph, stepper } = await openTraining(conv, [4, 5, 5], {
+        batchSize: 2,
+        layout: 'plain',
+        chooseForms: (shapes) => {
+          sizes.push(...shapes.map((shape) => [shape.samples, ...shape.input].join('x')));
+          return Promise.resolve(() => ({ input, weight: 'taps' }));
+        },
+      });
+      await stepper.release();
+      return { sizes, transposed: opsOf(graph.update).filter((name) => name === 'ConvTranspose').length };
+    };
+    expect(await build('conv-transpose')).toEqual({ sizes: ['2x5x5', '2x3x3'], transposed: 1 });
+    expect((await build('flipped-conv')).transposed).toBe(0);
+  });
+
   it('trains only what the output depends on', async () => {
     const { graph, parameters, stepper } = await openTraining(twoHeads, [3], { batchSize: 5, weightDecay: 0.1 });
     expect(graph.buffers).toEqual([
