@@ -114,6 +114,8 @@ function describe(report: Report): string {
     }
     case 'evaluate':
       return report.files.length > 1 ? measuredText(report.files[0], report.files[1]) : 'one file';
+    case 'prune':
+      return measuredText(report.before, report.after);
     case 'train':
       return endSentence(report);
   }

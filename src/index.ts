@@ -6,6 +6,7 @@ export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
 export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
 export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
+export { pruneModel, pruneModel as prune, type PruneInput } from './commands/prune.js';
 export { trainModel, trainModel as train, type TrainInput } from './commands/train.js';
 export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
 export type {
@@ -13,6 +14,7 @@ export type {
   EvaluateOptions,
   InspectOptions,
   ProfileOptions,
+  PruneOptions,
   QuantizeOptions,
   TrainOptions,
 } from './commands/options.js';
@@ -31,6 +33,7 @@ export type {
   Measurement,
   Metric,
   ProfileReport,
+  PruneReport,
   QuantizedLayer,
   QuantizeReport,
   Report,

@@ -3,10 +3,18 @@ import type {
   EvaluateOptions,
   InspectOptions,
   ProfileOptions,
+  PruneOptions,
   QuantizeOptions,
   TrainOptions,
 } from '../commands/options.js';
-import type { EvaluateReport, InspectReport, ProfileReport, QuantizeReport, TrainReport } from '../report/report.js';
+import type {
+  EvaluateReport,
+  InspectReport,
+  ProfileReport,
+  PruneReport,
+  QuantizeReport,
+  TrainReport,
+} from '../report/report.js';
 
 export interface Library {
   readonly inspectModel: (model: string, options: InspectOptions) => Promise<{ report: InspectReport }>;
@@ -14,6 +22,8 @@ export interface Library {
   readonly profileModel: (model: string, options: ProfileOptions) => Promise<{ report: ProfileReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly quantizeModel: (model: string, options: QuantizeOptions) => Promise<{ report: QuantizeReport }>;
+  /** Writes `options.output` itself: whole or not at all. */
+  readonly pruneModel: (model: string, options: PruneOptions) => Promise<{ report: PruneReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly trainModel: (model: string, options: TrainOptions) => Promise<{ report: TrainReport }>;
 }

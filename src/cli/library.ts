@@ -6,5 +6,6 @@ export const library: Library = {
   evaluateModels: async (models, options) => (await import('../commands/evaluate.js')).evaluateModels(models, options),
   profileModel: async (model, options) => (await import('../commands/profile.js')).profileModel(model, options),
   quantizeModel: async (model, options) => (await import('../commands/quantize.js')).quantizeModel(model, options),
+  pruneModel: async (model, options) => (await import('../commands/prune.js')).pruneModel(model, options),
   trainModel: async (model, options) => (await import('../commands/train.js')).trainModel(model, options),
 };

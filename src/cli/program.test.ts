@@ -8,7 +8,14 @@ import type { QuantizeOptions, TrainOptions } from '../commands/options.js';
 import { QUANTIZATION_METHODS, trainOptionsSchema } from '../commands/options.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
-import { evaluateReport, inspectReport, profileReport, quantizeReport, trainReport } from '../testing/reports.js';
+import {
+  evaluateReport,
+  inspectReport,
+  profileReport,
+  pruneReport,
+  quantizeReport,
+  trainReport,
+} from '../testing/reports.js';
 import { flagName } from './flags.js';
 import type { Library } from './library-types.js';
 import { runCli } from './program.js';
@@ -28,6 +35,7 @@ const LIBRARY: Library = {
     throwIfAborted(options.signal);
     return { report: quantizeReport() };
   },
+  pruneModel: async () => ({ report: pruneReport() }),
   trainModel: async () => ({ report: trainReport() }),
 };
 const TRAIN = ['train', 'in.onnx', '-o', 'out.onnx', '--data', 'd.npz'];

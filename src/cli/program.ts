@@ -6,6 +6,7 @@ import { evaluateCommand } from './evaluate.js';
 import { errorJson, errorText, EXIT, exitCodeOf } from './exit.js';
 import { inspectCommand } from './inspect.js';
 import { profileCommand } from './profile.js';
+import { pruneCommand } from './prune.js';
 import { quantizeCommand } from './quantize.js';
 import { defineCommand } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
@@ -48,6 +49,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(evaluateCommand(context));
   add(profileCommand(context));
   add(quantizeCommand(context));
+  add(pruneCommand(context));
   add(trainCommand(context));
   program.addCommand(zooCommand(context, onExitCode));
   for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
@@ -66,6 +68,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
 const EXAMPLES = [
   'inspect model.onnx',
   'quantize model.onnx -o small.onnx --data train.npz --bits 4 --report report.html',
+  'prune model.onnx -o pruned.onnx --data train.npz --reduce 0.5 --report report.html',
   'evaluate model.onnx small.onnx --data train.npz --test test.npz',
   'train resnet20 -o mine.onnx --data train.npz --test test.npz --epochs 30 --augment crop,flip',
 ];

@@ -122,7 +122,13 @@ async function execute<T extends Report>(
   }
   context.stdout.write(text);
   if (general.report !== undefined && !general.quiet) context.stderr.write(`report: ${general.report}\n`);
-  return report.command === 'quantize' && report.budget?.met === false ? EXIT.infeasible : EXIT.done;
+  return isMet(report) ? EXIT.done : EXIT.infeasible;
+}
+
+/** Whether everything that was asked for has been reached. */
+function isMet(report: Report): boolean {
+  if (report.command === 'quantize') return report.budget?.met !== false;
+  return report.command !== 'prune' || (report.budget?.met !== false && report.drop?.met !== false);
 }
 
 function withResumeHint(error: unknown, values: FlagValues): unknown {

@@ -4,6 +4,8 @@ import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
+import { PRUNING_METHODS } from '../pruning/methods.js';
+import { SCORE_NAMES } from '../pruning/scores.js';
 import { LABEL_METRICS } from '../runtime/metric.js';
 import { LOSSES, type LossName } from '../training/losses.js';
 import { OPTIMIZERS, type OptimizerName } from '../training/optimizers.js';
@@ -188,6 +190,53 @@ export const quantizeOptionsSchema = dataOptionsSchema
     path: ['minBits'],
   });
 
+/** What a pruned model may lose: filters (units of dependency groups), layers (residual branches), in which order. */
+export const PRUNING_STAGES = ['joint', 'filters', 'layers', 'filters-layers', 'layers-filters'] as const;
+
+export const pruneOptionsSchema = dataOptionsSchema
+  .extend({
+    ...resumable,
+    output: path,
+    force: z.boolean().default(false),
+    calibSamples: positiveInteger.default(1024),
+    /** Samples per update. */
+    batchSize: positiveInteger.default(128),
+    method: z
+      .string()
+      .default('idap')
+      .refine((name) => PRUNING_METHODS.some((method) => method.name === name), {
+        error: (issue) =>
+          `unknown method ${JSON.stringify(issue.input)}; there are ${PRUNING_METHODS.map((m) => m.name).join(', ')}`,
+      }),
+    /** Share of the original's cost that is to go; half when `maxDrop` is absent too. */
+    reduce: z.number().gt(0).lt(1).optional(),
+    of: z.enum(['macs', 'params', 'latency']).default('macs'),
+    /** Largest fall of the metric on VAL, in its units. */
+    maxDrop: z.number().gt(0).optional(),
+    /** What filters are ranked by; as the method does when absent. */
+    score: z.enum(SCORE_NAMES).optional(),
+    stages: z.enum(PRUNING_STAGES).default('joint'),
+    /** Cuts on the way to the goal; as many as it asks for when absent. */
+    cuts: positiveInteger.max(50).optional(),
+    /** Widths are left a multiple of this. */
+    align: positiveInteger.max(256).default(8),
+    /** CALIB samples on which single cuts are measured. */
+    probeSamples: positiveInteger.default(256),
+    epochs: positiveInteger.optional(),
+    /** Updates in which the pruned model learns from the original; 0 for none. */
+    steps: z.number().int().min(0).optional(),
+    /** Seconds of learning. */
+    maxTime: z.number().positive().optional(),
+    /** Share of its own size by which a weight moves per update. */
+    lr: z.number().positive().max(1).default(2e-3),
+    temperature: z.number().positive().default(1),
+    augment,
+    bestEffort: z.boolean().default(false),
+    remeasure: z.boolean().default(false),
+    latencyRuns: positiveInteger.optional(),
+  })
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+
 /** What trains, how long and how. */
 export const trainOptionsSchema = dataOptionsSchema
   .extend({
@@ -255,6 +304,7 @@ export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;
 export type EvaluateOptions = z.output<typeof evaluateOptionsSchema> & RunControl;
 export type ProfileOptions = z.output<typeof profileOptionsSchema> & RunControl;
 export type TrainOptions = z.output<typeof trainOptionsSchema> & RunControl;
+export type PruneOptions = z.output<typeof pruneOptionsSchema> & RunControl;
 export type QuantizeOptions = z.output<typeof quantizeOptionsSchema> & RunControl;
 
 /**

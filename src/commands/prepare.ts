@@ -32,29 +32,25 @@ const COLLAPSE: PreparationPass = {
   run: (model, { engine, feedsFor }) => collapseShapes(engine, model, feedsFor),
 };
 
+const FOLD: PreparationPass = { name: 'fold-batch-norm', run: (model) => rewrite(model, foldBatchNorm) };
+const SHUFFLE: PreparationPass = {
+  name: 'shuffle-to-gather',
+  run: async (model, { engine, feedsFor, rows }) => {
+    const shapes = await traceDims(engine, model, feedsFor(rows));
+    return rewrite(model, (graph) => {
+      shuffleToGather(graph, shapes);
+    });
+  },
+};
+
 /** In this order: each one makes the graph plainer for the next. */
-export const PREPARATION: readonly PreparationPass[] = [
-  CURRENT_OPSET,
-  INLINE,
-  { name: 'fold-batch-norm', run: (model) => rewrite(model, foldBatchNorm) },
-  COLLAPSE,
-];
+export const PREPARATION: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, FOLD, COLLAPSE];
 
 /** The form in which dependency groups are looked for: the layers stay as they are. */
-export const PRUNABLE_FORM: readonly PreparationPass[] = [
-  CURRENT_OPSET,
-  INLINE,
-  COLLAPSE,
-  {
-    name: 'shuffle-to-gather',
-    run: async (model, { engine, feedsFor, rows }) => {
-      const shapes = await traceDims(engine, model, feedsFor(rows));
-      return rewrite(model, (graph) => {
-        shuffleToGather(graph, shapes);
-      });
-    },
-  },
-];
+export const PRUNABLE_FORM: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, COLLAPSE, SHUFFLE];
+
+/** The form that is pruned. */
+export const PRUNED_FORM: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, FOLD, COLLAPSE, SHUFFLE];
 
 export interface PreparedModel {
   readonly model: ModelProto;

@@ -85,7 +85,7 @@ export async function quantizeModel(
         : await clock.stage('recover', () =>
             recoverOutcome(workspace, study, found.outcome, chosen, settings, control, run?.cache),
           );
-    const outcome = recovered?.outcome ?? found.outcome;
+    const outcome = recovered?.state ?? found.outcome;
     const { choice, model, verification } = await clock.stage('verify', () =>
       verifyOrFallBack(workspace, study, outcome, chosen, settings.execution === 'auto' ? execution.float : undefined),
     );

@@ -1,4 +1,4 @@
-/** `quantize --recover`: the recovery with the command's data, run directory and log. */
+/** Recovery with a command's data, run directory and log. */
 import { join } from 'node:path';
 import { batches } from '../data/loader.js';
 import { FlowCompressError } from '../errors.js';
@@ -6,8 +6,10 @@ import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { trainingLog } from '../node/training-log.js';
 import type { RunControl } from '../progress.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
-import { recover, type RecoveryStore } from '../quantization/recover/recover.js';
-import { openValidator } from '../quantization/recover/validate.js';
+import { trainableQuantized } from '../quantization/recover/trainable.js';
+import type { ModelProto } from 'onnx-buf';
+import { recover, type RecoveryOptions, type RecoveryStore, type Student } from '../recovery/recover.js';
+import { openValidator } from '../recovery/validate.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import type { QuantizeReport, RecoveryPoint, RecoverySummary, TrainingPoint } from '../report/report.js';
 import type { ExecutionChoice } from './execution.js';
@@ -17,41 +19,47 @@ import type { PreparedStudy } from './quantization-study.js';
 import { augmentationOf, refuseFixedBatch } from './training-setup.js';
 import type { Workspace } from './workspace.js';
 
+/** What a command that recovers is told: where the run is kept, and how the samples are changed. */
+type RecoverySettings = Pick<QuantizeOptions, 'runDir' | 'resume' | 'augment' | 'seed' | 'remeasure'>;
+
+export interface Learning<T> {
+  /** The original, prepared. */
+  readonly teacher: ModelProto;
+  readonly student: Student<T>;
+  readonly start: T;
+  /** The file that a state would be. */
+  readonly build: (state: T) => ModelProto;
+  readonly options: Omit<RecoveryOptions, 'augment' | 'seed'>;
+  /** Whether the run directory keeps the course, so that it can be taken up again. */
+  readonly kept: boolean;
+}
+
 /**
- * Lets the quantized model learn from the original on TRAIN; VAL decides what is kept.
+ * Lets a compressed model learn from the original on TRAIN; VAL decides what is kept.
  * @throws FlowCompressError as `recover`; `unsupported` for a model of fixed batch
  */
-export async function recoverOutcome(
+export async function learnFromOriginal<T>(
   workspace: Workspace,
-  study: PreparedStudy,
-  outcome: QuantizationOutcome,
-  choice: ExecutionChoice,
-  settings: QuantizeOptions,
+  { teacher, student, start, build, options, kept }: Learning<T>,
+  settings: RecoverySettings,
   control: RunControl,
   cache: MachineCache | undefined,
-): Promise<{ outcome: QuantizationOutcome; summary: RecoverySummary }> {
+): Promise<{ state: T; summary: RecoverySummary }> {
   refuseFixedBatch(workspace);
-  const plan = choice.plan(outcome);
-  if (!plan)
-    throw new FlowCompressError('internal', 'A model that computes its ranges at run time cannot be recovered.');
   const { engine, working, feedsFor, scores } = workspace;
-  const store = settings.runDir === undefined ? undefined : checkpointIn(settings.runDir);
-  const log = trainingLog(settings.runDir, settings.resume);
+  const runDir = kept ? settings.runDir : undefined;
+  const log = trainingLog(runDir, settings.resume);
   const points: RecoveryPoint[] = [];
-  const validator = await openValidator(engine, study.model, scores, () => batches(working.val, VALIDATION_BATCH));
+  const validator = await openValidator(engine, teacher, scores, () => batches(working.val, VALIDATION_BATCH));
   try {
-    const { outcome: recovered, ...summary } = await recover(
+    const { state, ...summary } = await recover(
       {
-        ...{ engine, model: study.model, outcome, plan, scores, feedsFor },
+        ...{ engine, teacher, student, start, scores, feedsFor },
         train: working.train,
         chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
-        measure: (candidate) => validator.measure(choice.build(candidate), control.signal),
-        options: {
-          ...{ steps: settings.recover, batchSize: settings.recoverBatchSize, learningRate: settings.recoverLr },
-          ...{ temperature: settings.temperature, seed: settings.seed },
-          augment: augmentationOf(settings.augment, feedsFor(1)),
-        },
-        store,
+        measure: (candidate) => validator.measure(build(candidate), control.signal),
+        options: { ...options, seed: settings.seed, augment: augmentationOf(settings.augment, feedsFor(1)) },
+        ...(runDir !== undefined && { store: checkpointIn(runDir) }),
         onEvent(event) {
           log.write(event);
           if (event.kind === 'evaluation') points.push(pointOf(event));
@@ -62,13 +70,43 @@ export async function recoverOutcome(
     const first = points[0]?.step ?? Infinity;
     // A line may have been written for an evaluation whose checkpoint was not.
     return {
-      outcome: recovered,
+      state,
       summary: { ...summary, points: [...log.earlier.map(pointOf).filter(({ step }) => step < first), ...points] },
     };
   } finally {
     log.close();
     await validator.release();
   }
+}
+
+/** Evaluations on VAL in the course of the recovery of a quantized model. */
+const EVALUATIONS = 10;
+
+/** Lets the quantized model learn from the original. Errors as `learnFromOriginal`. */
+export function recoverOutcome(
+  workspace: Workspace,
+  study: PreparedStudy,
+  outcome: QuantizationOutcome,
+  choice: ExecutionChoice,
+  settings: QuantizeOptions,
+  control: RunControl,
+  cache: MachineCache | undefined,
+): Promise<{ state: QuantizationOutcome; summary: RecoverySummary }> {
+  const plan = choice.plan(outcome);
+  if (!plan)
+    throw new FlowCompressError('internal', 'A model that computes its ranges at run time cannot be recovered.');
+  const learning: Learning<QuantizationOutcome> = {
+    teacher: study.model,
+    student: trainableQuantized(study.model, plan, outcome),
+    start: outcome,
+    build: (state) => choice.build(state),
+    options: {
+      ...{ steps: settings.recover, evaluations: EVALUATIONS, batchSize: settings.recoverBatchSize },
+      ...{ learningRate: settings.recoverLr, temperature: settings.temperature },
+    },
+    kept: true,
+  };
+  return learnFromOriginal(workspace, learning, settings, control, cache);
 }
 
 function pointOf(point: Omit<TrainingPoint, 'epoch'>): RecoveryPoint {

@@ -4,7 +4,7 @@ import { fingerprint } from '../node/fingerprint.js';
 import { openRunDirectory, type RunDirectory } from '../node/run-dir.js';
 import type { RunControl } from '../progress.js';
 import type { Report } from '../report/report.js';
-import type { ProfileOptions, QuantizeOptions, TrainOptions } from './options.js';
+import type { ProfileOptions, PruneOptions, QuantizeOptions, TrainOptions } from './options.js';
 import type { Workspace } from './workspace.js';
 
 /** Options that change where a run reads and writes, not what it finds out. */
@@ -17,7 +17,7 @@ const NOT_COMPARED = new Set(['runDir', 'resume', 'force', 'output', 'data', 'te
 export async function openRun(
   command: Report['command'],
   { opened }: Workspace,
-  settings: ProfileOptions | QuantizeOptions | TrainOptions,
+  settings: ProfileOptions | PruneOptions | QuantizeOptions | TrainOptions,
   { signal }: RunControl,
 ): Promise<RunDirectory | undefined> {
   const { runDir, resume, data, test, preprocessFile } = settings;

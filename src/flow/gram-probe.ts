@@ -4,7 +4,7 @@
  */
 import { FlowCompressError } from '../errors.js';
 import { TensorProto_DataType as DataType } from 'onnx-buf';
-import type { Value } from '../onnx/graph.js';
+import type { Graph, Value } from '../onnx/graph.js';
 import { convGeometry, kernelTaps } from '../onnx/conv-geometry.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { intAttribute, intsAttribute } from '../onnx/attributes.js';
@@ -44,12 +44,7 @@ export function gramProbe(layer: WeightLayer, positions: number): GramProbe {
     attach(context) {
       const { graph } = context;
       const input = graph.mustGet(layer.input.name);
-      const { columns, rows } =
-        layer.op === 'Conv'
-          ? convColumns(context, layer, input, positions)
-          : layer.op === 'ConvTranspose'
-            ? pixelColumns(context, layer, input)
-            : tokenColumns(context, layer, input, positions);
+      const { columns, rows } = inputColumns(context, layer, input, positions);
       rowsPerSample = rows;
       return [
         graph.insertOp('MatMul', [columns, transpose(graph, columns, [0, 2, 1])]),
@@ -84,8 +79,40 @@ export function gramProbe(layer: WeightLayer, positions: number): GramProbe {
   };
 }
 
+/** What the layer multiplies its weights with, at the positions that are sampled. */
+export function inputColumns(context: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
+  switch (layer.op) {
+    case 'Conv':
+      return convColumns(context, layer, input, positions);
+    case 'ConvTranspose':
+      return pixelColumns(context, layer, input);
+    default:
+      return tokenColumns(context, layer, input, positions);
+  }
+}
+
+/**
+ * What the layer gives at the same positions: [channels, rows].
+ * @param output any value of the shape of the layer's result, in a graph in which the input has the dims of `context`
+ */
+export function outputRows(context: ProbeContext, layer: WeightLayer, output: Value, positions: number): Value {
+  const { graph, shapes } = context;
+  const inputDims = shapes.get(layer.input.name)!.dims;
+  if (layer.op !== 'Conv') {
+    const { sampled } = sampledTokens(graph, output, inputDims, positions);
+    return transpose(graph, reshape(graph, sampled, [-1, layer.channels]), [1, 0]);
+  }
+  const geometry = convGeometry(layer.node, inputDims, layer.dims);
+  const { steps, phases } = sampling(geometry.output, positions);
+  const axes = steps.map((_, i) => i + 2);
+  const taken = steps.map((step, i) => Math.floor((geometry.output[i]! - 1 - phases[i]!) / step) + 1);
+  const ends = steps.map((step, i) => phases[i]! + (taken[i]! - 1) * step + 1);
+  const sampled = slice(graph, output, axes, phases, ends, steps);
+  return reshape(graph, transpose(graph, sampled, [1, 0, ...axes]), [layer.channels, -1]);
+}
+
 /** [groups, cols, rows] with its number of rows per sample. */
-interface Columns {
+export interface Columns {
   columns: Value;
   rows: number;
 }
@@ -100,11 +127,7 @@ function convColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input:
   const geometry = convGeometry(layer.node, inputDims, layer.dims);
   const { kernel, strides, dilations, padBegin, padEnd } = geometry;
   const rank = kernel.length;
-  const steps = samplingSteps(geometry.output, positions);
-  const phases = steps.map((step, i) => {
-    const last = (Math.floor(geometry.output[i]! / step) - 1) * step;
-    return Math.min(Math.floor(step / 2), geometry.output[i]! - 1 - last);
-  });
+  const { steps, phases } = sampling(geometry.output, positions);
   const offsets = phases.map((phase, i) => phase * strides[i]!);
   const extent = kernel.map((k, i) => offsets[i]! + (k - 1) * dilations[i]! + 1);
   const channels = inputDims[1]!;
@@ -153,23 +176,39 @@ function pixelColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input
   return { columns, rows: dims.slice(2).reduce((a, b) => a * b, 1) };
 }
 
-/** Rows of a [..., cols] activation; long token axes (the one before the last) are sampled with a stride. */
-function tokenColumns(context: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
-  const { graph, shapes } = context;
-  const dims = shapes.get(layer.input.name)!.dims;
-  let rows = dims.slice(0, -1).reduce((a, b) => a * b, 1);
-  let sampled = input;
-  if (dims.length >= 3) {
-    const tokens = dims[dims.length - 2]!;
-    const step = Math.max(1, Math.floor(rows / Math.max(positions, 1)));
-    if (step > 1 && tokens >= step) {
-      const axis = dims.length - 2;
-      sampled = slice(graph, input, [axis], [0], [tokens], [step]);
-      rows = (rows / tokens) * Math.ceil(tokens / step);
-    }
-  }
+/** Rows of a [..., cols] activation. */
+function tokenColumns({ graph, shapes }: ProbeContext, layer: WeightLayer, input: Value, positions: number): Columns {
+  const { sampled, rows } = sampledTokens(graph, input, shapes.get(layer.input.name)!.dims, positions);
   const flat = reshape(graph, sampled, [-1, layer.cols]);
   return { columns: unsqueeze(graph, transpose(graph, flat, [1, 0]), [0]), rows };
+}
+
+/** Long token axes (the one before the last) are sampled with a stride. @param dims of the layer's input */
+function sampledTokens(
+  graph: Graph,
+  value: Value,
+  dims: readonly number[],
+  positions: number,
+): { sampled: Value; rows: number } {
+  const rows = dims.slice(0, -1).reduce((a, b) => a * b, 1);
+  const axis = dims.length - 2;
+  const tokens = dims[axis] ?? 1;
+  const step = Math.max(1, Math.floor(rows / Math.max(positions, 1)));
+  if (dims.length < 3 || step === 1 || tokens < step) return { sampled: value, rows };
+  return {
+    sampled: slice(graph, value, [axis], [0], [tokens], [step]),
+    rows: (rows / tokens) * Math.ceil(tokens / step),
+  };
+}
+
+/** Which positions of a grid are sampled along each axis: every `step`-th from `phase` on. */
+function sampling(grid: readonly number[], positions: number): { steps: number[]; phases: number[] } {
+  const steps = samplingSteps(grid, positions);
+  const phases = steps.map((step, i) => {
+    const last = (Math.floor(grid[i]! / step) - 1) * step;
+    return Math.min(Math.floor(step / 2), grid[i]! - 1 - last);
+  });
+  return { steps, phases };
 }
 
 /** Strides per axis that leave about `positions` of the grid, never fewer (unless the grid is smaller). */

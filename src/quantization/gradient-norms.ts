@@ -20,7 +20,7 @@ import { logitsOf } from '../training/logits.js';
 import { shapesBetween, shapesOfBatch } from '../training/step-shapes.js';
 import { PROBE_MACS } from './kl-probe.js';
 import type { QuantizationContext, QuantizationSettings } from './method.js';
-import { isProbabilities } from './output-divergence.js';
+import { isProbabilities } from '../runtime/output-divergence.js';
 import { insertRiskLoss, type RiskLoss, type RiskLossKind } from './risk-loss.js';
 
 /** Samples per gradient, as in the published method, and samples of all gradients together. */

@@ -7,7 +7,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { traceShapes } from '../runtime/trace.js';
 import { normalBatches, normals, tinyResNet } from '../testing/tiny-models.js';
 import { openKlProbe, probeSamplesFor } from './kl-probe.js';
-import { meanKl } from './output-divergence.js';
+import { meanKl } from '../runtime/output-divergence.js';
 
 const engine = nodeEngine({ threads: 1 });
 

@@ -16,7 +16,7 @@ import { tensorInfo } from '../onnx/value-info.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
 import { runOnce } from '../runtime/run-once.js';
 import { bytesPerSample, exposeValue, type TracedValues } from '../runtime/trace.js';
-import { divergenceKind, outputDivergence, type DivergenceKind } from './output-divergence.js';
+import { divergenceKind, outputDivergence, type DivergenceKind } from '../runtime/output-divergence.js';
 
 /** Weights to try in one layer, in the layout of its initializer. */
 export interface ProbeRequest {

@@ -7,10 +7,10 @@ import {
   type Range,
   type RangeProbe,
 } from '../flow/activation-probe.js';
-import { gramProbe, type Gram, type GramProbe } from '../flow/gram-probe.js';
+import { gatherGrams } from '../flow/gather-grams.js';
+import type { Gram } from '../flow/gram-probe.js';
 import type { Histogram } from '../flow/histogram.js';
 import { Graph, type Value } from '../onnx/graph.js';
-import type { WeightLayer } from '../onnx/layers.js';
 import { runProbes, type Probe } from '../runtime/probe.js';
 import type { QuantizationContext } from './method.js';
 
@@ -28,11 +28,6 @@ export interface StatisticsRequest {
   /** Other probes, run with the histograms on a part of the samples. */
   readonly extra?: readonly Probe[];
 }
-
-/** Gram matrices of more columns are not gathered: n^2 doubles and n^3 operations stop paying off. */
-const MAX_GRAM_COLUMNS = 4608;
-/** Gram matrices held at a time; beyond it another pass over the samples is made. */
-const GRAM_BYTES_PER_PASS = 384e6;
 
 /** Elements of each activation and sample that enter its histogram. */
 const HISTOGRAM_SAMPLES = 1024;
@@ -58,20 +53,6 @@ export async function gatherStatistics(
       ranges.set(name, probe);
     }
   }
-  const passes: Map<string, GramProbe>[] = [new Map()];
-  if (request.grams) {
-    let bytes = 0;
-    for (const layer of context.layers) {
-      if (layer.op === 'Gather' || layer.cols > MAX_GRAM_COLUMNS) continue;
-      const size = layer.groups * layer.cols ** 2 * 8;
-      if (bytes + size > GRAM_BYTES_PER_PASS && passes.at(-1)!.size > 0) {
-        passes.push(new Map());
-        bytes = 0;
-      }
-      passes.at(-1)!.set(layer.name, gramProbe(layer, gramRows(layer, context.calibrationSamples)));
-      bytes += size;
-    }
-  }
   const sampled = [...histograms.values(), ...(request.extra ?? [])];
   if (sampled.length > 0) {
     await runProbes(
@@ -87,32 +68,16 @@ export async function gatherStatistics(
       context.control,
     );
   }
-  for (const [index, grams] of passes.entries()) {
-    const first = index === 0 ? [...new Set(ranges.values())] : [];
-    if (first.length + grams.size === 0) continue;
-    await runProbes(
-      {
-        engine: context.engine,
-        model: context.model,
-        shapes: context.shapes,
-        batches: context.calibration({ wide: grams.size > 0 }),
-        probes: [...first, ...grams.values()],
-        total: context.calibrationSamples,
-        stage: passes.length > 1 ? `calibrate (pass ${String(index + 1)} of ${String(passes.length)})` : 'calibrate',
-      },
-      context.control,
-    );
-  }
-  return {
-    ranges: mapResults(ranges),
-    histograms: mapResults(histograms),
-    grams: mapResults(new Map(passes.flatMap((pass) => [...pass]))),
-  };
-}
-
-/** Positions per sample that give each Gram matrix some eight rows per column. */
-function gramRows(layer: WeightLayer, samples: number): number {
-  return Math.max(4, Math.ceil((8 * layer.cols) / Math.max(samples, 1)));
+  const { engine, model, shapes, calibrationSamples: samples } = context;
+  const grams = await gatherGrams(
+    {
+      ...{ engine, model, shapes, samples, layers: request.grams ? context.layers : [] },
+      batches: (wide) => context.calibration({ wide }),
+      others: [...new Set(ranges.values())],
+    },
+    context.control,
+  );
+  return { ranges: mapResults(ranges), histograms: mapResults(histograms), grams };
 }
 
 function mapResults<T>(probes: ReadonlyMap<string, { result(): T }>): Map<string, T> {

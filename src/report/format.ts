@@ -74,9 +74,14 @@ export function metricLabel(name: string): string {
   return METRIC_LABELS[name] ?? name;
 }
 
+/** The label of a metric, short enough for the head of a column. */
+export function metricHead(name: string): string {
+  return metricLabel(name).replace(' with the original', '');
+}
+
 /** True for figures that a better model has less of. */
 export function isLowerBetter(metricName: string): boolean {
-  return metricName === 'loss';
+  return metricName === 'loss' || metricName === 'relative-error';
 }
 
 /** True for metrics in 0..1 that print as a percentage. */
@@ -93,10 +98,25 @@ export function formatMetric(metric: Pick<Metric, 'name' | 'value'>): string {
 
 /** Difference of two values of the same metric: `-0.35 pp` (percentage points), `+1.2 dB`. */
 export function formatMetricChange(before: Metric, after: Metric): string {
-  const change = after.value - before.value;
-  if (isFraction(after.name)) return `${signed(change * 100, 2)} pp`;
-  if (after.name.endsWith('Db')) return `${signed(change, 1)} dB`;
-  return signed(change, 4);
+  const { factor, digits, unit } = differenceFormat(after.name);
+  return `${signed((after.value - before.value) * factor, digits)}${unit}`;
+}
+
+/** A difference of two values of a metric, given as a size: `0.35 pp`. */
+export function formatMetricAmount(metricName: string, amount: number): string {
+  const { factor, digits, unit } = differenceFormat(metricName);
+  return `${(amount * factor).toFixed(digits)}${unit}`;
+}
+
+function differenceFormat(metricName: string): { factor: number; digits: number; unit: string } {
+  if (isFraction(metricName)) return { factor: 100, digits: 2, unit: ' pp' };
+  if (metricName.endsWith('Db')) return { factor: 1, digits: 1, unit: ' dB' };
+  return { factor: 1, digits: 4, unit: '' };
+}
+
+/** A share of a whole with up to three digits: `50 %`, `50.2 %`. */
+export function formatShare(share: number): string {
+  return `${shortNumber(100 * share, 3)} %`;
 }
 
 /** How many times smaller (or faster): `7.21x smaller`, `1.10x larger`, `same`. */

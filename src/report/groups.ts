@@ -1,12 +1,13 @@
-/** How the units that can be removed from a model are told, in the words of every rendering. */
+/** How the units that can be or were removed from a model are told, in the words of every rendering. */
 import type { RemovableUnits } from './report.js';
 
 type Group = RemovableUnits['groups'][number];
 type Fixed = RemovableUnits['fixed'][number];
 
 /** What stands for a group: the layers that make its units, or the weights that would lose slices. */
-export function groupName({ layers, members }: Group): string {
-  return layers.length > 0 ? layers.join(' + ') : members.map(({ initializer }) => initializer).join(' + ');
+export function groupName({ layers, members = [] }: Pick<Group, 'layers'> & Partial<Pick<Group, 'members'>>): string {
+  const names = layers.length > 0 ? layers : members.map(({ initializer }) => initializer);
+  return names.length > 0 ? names.join(' + ') : 'no layer';
 }
 
 /** The weights that lose slices, as `name[axis]`; all of them, or the first and how many more. */

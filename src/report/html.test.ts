@@ -4,6 +4,7 @@ import {
   evaluateReport,
   inspectReport,
   profileReport,
+  pruneReport,
   quantizeReport,
   quantizedLayers,
   trainingHistory,
@@ -17,7 +18,7 @@ const OUTSIDE = /https?:|<script|<link|<img|<iframe|\ssrc=|@import|url\((?!#)|\s
 const EVIL = `"><script>alert(1)</script><img src=x onerror=alert(1)>`;
 
 describe('reportToHtml', () => {
-  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
+  it.each([quantizeReport(), pruneReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
     '$command is self-contained',
     async (report) => {
       const page = await reportToHtml(report);
@@ -142,7 +143,7 @@ describe('reportToMarkdown', () => {
     expect(reportToMarkdown(trainReport({ before: undefined }))).toContain('| top-1 | 91.73 % |');
   });
 
-  it.each([evaluateReport(), profileReport(), inspectReport(), trainReport()])(
+  it.each([evaluateReport(), profileReport(), inspectReport(), pruneReport(), trainReport()])(
     '$command has tables of equal width',
     (report) => {
       const tables = reportToMarkdown(report)

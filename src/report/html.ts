@@ -3,10 +3,12 @@ import { baseName } from './format.js';
 import { html, trustedMarkup } from './html/markup.js';
 import type { Content } from './html/markup.js';
 import { evaluateBody, inspectBody, profileBody } from './html/others.js';
+import { pruneBody } from './html/prune.js';
 import { quantizeBody } from './html/quantize.js';
 import { reproductionSection, warningNotice } from './html/shared.js';
 import { STYLE } from './html/style.js';
 import { trainBody } from './html/train.js';
+import { pruningTitle } from './pruning.js';
 import type { Report } from './report.js';
 import { trainingTitle } from './training.js';
 
@@ -55,6 +57,8 @@ async function partsOf(report: Report): Promise<Content[]> {
       return await profileBody(report);
     case 'quantize':
       return await quantizeBody(report);
+    case 'prune':
+      return await pruneBody(report);
     case 'train':
       return await trainBody(report);
   }
@@ -77,6 +81,11 @@ function headingOf(report: Report): { title: string; subtitle: string } {
       return {
         title: baseName(report.output),
         subtitle: `${baseName(report.model)} quantized with ${report.method}, seed ${report.seed}, target ${report.target}`,
+      };
+    case 'prune':
+      return {
+        title: baseName(report.output),
+        subtitle: `${baseName(report.model)} pruned with ${pruningTitle(report)}`,
       };
     case 'train':
       return {

@@ -18,13 +18,27 @@ import type {
   InspectReport,
   Measurement,
   ProfileReport,
+  PruneReport,
   QuantizeReport,
   Report,
   TrainReport,
   RemovableUnits,
 } from './report.js';
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
+import {
+  branchCells,
+  branchHead,
+  changedGroups,
+  outcomesOf,
+  pruningTitle,
+  stepsCaption,
+  stepTable,
+  WIDTHS_HEAD,
+  widthCells,
+  widthsCaption,
+} from './pruning.js';
 import { recoveryRows, recoverySentence } from './recovery.js';
+import type { RecoveredReport } from './recovery.js';
 import { agreementSentence, budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
@@ -44,6 +58,8 @@ function bodyOf(report: Report): string[] {
       return profileParts(report);
     case 'quantize':
       return quantizeParts(report);
+    case 'prune':
+      return pruneParts(report);
     case 'train':
       return trainParts(report);
   }
@@ -92,7 +108,31 @@ function quantizeParts(report: QuantizeReport): string[] {
   ];
 }
 
-function recoveryParts(report: QuantizeReport): string[] {
+function pruneParts(report: PruneReport): string[] {
+  const outcomes = outcomesOf(report).map(({ text }) => ` ${inline(text)}`);
+  const { head, rows } = stepTable(report, report.steps, true);
+  const changed = changedGroups(report);
+  return [
+    `# ${inline(report.output)}`,
+    `${inline(report.model)} pruned with ${inline(pruningTitle(report))}.${outcomes.join('')}`,
+    comparisonTable(report.before, report.after),
+    ...titled(
+      'Steps',
+      report.steps.length,
+      () => `${stepsCaption(report)}\n\n${table(head, rows, `${'r'.repeat(head.length - 1)}l`)}`,
+    ),
+    ...recoveryParts(report),
+    ...titled('Widths', changed.length, () =>
+      [widthsCaption(report), table(WIDTHS_HEAD, changed.map(widthCells), 'llrrr')].join('\n\n'),
+    ),
+    ...titled('Branches taken out', report.removed.length, () =>
+      table(branchHead(report), report.removed.map(branchCells), 'lrrrr'),
+    ),
+    ...settingsParts(report),
+  ];
+}
+
+function recoveryParts(report: RecoveredReport): string[] {
   const sentence = recoverySentence(report);
   if (sentence === undefined) return [];
   const { head, rows } = recoveryRows(report);
@@ -136,7 +176,7 @@ function comparisonTable(before: Measurement | undefined, after: Measurement): s
   );
 }
 
-function settingsParts({ settings = {} }: QuantizeReport | TrainReport): string[] {
+function settingsParts({ settings = {} }: QuantizeReport | PruneReport | TrainReport): string[] {
   const rows = Object.entries(settings).map(([key, value]) => [settingLabel(key), formatSetting(value)]);
   return titled('Settings', rows.length, () => table(['setting', 'value'], rows, 'll'));
 }

@@ -4,10 +4,12 @@ import type { TopLevelSpec } from 'vega-lite';
 import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitivityPlot } from './plots/layers.js';
 import type { PlotLayer } from './plots/layers.js';
 import { renderSvg } from './plots/render.js';
+import { dynamicsCaption, dynamicsPlot, layerMacsPlot, placedBy, widthsPlot } from './plots/pruning.js';
 import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
 import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
-import type { EvaluateReport, QuantizeReport, Report, TrainReport } from './report.js';
+import type { RecoveredReport } from './recovery.js';
+import type { EvaluateReport, PruneReport, QuantizeReport, Report, TrainReport } from './report.js';
 import { latenciesOf } from './summary.js';
 import { courseOf } from './training.js';
 
@@ -44,6 +46,17 @@ export function plotsOf(report: Report): Plot[] {
       return present([tradeoffOfFiles(report), latencyOf(fileLatencies(report))]);
     case 'inspect':
       return present([costOf(report.model.rows)]);
+    case 'prune':
+      return present([
+        dynamicsOf(report),
+        latencyOf([
+          { label: 'original', latencies: latenciesOf(report.before), reference: true },
+          { label: 'pruned', latencies: latenciesOf(report.after) },
+        ]),
+        widthsOf(report),
+        layerMacsOf(report),
+        recoveryOf(report),
+      ]);
     case 'train':
       return trainingPlots(report);
   }
@@ -154,7 +167,41 @@ function trainingPlots(report: TrainReport): Plot[] {
   ];
 }
 
-function recoveryOf({ recovery }: QuantizeReport): Plot | undefined {
+function dynamicsOf(report: PruneReport): Plot | undefined {
+  const cost = placedBy(report);
+  if (cost === undefined || report.steps.length === 0) return undefined;
+  return {
+    id: 'dynamics',
+    title: 'Course of the pruning',
+    caption: dynamicsCaption(report, cost),
+    span: 'full',
+    spec: (width) => dynamicsPlot(report, cost, width),
+  };
+}
+
+function widthsOf({ layers }: PruneReport): Plot | undefined {
+  if (layers.length === 0) return undefined;
+  return {
+    id: 'widths',
+    title: 'Widths before and after',
+    caption: 'Output channels of the layers in the order of the network.',
+    span: 'full',
+    spec: (width) => widthsPlot(layers, width),
+  };
+}
+
+function layerMacsOf({ layers }: PruneReport): Plot | undefined {
+  if (!some(layers, (layer) => layer.macs)) return undefined;
+  return {
+    id: 'layer-macs',
+    title: 'Where the work was and is',
+    caption: 'Multiply-accumulates of the layers in the order of the network.',
+    span: 'full',
+    spec: (width) => layerMacsPlot(layers, width),
+  };
+}
+
+function recoveryOf({ recovery }: RecoveredReport): Plot | undefined {
   if (recovery === undefined || recovery.points.length === 0) return undefined;
   return {
     id: 'recovery',

@@ -16,12 +16,16 @@ const SENTENCE =
 describe('a recovery', () => {
   it('is told in one sentence, also when it brought nothing or had no labels', () => {
     expect(recoverySentence(REPORT)).toBe(SENTENCE);
-    expect(recoverySentence({ recovery: recoverySummary({ bestStep: 0 }) })).toContain('no state was better on VAL');
+    expect(recoverySentence(quantizeReport({ recovery: recoverySummary({ bestStep: 0 }) }))).toContain(
+      'no state was better on VAL than the rounded model',
+    );
     const plain = recoverySummary({
       ...{ measure: 'relative-error', before: { divergence: 0.2 }, after: { divergence: 0.1 }, points: [] },
     });
-    expect(recoverySentence({ recovery: plain })).toContain('relative error against the original on VAL 0.200 before');
-    expect(recoverySentence({})).toBeUndefined();
+    expect(recoverySentence(quantizeReport({ recovery: plain }))).toContain(
+      'relative error against the original on VAL 0.200 before',
+    );
+    expect(recoverySentence(quantizeReport())).toBeUndefined();
   });
 
   it('has a row per evaluation, the rounded model first, and marks what was written', () => {

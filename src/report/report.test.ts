@@ -1,11 +1,19 @@
 /** The report schema accepts what commands measure and refuses what nobody measured. */
 import { describe, expect, it } from 'vitest';
-import { evaluateReport, inspectReport, profileReport, quantizeReport, top1, trainReport } from '../testing/reports.js';
+import {
+  evaluateReport,
+  inspectReport,
+  profileReport,
+  pruneReport,
+  quantizeReport,
+  top1,
+  trainReport,
+} from '../testing/reports.js';
 import { reportToJson } from './json.js';
 import { parseReport } from './report.js';
 
 describe('report', () => {
-  it.each([quantizeReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
+  it.each([quantizeReport(), pruneReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
     '$command survives JSON unchanged',
     (report) => {
       expect(parseReport(JSON.parse(reportToJson(report)))).toEqual(report);
@@ -49,6 +57,10 @@ describe('report', () => {
     [quantizeReport({ after: { bytes: -1 } }), /after\.bytes/],
     [{ ...profileReport(), layers: [{ name: 'a', op: 'Conv', kl: { four: 1 } }] }, /layers\.0\.kl/],
     [{ ...evaluateReport(), files: [] }, /files/],
+    [pruneReport({ original: { divergence: -0.1 } }), /original\.divergence/],
+    [pruneReport({ original: { divergence: 0, agreement: 1.5 } }), /original\.agreement/],
+    [pruneReport({ steps: [{ ...pruneReport().steps[0]!, step: 0 }] }), /steps\.0\.step/],
+    [{ ...pruneReport(), budget: { ...pruneReport().budget, of: 'bytes' } }, /budget\.of/],
     [{ ...trainReport(), training: { ...trainReport().training, stopped: 'bored' } }, /training\.stopped/],
     [null, /Not a report/],
   ])('refuses %#', (value, message) => {

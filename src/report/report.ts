@@ -1,56 +1,33 @@
 /** The one report object: what every command measured, as a zod schema. Tables, JSON, Markdown and HTML are made from it alone. */
 import { z } from 'zod';
 import { FlowCompressError } from '../errors.js';
+import {
+  count,
+  dataSummarySchema,
+  latencySchema,
+  measurementSchema,
+  metricSchema,
+  runFields,
+  seconds,
+  settingsSchema,
+  targetSchema,
+  verificationSchema,
+} from './schema/fields.js';
+import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
+import { recoverySchema } from './schema/recovery.js';
 
-/**
- * Rules of every field: sizes are bytes, times are milliseconds (`...Ms`) or seconds (`seconds`), fractions lie in 0..1.
- * A value that was not measured is absent; it is never zero, never estimated. NaN and infinities are refused.
- */
-const count = z.number().int().nonnegative();
-const seconds = z.number().nonnegative();
-const milliseconds = z.number().nonnegative();
-
-export const targetSchema = z.enum(['cpu', 'wasm', 'webgpu']);
-export type Target = z.infer<typeof targetSchema>;
-
-/** One figure on one split. Without labels the name is `agreement` (top-1 against the original) or `sqnrDb`. */
-export const metricSchema = z.object({
-  /** `top1`, `top5`, `f1-macro`, `f1-binary`, `agreement` (fractions, 0..1), `sqnrDb` (decibels) or another name; higher is better, but for `loss`. */
-  name: z.string().min(1),
-  value: z.number(),
-  split: z.enum(['train', 'val', 'calib', 'test']),
-  samples: count,
-});
-export type Metric = z.infer<typeof metricSchema>;
-
-/** Wall time of one `run` of the file, in the session options of the deployment. */
-export const latencySchema = z.object({
-  medianMs: milliseconds,
-  p90Ms: milliseconds,
-  batch: count.min(1),
-  threads: count.optional(),
-  provider: z.string(),
-  /** Timed runs behind the median. */
-  runs: count.optional(),
-});
-export type Latency = z.infer<typeof latencySchema>;
-
-/** What was measured of one model file. */
-export const measurementSchema = z.object({
-  /** Bytes on disk, external data included. */
-  bytes: count,
-  gzipBytes: count.optional(),
-  params: count.optional(),
-  /** Multiply-accumulates of one sample. */
-  macs: count.optional(),
-  metric: metricSchema.optional(),
-  /** Further figures of the same file (top-5, agreement with the original, ...). */
-  metrics: z.array(metricSchema).optional(),
-  latency: latencySchema.optional(),
-  /** One entry per batch size when several were timed, `latency` among them. */
-  latencies: z.array(latencySchema).optional(),
-});
-export type Measurement = z.infer<typeof measurementSchema>;
+export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targetSchema, verificationSchema };
+export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
+export { qualitySchema, recoveryPointSchema, recoverySchema } from './schema/recovery.js';
+export type { Quality, RecoveryPoint, RecoverySummary } from './schema/recovery.js';
+export {
+  prunedGroupSchema,
+  prunedLayerSchema,
+  pruneReportSchema,
+  pruningStepSchema,
+  removedBranchSchema,
+} from './schema/prune.js';
+export type { PrunedGroup, PrunedLayer, PruneReport, PruningStep, RemovedBranch } from './schema/prune.js';
 
 const layerFields = {
   name: z.string(),
@@ -109,48 +86,6 @@ export const baselineSchema = z.object({
 });
 export type Baseline = z.infer<typeof baselineSchema>;
 
-/** Proof that the written file does what the report says. */
-export const verificationSchema = z.object({
-  /** Largest absolute difference between the written file and the simulation of it, over the checked outputs. */
-  maxAbsDiff: z.number().nonnegative().optional(),
-  /** Samples behind `maxAbsDiff`. */
-  samples: count.optional(),
-  /** Operators of the graph as ONNX Runtime optimised it: type -> count. */
-  fused: z.record(z.string(), count).optional(),
-  checks: z.array(z.object({ name: z.string(), passed: z.boolean(), detail: z.string().optional() })).optional(),
-});
-export type Verification = z.infer<typeof verificationSchema>;
-
-const runFields = {
-  /** Version of flow-compress. */
-  version: z.string().optional(),
-  seed: count.optional(),
-  target: targetSchema,
-  seconds,
-  peakRssBytes: count.optional(),
-  stages: z.array(z.object({ name: z.string(), seconds })).optional(),
-  warnings: z.array(z.string()).optional(),
-  /** What the work ran on. */
-  environment: z.object({ engine: z.string(), node: z.string().optional(), cpu: z.string().optional() }).optional(),
-  /** The shell command that makes the same result again. */
-  commandLine: z.string().optional(),
-};
-
-/** Where the samples came from and how many each split has. */
-export const dataSummarySchema = z.object({
-  source: z.string(),
-  test: z.string().optional(),
-  labels: z.boolean(),
-  classes: count.optional(),
-  samples: z.object({ train: count, val: count, calib: count, test: count }).partial(),
-});
-export type DataSummary = z.infer<typeof dataSummarySchema>;
-
-const settingsSchema = z.record(
-  z.string(),
-  z.union([z.string(), z.number(), z.boolean(), z.array(z.union([z.string(), z.number()]))]),
-);
-
 /** Agreement of the cheap sensitivity with the measured one, as ranks. */
 const sensitivityCheckSchema = z.object({
   kendallTau: z.number().min(-1).max(1),
@@ -173,7 +108,7 @@ const removableUnitsSchema = z.object({
     z.object({
       /** Names of the layers that make the units; empty where no layer does. */
       layers: z.array(z.string()),
-      kind: z.enum(['filters', 'neurons', 'heads', 'embedding', 'inputs']),
+      kind: unitKindSchema,
       units: count,
       /** Of one unit: parameters, and multiply-accumulates of a sample. */
       params: count,
@@ -270,40 +205,6 @@ const budgetSchema = z.object({
   met: z.boolean(),
 });
 
-const qualitySchema = z.object({
-  /** From the original's outputs, as `measure` says. */
-  divergence: z.number().nonnegative(),
-  /** Fraction; absent without labels. */
-  top1: z.number().min(0).max(1).optional(),
-});
-
-/** One evaluation on VAL in the course of a recovery. */
-export const recoveryPointSchema = qualitySchema.extend({
-  /** Updates so far. */
-  step: count,
-  /** Mean loss on TRAIN since the evaluation before. */
-  loss: z.number(),
-  learningRate: z.number().nonnegative(),
-  seconds,
-});
-export type RecoveryPoint = z.infer<typeof recoveryPointSchema>;
-
-/** How the rounded model learned from the original. All qualities are on VAL, of files as they would be written. */
-export const recoverySchema = z.object({
-  steps: count,
-  seconds,
-  /** Elements of all tensors that learned. */
-  parameters: count,
-  /** `kl`: nats; `relative-error`: squared error relative to the energy of the outputs. */
-  measure: z.enum(['kl', 'relative-error']),
-  before: qualitySchema,
-  after: qualitySchema,
-  /** Updates after which the model that was written was there; 0 when no state was better than the rounded one. */
-  bestStep: count,
-  points: z.array(recoveryPointSchema),
-});
-export type RecoverySummary = z.infer<typeof recoverySchema>;
-
 export const quantizeReportSchema = z.object({
   command: z.literal('quantize'),
   method: z.string(),
@@ -377,6 +278,7 @@ export const reportSchema = z.discriminatedUnion('command', [
   evaluateReportSchema,
   profileReportSchema,
   quantizeReportSchema,
+  pruneReportSchema,
   trainReportSchema,
 ]);
 export type Report = z.infer<typeof reportSchema>;

@@ -4,14 +4,28 @@ import {
   evaluateReport,
   inspectReport,
   profileReport,
+  pruneReport,
   quantizeReport,
   quantizedLayers,
+  pruningSteps,
   trainReport,
 } from '../testing/reports.js';
+import type { PruneReport } from './report.js';
 import { reportToTable } from './table.js';
 
 const ANSI = /\u001b\[/; // eslint-disable-line no-control-regex
 const longName = `/stage1/${'very_long_block_name/'.repeat(12)}Conv`;
+
+/** Every name long, every list longer than the table shows. */
+function longPruneReport(): PruneReport {
+  const { groups, removed } = pruneReport();
+  return pruneReport({
+    model: longName,
+    groups: Array.from({ length: 30 }, () => ({ ...groups[1], layers: [longName, longName] })),
+    removed: Array.from({ length: 30 }, () => ({ ...removed[0], name: longName, layers: [longName] })),
+    steps: pruningSteps(120).map((step) => ({ ...step, units: 12_345, branches: [longName] })),
+  });
+}
 
 describe('reportToTable', () => {
   it('shows before, after and the change', () => {
@@ -40,6 +54,7 @@ describe('reportToTable', () => {
       profileReport(),
       inspectReport(),
       trainReport({ model: longName }),
+      longPruneReport(),
     ];
     const [, evaluate, profile, inspect] = reports;
     if (evaluate.command === 'evaluate') evaluate.files[0].path = longName;

@@ -1,5 +1,4 @@
 /** Terminal tables of the reports: aligned, at most 100 columns wide, coloured only when asked. */
-import CliTable from 'cli-table3';
 import {
   formatBits,
   formatBytes,
@@ -9,10 +8,10 @@ import {
   formatMetricChange,
   formatMs,
   formatSeconds,
+  metricHead,
   metricLabel,
   printable,
   significant,
-  truncateMiddle,
 } from './format.js';
 import type {
   EvaluateReport,
@@ -27,8 +26,10 @@ import type {
 } from './report.js';
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
-import { agreementSentence, budgetSentence, comparisonRows, latenciesOf, widthGroups } from './summary.js';
-import type { Verdict } from './summary.js';
+import { agreementSentence, budgetSentence, latenciesOf, widthGroups } from './summary.js';
+import { comparisonGrid, fit, grid, heading, nameGrid, painter, wrapped } from './table/grid.js';
+import type { Paint } from './table/grid.js';
+import { pruneLines } from './table/prune.js';
 import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
 export interface TableOptions {
@@ -38,14 +39,11 @@ export interface TableOptions {
   columns?: number;
 }
 
-type Paint = (text: string, style: 'bold' | 'dim' | 'green' | 'red' | 'yellow') => string;
-const ANSI = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39], yellow: [33, 39] } as const;
 const MAX_COLUMNS = 100;
 
 /** The report as text for a terminal, with a final newline. */
 export function reportToTable(report: Report, options: TableOptions = {}): string {
-  const paint: Paint = (text, style) =>
-    options.colour === true ? `\u001b[${ANSI[style][0]}m${text}\u001b[${ANSI[style][1]}m` : text;
+  const paint = painter(options.colour === true);
   const columns = Math.max(40, Math.min(MAX_COLUMNS, options.columns ?? MAX_COLUMNS));
   const lines = [...bodyOf(report, paint, columns), '', ...footer(report, paint)];
   return `${lines.join('\n')}\n`;
@@ -61,6 +59,8 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
       return profileLines(report, paint, columns);
     case 'quantize':
       return quantizeLines(report, paint, columns);
+    case 'prune':
+      return pruneLines(report, paint, columns);
     case 'train':
       return trainLines(report, paint, columns);
   }
@@ -103,25 +103,6 @@ function trainLines(report: TrainReport, paint: Paint, columns: number): string[
   ];
 }
 
-/** What was measured before and after; one column where there is nothing before. */
-function comparisonGrid(before: Measurement | undefined, after: Measurement, paint: Paint): string[] {
-  const rows = comparisonRows(before ?? {}, after);
-  if (before === undefined)
-    return grid(
-      ['', 'measured'],
-      rows.map((row) => [row.label, row.after ?? '']),
-      'lr',
-      paint,
-    );
-  const cells = rows.map((row) => [
-    row.label,
-    row.before ?? '',
-    row.after ?? '',
-    painted(row.change ?? '', row.verdict, paint),
-  ]);
-  return grid(['', 'before', 'after', 'change'], cells, 'lrrl', paint);
-}
-
 function sweepLines(report: QuantizeReport, paint: Paint): string[] {
   const reference = report.before.metric;
   const row = (name: string, bits: number | undefined, bytes: number, metric: Metric): string[] => [
@@ -151,7 +132,7 @@ function evaluateLines(report: EvaluateReport, paint: Paint, columns: number): s
     'size',
     'ratio',
     'gzip',
-    metricHead(report.files),
+    filesMetricHead(report.files),
     'change',
     ...shownBatches.map((b) => `batch ${b}`),
   ];
@@ -179,9 +160,9 @@ function evaluateLines(report: EvaluateReport, paint: Paint, columns: number): s
   ];
 }
 
-function metricHead(files: readonly Measurement[]): string {
+function filesMetricHead(files: readonly Measurement[]): string {
   const metric = files.find((file) => file.metric !== undefined)?.metric;
-  return metric === undefined ? 'metric' : metricLabel(metric.name).replace(' with the original', '');
+  return metric === undefined ? 'metric' : metricHead(metric.name);
 }
 
 function inspectLines(report: InspectReport, paint: Paint, columns: number): string[] {
@@ -289,82 +270,4 @@ function footer(report: Report, paint: Paint): string[] {
   const warnings = (report.warnings ?? []).map((text) => `${paint('warning:', 'yellow')} ${printable(text)}`);
   const written = 'output' in report ? [`${paint('wrote', 'bold')} ${printable(report.output)}`] : [];
   return [...warnings, ...written, paint(parts.join(' · '), 'dim')];
-}
-
-function heading(title: string, subject: string, paint: Paint, columns: number): string {
-  const room = Math.max(10, columns - title.length - 2);
-  return `${paint(title, 'bold')}  ${paint(truncateMiddle(printable(subject), room), 'dim')}`.trimEnd();
-}
-
-/** Lines of at most `columns` characters, broken at spaces. */
-function wrapped(text: string, columns: number): string[] {
-  const lines = [''];
-  for (const word of text.split(' ')) {
-    const line = lines[lines.length - 1];
-    if (line !== '' && line.length + 1 + word.length > columns) lines.push(word);
-    else lines[lines.length - 1] = line === '' ? word : `${line} ${word}`;
-  }
-  return lines;
-}
-
-function fit(line: string, columns: number, invisible: number): string {
-  return line.length <= columns + invisible ? line : `${line.slice(0, columns + invisible - 1)}…`;
-}
-
-function painted(text: string, verdict: Verdict | undefined, paint: Paint): string {
-  if (verdict === 'better') return paint(text, 'green');
-  return verdict === 'worse' ? paint(text, 'red') : text;
-}
-
-/** A table without rules: two spaces between columns, the head dimmed. `align` has one letter per column, l or r. */
-function grid(head: readonly string[], rows: readonly string[][], align: string, paint: Paint): string[] {
-  const none = {
-    ...{ top: '', 'top-mid': '', 'top-left': '', 'top-right': '', bottom: '', 'bottom-mid': '', 'bottom-left': '' },
-    ...{
-      'bottom-right': '',
-      left: '',
-      'left-mid': '',
-      mid: '',
-      'mid-mid': '',
-      right: '',
-      'right-mid': '',
-      middle: '  ',
-    },
-  };
-  const table = new CliTable({
-    chars: none,
-    style: { 'padding-left': 0, 'padding-right': 0, head: [], border: [] },
-    colAligns: [...align].map((letter) => (letter === 'r' ? 'right' : 'left')),
-  });
-  table.push(
-    head.map((cell) => paint(cell, 'dim')),
-    ...rows,
-  );
-  return table
-    .toString()
-    .split('\n')
-    .map((line) => line.trimEnd());
-}
-
-/** A grid whose first column is a name that shrinks (in the middle) and whose last text column is cut until the table fits. */
-function nameGrid(
-  head: readonly string[],
-  rows: readonly string[][],
-  paint: Paint,
-  columns: number,
-  align?: string,
-): string[] {
-  const clean = rows.map((row) => row.map(printable));
-  const gaps = 2 * (head.length - 1);
-  const widest = (column: number): number => Math.max(head[column].length, ...clean.map((row) => row[column].length));
-  const others = head.slice(1).reduce((sum, _, i) => sum + widest(i + 1), 0);
-  const nameWidth = Math.min(Math.max(columns - gaps - others, 16), widest(0));
-  const lastRoom = columns - gaps - nameWidth - (others - widest(head.length - 1));
-  const fitted = clean.map((row) =>
-    row.map((cell, i) => {
-      if (i === 0) return truncateMiddle(cell, nameWidth);
-      return i === row.length - 1 ? truncateMiddle(cell, Math.max(8, lastRoom)) : cell;
-    }),
-  );
-  return grid(head, fitted, align ?? `l${'r'.repeat(head.length - 1)}`, paint);
 }

@@ -9,6 +9,7 @@ import {
   significant,
 } from './format.js';
 import type { TrainingPoint, TrainReport } from './report.js';
+import { thinned } from './thinning.js';
 
 /** One evaluation on VAL with what tables and plots need of it. */
 export interface CoursePoint extends TrainingPoint {
@@ -32,16 +33,9 @@ export function courseOf({ history, training }: Pick<TrainReport, 'history' | 't
   }));
 }
 
-/** Points that the tables show. */
-const ROWS = 10;
-
 /** At most `rows` of the points (4 or more): the first, the best, the last, and others evenly between. */
-export function thinnedCourse(course: readonly CoursePoint[], rows = ROWS): CoursePoint[] {
-  if (course.length <= rows) return [...course];
-  const steps = rows - 2;
-  const even = Array.from({ length: steps + 1 }, (_, i) => Math.round((i * (course.length - 1)) / steps));
-  const kept = new Set([...even, course.findIndex((point) => point.best)]);
-  return course.filter((_, i) => kept.has(i));
+export function thinnedCourse(course: readonly CoursePoint[], rows?: number): CoursePoint[] {
+  return thinned(course, (point) => point.best, rows);
 }
 
 /** Heads of the columns of `courseCells`. */

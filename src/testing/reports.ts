@@ -4,6 +4,9 @@ import type {
   InspectReport,
   Metric,
   ProfileReport,
+  PrunedLayer,
+  PruneReport,
+  PruningStep,
   QuantizedLayer,
   QuantizeReport,
   RecoverySummary,
@@ -75,6 +78,83 @@ export function recoverySummary(overrides: Partial<RecoverySummary> = {}): Recov
   return {
     ...{ steps: 300, seconds: 200, parameters: 270_000, measure: 'kl', bestStep: 270, points },
     ...{ before: { divergence: 0.0437, top1: 0.9788 }, after: { divergence: 0.02, top1: 0.988 } },
+    ...overrides,
+  };
+}
+
+/** Convs of a network that widens with its depth; every fifth is left whole and every seventh went with its branch. */
+export function prunedLayers(count: number): PrunedLayer[] {
+  return Array.from({ length: count }, (_, i) => {
+    const width = 16 * 2 ** Math.floor((4 * i) / count);
+    const left = i % 7 === 6 ? 0 : i % 5 === 4 ? width : Math.ceil(width * (0.4 + 0.05 * (i % 4)));
+    return {
+      name: `/block${i}/conv/Conv`,
+      op: 'Conv',
+      channels: { before: width, after: left },
+      params: { before: 144 * width, after: 100 * left },
+      macs: { before: 2_000_000 - 10_000 * i, after: left === 0 ? 0 : Math.floor((900_000 * left) / width) },
+    };
+  });
+}
+
+/** Steps of equal size down to half of the MACs; the one before the last was taken back. */
+export function pruningSteps(count: number): PruningStep[] {
+  return Array.from({ length: count }, (_, i) => {
+    const gone = (0.5 * (i + 1)) / count;
+    const accepted = i !== count - 2;
+    const after = (loss: number): PruningStep['cut'] => ({
+      ...{ divergence: loss, top1: 0.92 - 0.4 * loss, agreement: 0.99 - 0.4 * loss },
+    });
+    return {
+      ...{ step: i + 1, units: 40 + i, branches: i === 1 ? ['/block6/Add'] : [], accepted },
+      ...{ params: Math.round(250_000 * (1 - gone)), macs: Math.round(40_000_000 * (1 - 0.9 * gone)) },
+      ...{ cut: after(0.3 + gone), refitted: after(0.05 + 0.2 * gone), aligned: after(0.03 + 0.15 * gone) },
+      ...{ recovered: after((accepted ? 0.01 : 0.1) + 0.08 * gone), updates: 60, seconds: 12.5 + i },
+    };
+  });
+}
+
+/** Five steps with a recovery behind them: the budget was met, the drop kept to. */
+export function pruneReport(overrides: Partial<PruneReport> = {}): PruneReport {
+  const { before } = quantizeReport();
+  const { points } = recoverySummary();
+  return {
+    command: 'prune',
+    method: 'flow',
+    seed: 7,
+    target: 'cpu',
+    model: 'in.onnx',
+    output: 'out.onnx',
+    settings: { steps: 5, recovery: 'full' },
+    budget: { of: 'macs', requested: 0.45, achieved: 0.452, met: true },
+    drop: { metric: 'top1', allowed: 0.01, measured: 0.0042, met: true },
+    measure: 'kl',
+    original: { divergence: 0, top1: 0.92 },
+    before,
+    after: {
+      bytes: 500_000,
+      gzipBytes: 450_000,
+      params: 125_000,
+      macs: 22_000_000,
+      metric: top1(0.9123),
+      latency: { medianMs: 1.25, p90Ms: 1.4, batch: 1, threads: 2, provider: 'cpu' },
+    },
+    groups: [
+      { layers: ['/conv1/Conv', '/block0/conv2/Conv'], kind: 'filters', before: 16, after: 16 },
+      { layers: ['/block0/conv1/Conv'], kind: 'filters', before: 16, after: 7 },
+      { layers: ['/attn/qkv/MatMul'], kind: 'heads', before: 4, after: 3 },
+      { layers: [], kind: 'inputs', before: 2048, after: 1024 },
+    ],
+    layers: prunedLayers(9),
+    removed: [
+      { name: '/block6/Add', layers: ['/block6/conv/Conv'], params: 9216, macs: 1_940_000, divergence: 0.0123 },
+    ],
+    steps: pruningSteps(5),
+    recovery: recoverySummary({
+      ...{ before: { divergence: 0.05, top1: 0.9 }, after: { divergence: 0.02, top1: 0.9158 } },
+      points: points.map((point) => ({ ...point, top1: point.top1 && point.top1 - 0.0722 })),
+    }),
+    seconds: 270,
     ...overrides,
   };
 }

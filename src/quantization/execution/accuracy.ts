@@ -4,7 +4,7 @@
  */
 import { throwIfAborted } from '../../errors.js';
 import type { Feeds } from '../../runtime/engine.js';
-import { divergenceKind, outputDivergence, type Outputs } from '../output-divergence.js';
+import { divergenceKind, outputDivergence, type Outputs } from '../../runtime/output-divergence.js';
 import type { ExecutionAlternative } from './choose.js';
 import type { ExecutionSessions } from './sessions.js';
 

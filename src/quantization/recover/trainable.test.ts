@@ -84,7 +84,7 @@ describe('the trainable form of a quantized model', () => {
   it.each(SUBJECTS)('begins with the codes, scales and biases that it was made of ($int8)', ({ model, int8 }) => {
     const outcome = rounded(model, WIDTHS, int8);
     const trainable = trainableQuantized(model, planOf(outcome, int8), outcome);
-    const found = trainable.outcomeOf(readParameters(trainable.model, trainable.parameters));
+    const found = trainable.of(readParameters(trainable.model, trainable.parameters));
     expect([...found.weights.keys()].sort()).toEqual([...outcome.weights.keys()].sort());
     for (const [name, { codes, scales, grid, bias }] of outcome.weights) {
       const mine = found.weights.get(name)!;
@@ -116,7 +116,7 @@ describe('the trainable form of a quantized model', () => {
           const noise = normals(start.length, seed, size);
           const flat = start.map((v, i) => v + noise[i]! * Math.max(1, Math.abs(v)));
           const moved = withParameters(trainable.model, trainable.parameters, flat);
-          const found = trainable.outcomeOf(flat);
+          const found = trainable.of(flat);
           const inputs = layers.map(({ node, weightIndex }) => readers.get(node.name)!.inputs[weightIndex]!.name);
           const traced = await traceValues(engine, moved, { x }, new Set(inputs));
           layers.forEach((layer, k) => {

@@ -12,7 +12,9 @@ import { Graph, type Value } from '../../onnx/graph.js';
 import { findLayers, fromMatrix, toMatrix, weightMatrix, type WeightLayer } from '../../onnx/layers.js';
 import { formula } from '../../onnx/ops.js';
 import { makeTensor } from '../../onnx/tensor.js';
-import type { Parameter } from '../../training/parameters.js';
+import type { Student } from '../../recovery/recover.js';
+import { channelSizes, NO_SIZE, rootMeanSquare } from '../../recovery/units.js';
+import { layoutOf, type Parameter } from '../../training/parameters.js';
 import type { QuantizationOutcome } from '../method.js';
 import { biasOf, place, type Deployment, type QuantizedWeights, type Writer } from '../placement.js';
 import { roundedActivation } from '../simulate.js';
@@ -22,16 +24,6 @@ import { codeOf, fakeQuantize, latentOf } from './fake-quantize.js';
 const SCALE_RATE = 0.1;
 /** Least part of its first value that a scale may shrink to. */
 const LEAST_SCALE = 1 / 32;
-/** Rows whose weights are all zero have no scale; they get this one. */
-const NO_SCALE = 1e-12;
-
-export interface TrainableQuantized {
-  /** Float graph with rounding operators in it. */
-  readonly model: ModelProto;
-  readonly parameters: readonly Parameter[];
-  /** The outcome that the parameters' values stand for. @param flat all parameters, end to end */
-  outcomeOf(flat: Float32Array): QuantizationOutcome;
-}
 
 /** A parameter with the units that its values count in: one number, or one per element. */
 interface Tensor {
@@ -54,7 +46,7 @@ export function trainableQuantized(
   model: ModelProto,
   plan: Deployment,
   outcome: QuantizationOutcome,
-): TrainableQuantized {
+): Student<QuantizationOutcome> {
   const original = new Graph(model);
   const own = ownBiases(original, plan);
   const parameters: Parameter[] = [];
@@ -85,9 +77,9 @@ export function trainableQuantized(
         const known = weights.get(layer.weight.name);
         if (known) return known.value;
         const base = layer.weight.name;
-        const scales = start.scales.map((s) => Math.max(s, NO_SCALE));
+        const scales = start.scales.map((s) => Math.max(s, NO_SIZE));
         const first = startOf(original, layer, { ...start, scales });
-        const [latent, v] = learn(`${base} latent`, layer.dims, first, weightUnits(layer, first));
+        const [latent, v] = learn(`${base} latent`, layer.dims, first, channelSizes(layer, first));
         const scaleUnits = scales.map((s) => SCALE_RATE * s);
         const [scale, p] = learn(`${base} scale`, [layer.channels], scales, scaleUnits);
         const least = makeTensor(
@@ -108,7 +100,7 @@ export function trainableQuantized(
       floatBias(layer, bias) {
         const name = `${own.get(layer.name) ?? layer.name} bias`;
         const known = learnedBiases.get(name);
-        const unit = Math.max(rootMeanSquare(bias), rootMeanSquare(weightMatrix(original, layer)), NO_SCALE);
+        const unit = Math.max(rootMeanSquare(bias), rootMeanSquare(weightMatrix(original, layer)), NO_SIZE);
         const [tensor, value] = known ?? learn(name, [bias.length], bias, new Float32Array(bias.length).fill(unit));
         learnedBiases.set(name, [tensor, value]);
         biases.set(layer.name, tensor);
@@ -121,7 +113,8 @@ export function trainableQuantized(
   return {
     model: placed,
     parameters,
-    outcomeOf(flat) {
+    layout: `${layoutOf(parameters)} int8: ${[...plan.int8].sort().join(' ')}`,
+    of(flat) {
       const values = valuesOf(parameters, flat);
       const read = ({ name, units }: Tensor): Float32Array => values.get(name)!.map((v, i) => v * units[i]!);
       const rounded = new Map([...weights].map(([name, trained]) => [name, roundedOf(trained, values, read)]));
@@ -165,19 +158,6 @@ function startOf(graph: Graph, layer: WeightLayer, { codes, scales, grid }: Quan
   return fromMatrix(layer, first);
 }
 
-/** The size of an element's channel, for every element of a weight tensor. */
-function weightUnits(layer: WeightLayer, weights: Float32Array): Float32Array {
-  const matrix = toMatrix(layer, weights);
-  const perChannel = matrix.length / layer.channels;
-  const sizes = Array.from({ length: layer.channels }, (_, c) =>
-    Math.max(rootMeanSquare(matrix.subarray(c * perChannel, (c + 1) * perChannel)), NO_SCALE),
-  );
-  return fromMatrix(
-    layer,
-    matrix.map((_, i) => sizes[Math.floor(i / perChannel)]!),
-  );
-}
-
 /** Names of the initializers that layers have for biases and that the plan leaves as they are. */
 function ownBiases(graph: Graph, { weights }: Deployment): Map<string, string> {
   const own = new Map<string, string>();
@@ -197,10 +177,6 @@ function withBiases(graph: Graph, { weights }: Deployment, own: ReadonlyMap<stri
       own.has(name) ? { ...layer, bias: biasOf(graph, layers.get(name)!)! } : layer,
     ]),
   );
-}
-
-function rootMeanSquare(values: Float32Array): number {
-  return Math.sqrt(values.reduce((sum, v) => sum + v * v, 0) / Math.max(values.length, 1));
 }
 
 function valuesOf(parameters: readonly Parameter[], flat: Float32Array): Map<string, Float32Array> {

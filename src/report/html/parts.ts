@@ -29,6 +29,11 @@ export function cardGrid(cards: readonly Card[]): Markup {
   return html`<div class="cards">${items}</div>`;
 }
 
+/** A sentence that must not be missed. */
+export function notice(text: string): Markup {
+  return html`<div class="notice"><p>${text}</p></div>`;
+}
+
 /** A titled box; nothing when it has no content. */
 export function section(title: string, caption: string | undefined, ...content: readonly Content[]): Markup {
   const note = caption === undefined ? undefined : html`<p class="caption">${caption}</p>`;
@@ -89,6 +94,19 @@ export function dataTable<T>(columns: readonly Column<T>[], rows: readonly T[]):
       </tbody>
     </table>
   </div>`;
+}
+
+/** A table of text: `kinds` of the first columns, then numbers; a column without a head is text. */
+export function textTable(
+  { head, rows }: { readonly head: readonly string[]; readonly rows: readonly (readonly string[])[] },
+  kinds: readonly Column<never>['kind'][] = [],
+): Markup {
+  const columns = head.map((title, i) => ({
+    head: title,
+    kind: kinds.at(i) ?? (title === '' ? ('text' as const) : ('number' as const)),
+    cell: (row: readonly string[]) => row[i],
+  }));
+  return dataTable(columns, rows);
 }
 
 function isFilled(content: Content): boolean {

@@ -10,22 +10,22 @@ import {
   significant,
 } from '../format.js';
 import { plotsOf } from '../plots.js';
-import { recoveryRows, recoverySentence } from '../recovery.js';
 import type { QuantizedLayer, QuantizeReport } from '../report.js';
 import { agreementSentence, budgetSentence, comparisonRows, widthGroups } from '../summary.js';
 import type { ComparisonRow } from '../summary.js';
 import { comparisonCards, comparisonSection } from './comparison.js';
-import { html } from './markup.js';
 import type { Content } from './markup.js';
-import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
+import { cardGrid, dataTable, notice, plotSections, section } from './parts.js';
 import type { Card } from './parts.js';
-import { dataFacts } from './shared.js';
+import { recoverySection } from './recovery.js';
+import { makingSection, verificationSection } from './shared.js';
 
 export async function quantizeBody(report: QuantizeReport): Promise<Content[]> {
   const rows = comparisonRows(report.before, report.after);
+  const budget = budgetSentence(report);
   return [
     cardGrid(headlineCards(report, rows)),
-    budgetNotice(report),
+    budget !== undefined && report.budget?.met === false ? notice(budget) : undefined,
     ...(await plotSections(plotsOf(report))),
     comparisonSection(report.before, report.after),
     recoverySection(report),
@@ -33,18 +33,7 @@ export async function quantizeBody(report: QuantizeReport): Promise<Content[]> {
     widthSection(report),
     layerSection(report),
     verificationSection(report),
-    section(
-      'How it was made',
-      undefined,
-      html`<div class="columns">
-        ${factList([
-          ['method', report.method],
-          ['seed', report.seed],
-          ['target', report.target],
-          ...settingFacts(report.settings),
-        ])}${factList(dataFacts(report.data))}
-      </div>`,
-    ),
+    makingSection(report, [['method', report.method]]),
   ];
 }
 
@@ -67,30 +56,6 @@ function headlineCards(report: QuantizeReport, rows: readonly ComparisonRow[]): 
     });
   }
   return cards.slice(0, 5);
-}
-
-function budgetNotice(report: QuantizeReport): Content {
-  const sentence = budgetSentence(report);
-  if (sentence === undefined || report.budget?.met !== false) return undefined;
-  return html`<div class="notice"><p>${sentence}</p></div>`;
-}
-
-function recoverySection(report: QuantizeReport): Content {
-  const sentence = recoverySentence(report);
-  if (sentence === undefined) return undefined;
-  const { head, rows } = recoveryRows(report);
-  return section(
-    'Recovery',
-    sentence,
-    dataTable(
-      head.map((title, i) => ({
-        head: title,
-        kind: title === '' ? ('text' as const) : ('number' as const),
-        cell: (row: readonly string[]) => row[i],
-      })),
-      rows,
-    ),
-  );
 }
 
 function tradeoffSection(report: QuantizeReport): Content {
@@ -179,30 +144,5 @@ function layerSection(report: QuantizeReport): Content {
       ],
       report.layers,
     ),
-  );
-}
-
-function verificationSection(report: QuantizeReport): Content {
-  const { verification } = report;
-  if (verification === undefined) return undefined;
-  const { maxAbsDiff, samples, fused, checks = [] } = verification;
-  const operators = Object.entries(fused ?? {}).sort((a, b) => b[1] - a[1]);
-  return section(
-    'Verification',
-    'Checked on the written file.',
-    factList([
-      [
-        'largest difference to the simulation',
-        maxAbsDiff === undefined
-          ? undefined
-          : `${significant(maxAbsDiff, 3)}${samples === undefined ? '' : ` over ${samples} samples`}`,
-      ],
-      ['operators after optimisation', operators.map(([op, n]) => `${n} x ${op}`).join(', ')],
-      ...checks.map((check): [string, Content] => [
-        check.name,
-        html`<span class="${check.passed ? 'good' : 'bad'}">${check.passed ? 'passed' : 'FAILED'}</span
-          >${check.detail === undefined ? undefined : ` (${check.detail})`}`,
-      ]),
-    ]),
   );
 }

@@ -1,9 +1,9 @@
-/** Parts of the page that every report has: data, stages, reproduction, warnings. */
-import { formatBytes, formatSeconds } from '../format.js';
-import type { DataSummary, Report } from '../report.js';
+/** Parts of the page that many reports have: data and settings, checks of the file, stages, reproduction, warnings. */
+import { formatBytes, formatSeconds, significant } from '../format.js';
+import type { DataSummary, PruneReport, QuantizeReport, Report, TrainReport } from '../report.js';
 import { html } from './markup.js';
 import type { Content, Markup } from './markup.js';
-import { factList, section } from './parts.js';
+import { factList, section, settingFacts } from './parts.js';
 
 export function dataFacts(data: DataSummary | undefined): [string, Content][] {
   if (data === undefined) return [];
@@ -25,6 +25,45 @@ export function warningNotice(report: Report): Content {
       ${warnings.map((text) => html`<li>${text}</li>`)}
     </ul>
   </div>`;
+}
+
+/** Seed, target, settings and data of a run that wrote a model; `facts` come first. */
+export function makingSection(
+  report: QuantizeReport | PruneReport | TrainReport,
+  facts: readonly (readonly [string, Content])[] = [],
+): Markup {
+  const { seed, target, settings, data } = report;
+  return section(
+    'How it was made',
+    undefined,
+    html`<div class="columns">
+      ${factList([...facts, ['seed', seed], ['target', target], ...settingFacts(settings)])}${factList(dataFacts(data))}
+    </div>`,
+  );
+}
+
+export function verificationSection({ verification }: Pick<QuantizeReport | PruneReport, 'verification'>): Content {
+  if (verification === undefined) return undefined;
+  const { maxAbsDiff, samples, fused, checks = [] } = verification;
+  const operators = Object.entries(fused ?? {}).sort((a, b) => b[1] - a[1]);
+  return section(
+    'Verification',
+    'Checked on the written file.',
+    factList([
+      [
+        'largest difference to the simulation',
+        maxAbsDiff === undefined
+          ? undefined
+          : `${significant(maxAbsDiff, 3)}${samples === undefined ? '' : ` over ${samples} samples`}`,
+      ],
+      ['operators after optimisation', operators.map(([op, n]) => `${n} x ${op}`).join(', ')],
+      ...checks.map((check): [string, Content] => [
+        check.name,
+        html`<span class="${check.passed ? 'good' : 'bad'}">${check.passed ? 'passed' : 'FAILED'}</span
+          >${check.detail === undefined ? undefined : ` (${check.detail})`}`,
+      ]),
+    ]),
+  );
 }
 
 /** The command that makes the same result, what it ran on and how long each stage took. */

@@ -29,6 +29,7 @@ h1 { font-size: 26px; line-height: 1.25; margin: 2px 0 4px; overflow-wrap: anywh
 h2 { font-size: 17px; margin: 0 0 2px; }
 .sub, .caption { color: var(--fc-muted); margin: 0; overflow-wrap: anywhere; }
 .caption { font-size: 13px; margin-bottom: 10px; }
+.outcome { margin-top: 14px; }
 section, .card, .notice {
   background: var(--card); border: 1px solid var(--line); border-radius: 10px; min-width: 0;
 }

@@ -6,11 +6,10 @@ import { comparisonRows } from '../summary.js';
 import { courseCells, courseHead, courseOf, endSentence, formatPosition, thinnedCourse } from '../training.js';
 import type { CoursePoint } from '../training.js';
 import { comparisonCards, comparisonSection } from './comparison.js';
-import { html } from './markup.js';
 import type { Content } from './markup.js';
-import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
+import { cardGrid, plotSections, section, textTable } from './parts.js';
 import type { Card } from './parts.js';
-import { dataFacts } from './shared.js';
+import { makingSection } from './shared.js';
 
 export async function trainBody(report: TrainReport): Promise<Content[]> {
   const course = courseOf(report);
@@ -19,15 +18,7 @@ export async function trainBody(report: TrainReport): Promise<Content[]> {
     ...(await plotSections(plotsOf(report))),
     comparisonSection(report.before, report.after),
     epochSection(report, course),
-    section(
-      'How it was made',
-      undefined,
-      html`<div class="columns">
-        ${factList([['seed', report.seed], ['target', report.target], ...settingFacts(report.settings)])}${factList(
-          dataFacts(report.data),
-        )}
-      </div>`,
-    ),
+    makingSection(report),
   ];
 }
 
@@ -65,16 +56,5 @@ function epochSection(report: TrainReport, course: readonly CoursePoint[]): Cont
   const caption = endSentence(report);
   if (course.length === 0) return section('Epochs', caption);
   const rows = thinnedCourse(course).map((point) => courseCells(point, report));
-  return section(
-    'Epochs',
-    caption,
-    dataTable(
-      courseHead(report).map((head, i) => ({
-        head,
-        kind: head === '' ? ('text' as const) : ('number' as const),
-        cell: (row: readonly string[]) => row[i],
-      })),
-      rows,
-    ),
-  );
+  return section('Epochs', caption, textTable({ head: courseHead(report), rows }));
 }

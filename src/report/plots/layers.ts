@@ -1,21 +1,13 @@
 /** Plots with one column per layer: bits and sensitivity, KL per width, bytes, information flow. */
 import type { TopLevelSpec } from 'vega-lite';
-import {
-  formatBits,
-  formatBytes,
-  formatCount,
-  printable,
-  shortLayerName,
-  significant,
-  truncateMiddle,
-} from '../format.js';
+import { formatBits, formatBytes, formatCount, significant } from '../format.js';
 import { klWidths } from '../summary.js';
-import { COLOURS, logTicks, plotWidth, siLabels, thinnedTicks } from './theme.js';
+import { beforeAfterPanel, layerAxis, panels, tip } from './layer-panels.js';
+import type { NamedLayer, Panel } from './layer-panels.js';
+import { COLOURS, logTicks, plotWidth } from './theme.js';
 
 /** What the plots need of a layer; profile, quantize and inspect rows all have this shape. */
-export interface PlotLayer {
-  readonly name: string;
-  readonly op: string;
+export interface PlotLayer extends NamedLayer {
   readonly bits?: number;
   readonly execution?: 'int8' | 'float';
   readonly bytes?: number;
@@ -26,23 +18,6 @@ export interface PlotLayer {
   readonly flow?: number;
   readonly flowChange?: number;
   readonly kl?: Record<string, number>;
-}
-
-/** Up to this many layers are labelled by name on wide plots, more by number. */
-const NAMED_LAYERS = 24;
-
-interface Panel {
-  readonly title: string;
-  readonly values: readonly { layer: number; value: number; kind?: string; tip: string }[];
-  readonly mark: 'bar' | 'line';
-  readonly height: number;
-  readonly colour: string;
-  /** Colours by `kind`, drawn in this order. */
-  readonly kinds?: readonly { readonly name: string; readonly colour: string }[];
-  /** Unit after the SI prefix of the axis labels (`150 kB`); plain numbers when absent. */
-  readonly si?: string;
-  /** Smallest upper end of the axis. */
-  readonly top?: number;
 }
 
 /** Stored width of every layer, coloured by execution precision, above its sensitivity. */
@@ -104,27 +79,12 @@ export function costPlot(layers: readonly PlotLayer[], width: number): TopLevelS
 
 /** Bytes of every layer in the original file with the bytes in the written file in front. */
 export function bytesPlot(layers: readonly PlotLayer[], width: number): TopLevelSpec {
-  const values = layers.flatMap((layer, i) => {
-    const after = layer.bytes === undefined ? '' : `${formatBytes(layer.bytes)} after`;
-    const before = layer.bytesBefore === undefined ? '' : `${formatBytes(layer.bytesBefore)} before`;
-    const text = tip(layer, i, [before, after].filter((part) => part !== '').join(', '));
-    const row = (kind: string, value: number | undefined): Panel['values'] =>
-      value === undefined ? [] : [{ layer: i + 1, value, kind, tip: text }];
-    return [...row('before', layer.bytesBefore), ...row('after', layer.bytes)];
+  const look = { title: 'bytes', height: 170, si: 'B' };
+  const bytesOf = (layer: PlotLayer): { before?: number; after?: number } => ({
+    before: layer.bytesBefore,
+    after: layer.bytes,
   });
-  const panel: Panel = {
-    title: 'bytes',
-    mark: 'bar',
-    height: 170,
-    colour: COLOURS.series[0],
-    si: 'B',
-    values,
-    kinds: [
-      { name: 'before', colour: COLOURS.pale },
-      { name: 'after', colour: COLOURS.series[0] },
-    ],
-  };
-  return panels(layers, [panel], width);
+  return panels(layers, [beforeAfterPanel(layers, look, bytesOf, formatBytes)], width);
 }
 
 /** KL divergence of the outputs with one layer at one width: layers across, widths up; a dot marks the chosen width. */
@@ -208,87 +168,4 @@ function valuePanel(
       : [{ layer: i + 1, value, tip: tip(layer, i, `${title.split(',')[0]} ${show(value)}`) }];
   });
   return { title, values, mark, height, colour: COLOURS.series[series] };
-}
-
-/** Panels above each other with the layers across; panels without values are left out. */
-function panels(layers: readonly PlotLayer[], all: readonly Panel[], width: number): TopLevelSpec {
-  const inner = plotWidth(width);
-  const shown = all.filter((panel) => panel.values.length > 0);
-  return {
-    vconcat: shown.map((panel, i) => {
-      const kinds = panel.kinds?.filter((kind) => panel.values.some((value) => value.kind === kind.name));
-      const top = panel.values.reduce((most, row) => Math.max(most, row.value), panel.top ?? 0);
-      const encoding = {
-        x: layerAxis(layers, inner, i === shown.length - 1),
-        y: {
-          field: 'value',
-          type: 'quantitative' as const,
-          stack: null,
-          axis: { title: null, ...(panel.si === undefined ? {} : { labelExpr: siLabels(panel.si) }) },
-          scale: { domain: [0, top > 0 ? top : 1], nice: true },
-        },
-        description: { field: 'tip' },
-        ...(kinds === undefined
-          ? {}
-          : {
-              color: {
-                field: 'kind',
-                type: 'nominal' as const,
-                scale: { domain: kinds.map((kind) => kind.name), range: kinds.map((kind) => kind.colour) },
-              },
-            }),
-      };
-      const common = { width: inner, height: panel.height, title: panel.title, data: { values: [...panel.values] } };
-      if (panel.mark === 'bar') return { ...common, mark: { type: 'bar' as const, color: panel.colour }, encoding };
-      const size = Math.max(6, Math.min(36, inner / layers.length));
-      return {
-        ...common,
-        encoding,
-        layer: [
-          { mark: { type: 'line' as const, color: panel.colour, strokeWidth: 1.5 } },
-          { mark: { type: 'point' as const, filled: true, color: panel.colour, size, opacity: 1 } },
-        ],
-      };
-    }),
-    resolve: { scale: { color: 'independent' } },
-  };
-}
-
-/** Band axis of the layers: names on a wide plot of few layers, else thinned numbers; no labels unless `labelled`. */
-function layerAxis(
-  layers: readonly PlotLayer[],
-  inner: number,
-  labelled: boolean,
-): {
-  field: string;
-  type: 'ordinal';
-  scale: { type: 'band'; domain: number[]; paddingInner: number; paddingOuter: number };
-  axis: object;
-} {
-  const named = layers.length <= NAMED_LAYERS && inner / layers.length >= 26;
-  const labels = layers.map((layer) => truncateMiddle(shortLayerName(layer.name, layer.op), 20));
-  const axis = named
-    ? {
-        labelExpr: `${JSON.stringify(labels)}[datum.value - 1]`,
-        labelAngle: -40,
-        labelOverlap: false,
-        labelLimit: 150,
-        title: null,
-      }
-    : { values: thinnedTicks(layers.length, inner), labelAngle: 0, labelOverlap: false, title: 'layer number' };
-  return {
-    field: 'layer',
-    type: 'ordinal',
-    scale: {
-      type: 'band',
-      domain: layers.map((_, i) => i + 1),
-      paddingInner: inner / layers.length < 5 ? 0.05 : 0.2,
-      paddingOuter: 0.1,
-    },
-    axis: labelled ? { ...axis, ticks: false } : { labels: false, ticks: false, title: null },
-  };
-}
-
-function tip(layer: PlotLayer, index: number, text: string): string {
-  return `${index + 1}. ${printable(layer.name)}: ${text}`;
 }

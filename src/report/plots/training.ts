@@ -1,6 +1,7 @@
 /** Plots over the course of a training or a recovery: losses and scores on VAL above each other, and the learning rate. */
 import type { TopLevelSpec } from 'vega-lite';
-import { formatMetric, isFraction, metricLabel, shortNumber, significant } from '../format.js';
+import { formatMetric, isFraction, metricHead, metricLabel, shortNumber, significant } from '../format.js';
+import { distanceTitle, scoreNameOf, scoreText } from '../quality.js';
 import { formatPosition } from '../training.js';
 import type { RecoverySummary } from '../report.js';
 import type { CoursePoint } from '../training.js';
@@ -60,29 +61,30 @@ export function learningRatePlot(course: readonly CoursePoint[], width: number):
   return panels(course, 'epoch', [panel], width);
 }
 
-/** Divergence on VAL above the share of right answers, where that is known; the state that was written is marked. */
+/** Divergence on VAL above the share of right (or else of the original's) answers; the state that was written is marked. */
 export function recoveryPlot(recovery: RecoverySummary, width: number): TopLevelSpec {
   const { before, points, bestStep, measure } = recovery;
   const course = [{ step: 0, ...before }, ...points].map((point) => ({
-    ...{ position: point.step, best: point.step === bestStep, divergence: point.divergence, top1: point.top1 },
+    ...{ position: point.step, best: point.step === bestStep, quality: point },
   }));
   type Point = (typeof course)[number];
-  const top1 = (point: Point): string => formatMetric({ name: 'top1', value: point.top1 ?? 0 });
-  const unit = measure === 'kl' ? 'KL divergence from the original on VAL, nats' : 'relative error on VAL';
   const divergence: Panel<Point> = {
-    ...{ title: unit, height: 130, colour: COLOURS.series[0], zero: true },
-    value: (point) => point.divergence,
-    tip: (point) => significant(point.divergence, 3),
-    label: (point) => `update ${String(point.position)}: ${significant(point.divergence, 3)}`,
+    ...{ title: distanceTitle(measure), height: 130, colour: COLOURS.series[0], zero: true },
+    value: ({ quality }) => quality.divergence,
+    tip: ({ quality }) => significant(quality.divergence, 3),
+    label: ({ position, quality }) => `update ${String(position)}: ${significant(quality.divergence, 3)}`,
   };
-  const accuracy: Panel<Point> = {
-    ...{ title: `top-1 on VAL${unitSuffix('top1')}`, height: 130, colour: COLOURS.series[2], zero: false },
-    value: (point) => 100 * (point.top1 ?? 0),
-    tip: top1,
-    label: (point) => `update ${String(point.position)}: ${top1(point)}`,
+  const name = scoreNameOf([before]);
+  if (name === undefined || course.some(({ quality }) => quality[name] === undefined))
+    return panels(course, 'update', [divergence], width);
+  const share = ({ quality }: Point): string => scoreText(quality, name) ?? '';
+  const score: Panel<Point> = {
+    ...{ title: `${metricHead(name)} on VAL${unitSuffix(name)}`, height: 130, colour: COLOURS.series[2], zero: false },
+    value: ({ quality }) => 100 * (quality[name] ?? 0),
+    tip: share,
+    label: (point) => `update ${String(point.position)}: ${share(point)}`,
   };
-  const labelled = course.every((point) => point.top1 !== undefined);
-  return panels(course, 'update', labelled ? [divergence, accuracy] : [divergence], width);
+  return panels(course, 'update', [divergence, score], width);
 }
 
 /** `course` must not be empty. */

@@ -1,5 +1,5 @@
 /** How far the outputs of a changed model are from the original's: the one measure behind widths and executions. */
-import type { HostTensor } from '../runtime/engine.js';
+import type { HostTensor } from './engine.js';
 
 export type Outputs = Readonly<Record<string, HostTensor>>;
 

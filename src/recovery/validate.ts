@@ -1,17 +1,19 @@
-/** How close a quantized model's answers on VAL are to the original's, and how many of them are right. */
+/** How close a compressed model's answers on VAL are to the original's, and how many of them are right. */
 import type { ModelProto } from 'onnx-buf';
-import type { Batch } from '../../data/dataset.js';
-import { throwIfAborted } from '../../errors.js';
-import { toBytes } from '../../onnx/to-bytes.js';
-import type { Engine, HostTensor, Session } from '../../runtime/engine.js';
-import { argmax } from '../../runtime/scores.js';
-import { outputDivergence, type Outputs } from '../output-divergence.js';
+import type { Batch } from '../data/dataset.js';
+import { throwIfAborted } from '../errors.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { Engine, HostTensor, Session } from '../runtime/engine.js';
+import { argmax } from '../runtime/scores.js';
+import { outputDivergence, type Outputs } from '../runtime/output-divergence.js';
 
 export interface Quality {
   /** From the original, mean over the batches by their samples: nats, or a ratio of energies. */
   readonly divergence: number;
   /** Share of right answers; absent without labels or class scores. */
   readonly top1?: number;
+  /** Share of samples that get the class that the original gives them; absent without class scores. */
+  readonly agreement?: number;
 }
 
 export interface Validator {
@@ -46,17 +48,26 @@ export async function openValidator(
     return outputs;
   };
   const measureSession = async (session: Session, signal?: AbortSignal): Promise<Quality> => {
-    let [divergence, right, samples, index] = [0, 0, 0, 0];
+    let [divergence, right, alike, samples, index] = [0, 0, 0, 0, 0];
     let labelled = scores !== undefined;
     for await (const batch of batches()) {
       throwIfAborted(signal);
       const outputs = await session.run(batch.feeds, fetched);
-      divergence += batch.size * outputDivergence(await referenceFor(index++, batch), outputs, scores);
+      const reference = await referenceFor(index++, batch);
+      divergence += batch.size * outputDivergence(reference, outputs, scores);
       labelled &&= batch.labels !== undefined;
-      if (labelled) right += rightAnswers(outputs[scores!]!, batch);
+      if (scores !== undefined) {
+        const answers = answersIn(outputs[scores]!, batch.size);
+        if (labelled) right += countEqual(answers, batch.labels!);
+        alike += countEqual(answers, answersIn(reference[scores]!, batch.size));
+      }
       samples += batch.size;
     }
-    return { divergence: divergence / samples, ...(labelled && { top1: right / samples }) };
+    return {
+      divergence: divergence / samples,
+      ...(labelled && { top1: right / samples }),
+      ...(scores !== undefined && { agreement: alike / samples }),
+    };
   };
   return {
     async measure(model, signal) {
@@ -71,9 +82,11 @@ export async function openValidator(
   };
 }
 
-function rightAnswers({ data, dims }: HostTensor, { labels, size }: Batch): number {
+function answersIn({ data, dims }: HostTensor, size: number): Int32Array {
   const classes = dims[1]!;
-  let right = 0;
-  for (let i = 0; i < size; i++) if (argmax(data, i * classes, classes) === labels![i]) right++;
-  return right;
+  return Int32Array.from({ length: size }, (_, i) => argmax(data, i * classes, classes));
+}
+
+function countEqual(a: Int32Array, b: Int32Array): number {
+  return a.reduce((count, value, i) => count + (value === b[i] ? 1 : 0), 0);
 }

@@ -1,22 +1,23 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Dataset } from '../../data/dataset.js';
-import { seedOf, shuffled } from '../../data/random.js';
-import { batches } from '../../data/loader.js';
-import { Graph } from '../../onnx/graph.js';
-import { findLayers, weightMatrix } from '../../onnx/layers.js';
-import { engine, tensorFeed } from '../../testing/graph-writing.js';
-import { normals, tinyResNet } from '../../testing/tiny-models.js';
-import { NO_AUGMENTATION } from '../../training/augment.js';
-import { runOnce } from '../../runtime/run-once.js';
-import { argmax } from '../../runtime/scores.js';
-import { deploy } from '../deploy.js';
-import { quantizedValues } from '../execution/quantized-values.js';
-import type { QuantizationOutcome } from '../method.js';
-import { meanKl, relativeError } from '../output-divergence.js';
-import type { Deployment } from '../placement.js';
-import { roundLayerNearest } from '../round-layer.js';
-import { simulate } from '../simulate.js';
-import { recover, type RecoveryRequest } from './recover.js';
+import type { Dataset } from '../data/dataset.js';
+import { seedOf, shuffled } from '../data/random.js';
+import { batches } from '../data/loader.js';
+import { Graph } from '../onnx/graph.js';
+import { findLayers, weightMatrix } from '../onnx/layers.js';
+import { engine, tensorFeed } from '../testing/graph-writing.js';
+import { normals, tinyResNet } from '../testing/tiny-models.js';
+import { NO_AUGMENTATION } from '../training/augment.js';
+import { runOnce } from '../runtime/run-once.js';
+import { argmax } from '../runtime/scores.js';
+import { deploy } from '../quantization/deploy.js';
+import { quantizedValues } from '../quantization/execution/quantized-values.js';
+import type { QuantizationOutcome } from '../quantization/method.js';
+import { meanKl, relativeError } from '../runtime/output-divergence.js';
+import type { Deployment } from '../quantization/placement.js';
+import { roundLayerNearest } from '../quantization/round-layer.js';
+import { trainableQuantized } from '../quantization/recover/trainable.js';
+import { simulate } from '../quantization/simulate.js';
+import { recover, type RecoveryRequest, type Student } from './recover.js';
 import { openValidator, type Quality, type Validator } from './validate.js';
 
 const MODEL = tinyResNet();
@@ -61,15 +62,21 @@ const measureWith =
   (outcome: QuantizationOutcome): Promise<Quality> =>
     validator.measure(deploy(MODEL, planOf(outcome)));
 
-let request: RecoveryRequest;
+const studentOf = (plan: Deployment): Student<QuantizationOutcome> => trainableQuantized(MODEL, plan, OUTCOME);
+
+let request: RecoveryRequest<QuantizationOutcome>;
 let validator: Validator;
 beforeAll(async () => {
   const val = dataset(96, 2);
   validator = await openValidator(engine, MODEL, 'logits', () => batches(val, 40));
   request = {
-    ...{ engine, model: MODEL, outcome: OUTCOME, plan: planOf(OUTCOME), scores: 'logits', train: dataset(160, 1) },
+    ...{ engine, teacher: MODEL, start: OUTCOME, student: studentOf(planOf(OUTCOME)), scores: 'logits' },
+    train: dataset(160, 1),
     ...{ feedsFor: (rows) => ({ x: tensorFeed([rows, 3, 8, 8]) }), measure: measureWith(validator) },
-    options: { steps: 40, batchSize: 32, learningRate: 0.01, temperature: 1, augment: NO_AUGMENTATION, seed: 3 },
+    options: {
+      ...{ steps: 40, evaluations: 10, batchSize: 32, learningRate: 0.01, temperature: 1, seed: 3 },
+      augment: NO_AUGMENTATION,
+    },
   };
 });
 afterAll(() => validator.release());
@@ -84,10 +91,10 @@ describe('recovery', () => {
     expect(result).toMatchObject({ measure: 'kl', steps: 40, before: await request.measure(OUTCOME) });
     expect(result.after.divergence).toBeLessThan(0.5 * result.before.divergence);
     expect(divergences).toHaveLength(10);
-    expect(result.after).toEqual(await request.measure(result.outcome));
+    expect(result.after).toEqual(await request.measure(result.state));
     expect(result.after.divergence).toBe(Math.min(...divergences));
     for (const [name, { grid, codes }] of OUTCOME.weights) {
-      const mine = result.outcome.weights.get(name)!;
+      const mine = result.state.weights.get(name)!;
       expect(mine.grid).toEqual(grid);
       expect(Math.min(...mine.codes)).toBeGreaterThanOrEqual(grid.low);
       expect(Math.max(...mine.codes)).toBeLessThanOrEqual(grid.high);
@@ -114,7 +121,12 @@ describe('recovery', () => {
     const plan: Deployment = { weights: OUTCOME.weights, activations, int8 };
     const losses: number[] = [];
     const options = { ...request.options, steps: 2 };
-    await recover({ ...request, plan, options, onEvent: (e) => e.kind === 'step' && losses.push(e.loss) });
+    await recover({
+      ...request,
+      student: studentOf(plan),
+      options,
+      onEvent: (e) => e.kind === 'step' && losses.push(e.loss),
+    });
     const order = shuffled(160, seedOf(options.seed, 0)).subarray(0, options.batchSize);
     const { feeds } = await request.train.read(order);
     const simulated = await runOnce(engine, simulate(MODEL, plan), feeds, { optimization: 'disabled' });
@@ -131,7 +143,7 @@ describe('recovery', () => {
       Promise.resolve(outcome === OUTCOME ? { divergence: 0.3, top1: 0.9 } : quality);
     const options = { ...request.options, steps: 2 };
     const result = await recover({ ...request, options, measure });
-    expect(result.outcome).toBe(OUTCOME);
+    expect(result.state).toBe(OUTCOME);
     expect(result).toMatchObject({ bestStep: 0, steps: 2, after: result.before });
   });
 

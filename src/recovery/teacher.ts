@@ -1,15 +1,15 @@
-/** What the original model teaches the quantized one: the value that the loss compares, the same in both. */
+/** What the original model teaches the compressed one: the value that the loss compares, the same in both. */
 import type { ModelProto } from 'onnx-buf';
-import { intAttribute } from '../../onnx/attributes.js';
-import { Graph, rewrite } from '../../onnx/graph.js';
-import { concat, formula } from '../../onnx/ops.js';
-import { toBytes } from '../../onnx/to-bytes.js';
-import { FlowCompressError } from '../../errors.js';
-import type { Engine, Feeds, HostTensor, Session } from '../../runtime/engine.js';
-import { runOnce } from '../../runtime/run-once.js';
-import { exposeOnly } from '../../runtime/trace.js';
-import { logitsOf } from '../../training/logits.js';
-import type { LossName } from '../../training/losses.js';
+import { intAttribute } from '../onnx/attributes.js';
+import { Graph, rewrite } from '../onnx/graph.js';
+import { concat, formula } from '../onnx/ops.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import { FlowCompressError } from '../errors.js';
+import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
+import { runOnce } from '../runtime/run-once.js';
+import { exposeOnly } from '../runtime/trace.js';
+import { logitsOf } from '../training/logits.js';
+import type { LossName } from '../training/losses.js';
 
 /** The part of a model's outputs that is learned from. */
 export interface Lesson {
@@ -44,7 +44,7 @@ export async function lessonOf(
   });
   if (parts.length === 0)
     throw new FlowCompressError('unsupported', 'The model has no float output with a row per sample to learn from.', {
-      hint: 'Quantize without --recover.',
+      hint: 'Compress it without recovery.',
     });
   return { loss: 'mse', of: (any) => joined(any, parts) };
 }

@@ -1,34 +1,47 @@
 /**
- * Quantization-aware recovery: the rounded model learns to answer like the original, with its widths and grids as they are.
- * VAL, on the very files that would be written, decides which state of it is kept: the start, if no other is better.
+ * Recovery: a compressed model learns to answer like the original, from samples without labels. VAL, on the very files that
+ * would be written, decides which state of it is kept: the start, if no other is better.
  */
 import type { ModelProto } from 'onnx-buf';
-import type { Dataset } from '../../data/dataset.js';
-import type { RunControl } from '../../progress.js';
-import type { Engine, Feeds } from '../../runtime/engine.js';
-import type { AugmentOptions } from '../../training/augment.js';
-import { OPTIMIZER_DEFAULTS } from '../../training/optimizers.js';
-import { layoutOf, type Slot } from '../../training/parameters.js';
-import { openStepper, startVectors, type TrainingVectors } from '../../training/stepper.js';
-import { buildTrainingGraph, type TrainingGraphOptions } from '../../training/training-graph.js';
-import { train, type TrainingEvent, type TrainingProgress } from '../../training/trainer.js';
-import type { DivergenceKind } from '../output-divergence.js';
-import type { QuantizationOutcome } from '../method.js';
-import type { Deployment } from '../placement.js';
+import type { Dataset } from '../data/dataset.js';
+import type { RunControl } from '../progress.js';
+import type { Engine, Feeds } from '../runtime/engine.js';
+import type { DivergenceKind } from '../runtime/output-divergence.js';
+import type { AugmentOptions } from '../training/augment.js';
+import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
+import type { Parameter } from '../training/parameters.js';
+import { openStepper, startVectors, type TrainingVectors } from '../training/stepper.js';
+import { buildTrainingGraph, type TrainingGraphOptions } from '../training/training-graph.js';
+import { train, type TrainingEvent, type TrainingProgress } from '../training/trainer.js';
 import { lessonOf, openTeacher } from './teacher.js';
-import { trainableQuantized } from './trainable.js';
 import type { Quality } from './validate.js';
 
 export interface RecoveryOptions {
-  /** Updates. */
-  readonly steps: number;
+  /** Updates at most; `seconds` alone ends the training when absent. */
+  readonly steps?: number;
+  /** Wall time at most. */
+  readonly seconds?: number;
+  /** Times that VAL decides in the course of `steps`; once an epoch without them. */
+  readonly evaluations: number;
   readonly batchSize: number;
-  /** Of the weights, as a share of their size. */
+  /** As a share of the size of what learns. */
   readonly learningRate: number;
   /** Of the softmax of both models in the loss. */
   readonly temperature: number;
   readonly augment: AugmentOptions;
   readonly seed: number;
+}
+
+/** A compressed model in the form that learns. `T`: what is made of the values that it has learned. */
+export interface Student<T> {
+  /** Float graph with the outputs of the original. */
+  readonly model: ModelProto;
+  /** Each in units of its own size: Adam moves all of them by about the learning rate. */
+  readonly parameters: readonly Parameter[];
+  /** Tells checkpoints of other students apart. */
+  readonly layout: string;
+  /** @param flat all parameters, end to end */
+  of(flat: Float32Array): T;
 }
 
 /** What a recovery that goes on needs from the one before. */
@@ -43,20 +56,20 @@ export interface KeptRecovery {
   readonly best?: TrainingVectors;
 }
 
-export interface RecoveryRequest {
+export interface RecoveryRequest<T> {
   readonly engine: Engine;
-  /** The prepared float model. */
-  readonly model: ModelProto;
-  readonly outcome: QuantizationOutcome;
-  /** Weights and quantizers of the execution that was chosen. */
-  readonly plan: Deployment;
+  /** The original, prepared. */
+  readonly teacher: ModelProto;
+  readonly student: Student<T>;
+  /** What the student stands for before it learns. */
+  readonly start: T;
   /** Name of the output with one score per class, if the model has one. */
   readonly scores: string | undefined;
   readonly train: Dataset;
   /** Feeds of a few real samples. */
   readonly feedsFor: (rows: number) => Feeds;
-  /** On VAL, of the file that the outcome would be. */
-  readonly measure: (outcome: QuantizationOutcome) => Promise<Quality>;
+  /** On VAL, of the file that would be written. */
+  readonly measure: (state: T) => Promise<Quality>;
   readonly options: RecoveryOptions;
   /** As `TrainingGraphOptions.chooseForms`. */
   readonly chooseForms?: TrainingGraphOptions['chooseForms'];
@@ -64,13 +77,13 @@ export interface RecoveryRequest {
   readonly onEvent?: (event: TrainingEvent) => void;
 }
 
-export interface Recovery {
-  /** The best one on VAL; the given one where none was better. */
-  readonly outcome: QuantizationOutcome;
+export interface Recovery<T> {
+  /** The best state on VAL; the start where none was better. */
+  readonly state: T;
   readonly measure: DivergenceKind;
   readonly before: Quality;
   readonly after: Quality;
-  /** Updates after which `outcome` was there; 0 for the given one. */
+  /** Updates after which `state` was there; 0 for the start. */
   readonly bestStep: number;
   readonly steps: number;
   readonly seconds: number;
@@ -78,8 +91,6 @@ export interface Recovery {
   readonly parameters: number;
 }
 
-/** Evaluations on VAL in the course of a recovery. */
-const EVALUATIONS = 10;
 /** Share of the steps over which the rate climbs. */
 const WARMUP = 0.05;
 /** Largest norm of the gradient, by parameters in units of their size. */
@@ -89,17 +100,16 @@ const CLIP_NORM = 1;
  * @throws FlowCompressError `unsupported` naming a node without a gradient rule, or when no output can be learned from;
  *   `bad-input` when there are fewer samples than a step takes or the loss is not finite; `aborted`
  */
-export async function recover(request: RecoveryRequest, control: RunControl = {}): Promise<Recovery> {
-  const { engine, model, outcome, plan, scores, feedsFor, options, store } = request;
-  const { steps, batchSize, learningRate, temperature, augment, seed } = options;
-  const lesson = await lessonOf(engine, model, scores, feedsFor);
-  const trainable = trainableQuantized(model, plan, outcome);
-  const { model: student, output } = lesson.of(trainable.model);
-  const { parameters } = trainable;
+export async function recover<T>(request: RecoveryRequest<T>, control: RunControl = {}): Promise<Recovery<T>> {
+  const { engine, teacher: original, student, scores, feedsFor, options, store } = request;
+  const { steps, seconds, batchSize, learningRate, temperature, augment, seed } = options;
+  const { parameters, layout } = student;
+  const lesson = await lessonOf(engine, original, scores, feedsFor);
+  const { model, output } = lesson.of(student.model);
   const optimizer = { name: 'adamw', settings: OPTIMIZER_DEFAULTS } as const;
   const graph = await buildTrainingGraph(
     engine,
-    student,
+    model,
     {
       ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
@@ -108,25 +118,25 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
     feedsFor,
   );
   const measure = lesson.loss === 'kl' ? 'kl' : 'relative-error';
-  const before = await request.measure(outcome);
-  const layout = keyOf(parameters, plan);
+  const before = await request.measure(request.start);
   const kept = await store?.read(layout);
-  const start = kept?.vectors ?? startVectors(student, parameters, graph);
-  const teacher = await openTeacher(engine, model, lesson);
+  const start = kept?.vectors ?? startVectors(model, parameters, graph);
+  const teacher = await openTeacher(engine, original, lesson);
   const stepper = await openStepper(engine, graph, optimizer, start, kept?.progress.steps ?? 0);
   try {
     const { progress, best } = await train(
       stepper,
       request.train,
       {
-        ...{ stage: 'recover', steps, batchSize, accumulate: 1, augment, seed },
-        ...{ schedule: 'cosine', learningRate, warmup: WARMUP, evaluateEvery: Math.ceil(steps / EVALUATIONS) },
+        ...{ stage: 'recover', steps, maxSeconds: seconds, batchSize, accumulate: 1, augment, seed },
+        ...{ schedule: 'cosine', learningRate, warmup: WARMUP },
+        ...(steps !== undefined && { evaluateEvery: Math.ceil(steps / options.evaluations) }),
         metric: { name: measure, lowerIsBetter: true },
       },
       {
         targets: { from: 'inputs', of: async (feeds) => ({ target: await teacher.answer(feeds) }) },
         async evaluate({ parameters: flat }) {
-          const quality = await request.measure(trainable.outcomeOf(flat));
+          const quality = await request.measure(student.of(flat));
           return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
         },
         onEvent: request.onEvent,
@@ -138,10 +148,10 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
       control,
       kept,
     );
-    const found = progress.best && trainable.outcomeOf(best.parameters);
-    const after = found ? await request.measure(found) : before;
+    const found = progress.best && { state: student.of(best.parameters) };
+    const after = found ? await request.measure(found.state) : before;
     return {
-      outcome: found ?? outcome,
+      state: found ? found.state : request.start,
       measure,
       ...{ before, after, bestStep: progress.best?.step ?? 0, steps: progress.steps, seconds: progress.seconds },
       parameters: parameters.reduce((sum, { size }) => sum + size, 0),
@@ -154,9 +164,4 @@ export async function recover(request: RecoveryRequest, control: RunControl = {}
 
 function isWorse(quality: Quality, before: Quality): boolean {
   return !(quality.divergence < before.divergence) || (quality.top1 ?? 0) < (before.top1 ?? 0);
-}
-
-/** Tells checkpoints of other parameters or another execution apart. */
-function keyOf(parameters: readonly Slot[], { int8 }: Deployment): string {
-  return `${layoutOf(parameters)} int8: ${[...int8].sort().join(' ')}`;
 }

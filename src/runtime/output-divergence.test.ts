@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import type { HostTensor } from '../runtime/engine.js';
+import type { HostTensor } from './engine.js';
 import { divergenceKind, meanKl, outputDivergence } from './output-divergence.js';
 
 const rows = (dims: number[], values: number[]): HostTensor => ({

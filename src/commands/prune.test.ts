@@ -1,0 +1,177 @@
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openModel, saveModel } from '../node/model-file.js';
+import { Graph } from '../onnx/graph.js';
+import { findLayers } from '../onnx/layers.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { ProgressEvent } from '../progress.js';
+import { PRUNING_METHODS } from '../pruning/methods.js';
+import { runOnce } from '../runtime/run-once.js';
+import { argmax } from '../runtime/scores.js';
+import { engine, info, op, tinyModel } from '../testing/graph-writing.js';
+import { normals, tinyResNet } from '../testing/tiny-models.js';
+import { npzOf } from '../testing/tiny-net.js';
+import { makeTensor } from '../onnx/tensor.js';
+import { pruneModel, type PruneInput } from './prune.js';
+
+let folder: string;
+const at = (name: string): string => join(folder, name);
+const SIZE = 3 * 8 * 8;
+const MODEL = tinyResNet(17, 16);
+
+const options = (more: Partial<PruneInput> = {}): PruneInput => ({
+  ...{ data: at('train.npz'), test: at('test.npz'), output: at('out.onnx'), force: true, align: 4 },
+  ...{ calibSamples: 64, probeSamples: 32, steps: 0, batchSize: 32, latencyRuns: 2, ...more },
+});
+
+/** Samples with the class that the model gives them. */
+async function labelled(count: number, seed: number): Promise<Uint8Array> {
+  const values = normals(count * SIZE, seed);
+  const { logits } = await runOnce(engine, MODEL, { x: { type: 'float32', dims: [count, 3, 8, 8], data: values } });
+  const labels = Array.from({ length: count }, (_, i) => argmax(logits!.data, 5 * i, 5));
+  return npzOf('x', [3, 8, 8], values, labels);
+}
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'prune-'));
+  await saveModel(MODEL, at('model.onnx'));
+  await writeFile(at('train.npz'), await labelled(300, 1));
+  await writeFile(at('test.npz'), await labelled(100, 2));
+  await writeFile(at('unlabelled.npz'), npzOf('x', [3, 8, 8], normals(200 * SIZE, 3)));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+describe('pruneModel', () => {
+  it('writes a model with fewer multiply-accumulates that gives much the same answers', async () => {
+    const { model, report } = await pruneModel(at('model.onnx'), options({ reduce: 0.4 }));
+    const { before, after, budget, steps, groups, layers } = report;
+    expect(budget).toMatchObject({ of: 'macs', requested: 0.4, met: true });
+    expect(after.macs!).toBeLessThanOrEqual(0.605 * before.macs!);
+    expect(1 - after.macs! / before.macs!).toBeCloseTo(budget!.achieved, 6);
+    expect(after.bytes).toBeLessThan(before.bytes);
+    expect(after.metrics!.find(({ name }) => name === 'agreement')!.value).toBeGreaterThan(0.7);
+    expect(steps).toHaveLength(1);
+    expect(steps[0]).toMatchObject({ step: 1, accepted: true, macs: after.macs, params: after.params });
+    expect(steps[0]!.aligned!.divergence).toBeLessThan(steps[0]!.cut.divergence);
+    expect(report.original).toMatchObject({ divergence: 0, top1: 1, agreement: 1 });
+    const written = findLayers(new Graph((await openModel(at('out.onnx'))).model));
+    expect(layers.map(({ channels }) => channels.after).filter((width) => width > 0)).toEqual(
+      written.map(({ channels }) => channels),
+    );
+    expect(groups.every(({ before: was, after: is }) => is <= was)).toBe(true);
+    expect(toBytes(model)).toEqual(new Uint8Array(await readFile(at('out.onnx'))));
+  });
+
+  it('gives the same bytes for the same seed, and learns from the original', async () => {
+    const learn: Partial<PruneInput> = { reduce: 0.5, steps: 40, lr: 1e-3 };
+    const first = await pruneModel(at('model.onnx'), options(learn));
+    const second = await pruneModel(at('model.onnx'), options(learn));
+    expect(toBytes(second.model)).toEqual(toBytes(first.model));
+    expect(first.report.recovery!.after.divergence).toBeLessThan(first.report.recovery!.before.divergence);
+  });
+
+  it.each(PRUNING_METHODS.map(({ name }) => name))('reaches the goal with %s', async (method) => {
+    const { report } = await pruneModel(at('model.onnx'), options({ method, reduce: 0.3 }));
+    expect(report.method).toBe(method);
+    expect(report.budget!.met).toBe(true);
+    expect(report.steps.at(-1)!.units + report.steps.at(-1)!.branches.length).toBeGreaterThan(0);
+  });
+
+  it('takes out whole branches where only layers may go, and none where only filters may', async () => {
+    const layers = await pruneModel(at('model.onnx'), options({ stages: 'layers', reduce: 0.3 }));
+    expect(layers.report.removed.map(({ layers: names }) => names)).toEqual([['block.a', 'block.b']]);
+    expect(layers.report.steps[0]!.units).toBe(0);
+    expect(layers.report.layers.map(({ channels }) => channels.after)).toEqual([16, 0, 0, 5]);
+    const filters = await pruneModel(at('model.onnx'), options({ stages: 'filters', reduce: 0.3 }));
+    expect(filters.report.removed).toEqual([]);
+  });
+
+  it('prunes by parameters and by latency', async () => {
+    const params = await pruneModel(at('model.onnx'), options({ of: 'params', reduce: 0.5 }));
+    expect(params.report.after.params!).toBeLessThanOrEqual(0.505 * params.report.before.params!);
+    const { report } = await pruneModel(at('model.onnx'), options({ of: 'latency', reduce: 0.05, bestEffort: true }));
+    expect(report.budget).toMatchObject({ of: 'latency', requested: 0.05 });
+    expect(report.steps.length).toBeGreaterThan(0);
+  });
+
+  it('works without labels', async () => {
+    const { report } = await pruneModel(
+      at('model.onnx'),
+      options({ data: at('unlabelled.npz'), test: undefined, reduce: 0.3, maxDrop: 0.5 }),
+    );
+    expect(report.drop).toMatchObject({ metric: 'agreement', allowed: 0.5, met: true });
+    expect(report.original).toEqual({ divergence: 0, agreement: 1 });
+  });
+
+  it('takes a cut back that loses too much, and says how far it came', async () => {
+    const strict = options({ reduce: 0.9, maxDrop: 0.1, output: at('strict.onnx') });
+    await expect(pruneModel(at('model.onnx'), strict)).rejects.toMatchObject({
+      code: 'infeasible',
+      message: expect.stringMatching(/^Only \d+\.\d % of the macs could be removed, not 90\.0 %/) as string,
+    });
+    expect(await readdir(folder)).not.toContain('strict.onnx');
+    const { report } = await pruneModel(at('model.onnx'), { ...strict, bestEffort: true });
+    expect(report.budget!.met).toBe(false);
+    expect(report.drop!.met).toBe(true);
+    expect(report.steps.some(({ accepted }) => !accepted)).toBe(true);
+    const kept = report.steps.filter(({ accepted }) => accepted).at(-1);
+    if (kept) expect(report.after.macs).toBe(kept.macs);
+  });
+
+  it('goes as far as the drop allows when no goal is given', async () => {
+    const { report } = await pruneModel(at('model.onnx'), options({ maxDrop: 0.3 }));
+    expect(report.budget).toBeUndefined();
+    expect(report.drop).toMatchObject({ metric: 'top1', allowed: 0.3, met: true });
+    expect(report.steps.length).toBeGreaterThan(1);
+    expect(report.after.macs!).toBeLessThan(report.before.macs!);
+  });
+
+  it('goes on after an interrupt to the same bytes', async () => {
+    const run = (more: Partial<PruneInput>) =>
+      pruneModel(at('model.onnx'), options({ reduce: 0.6, cuts: 2, steps: 10, lr: 1e-3, ...more }));
+    const whole = await run({ runDir: at('whole') });
+    for (const [i, stops] of [
+      (event: ProgressEvent) => event.stage === 'align layers' && event.done === 1,
+      (event: ProgressEvent) => event.stage === 'recover' && event.done === 6,
+    ].entries()) {
+      const runDir = at(`stopped-${String(i)}`);
+      const abort = new AbortController();
+      const stopped = run({ runDir, signal: abort.signal, onProgress: (event) => stops(event) && abort.abort() });
+      await expect(stopped).rejects.toMatchObject({ code: 'aborted' });
+      const again = await run({ runDir, resume: true });
+      expect(toBytes(again.model)).toEqual(toBytes(whole.model));
+    }
+  });
+
+  it.each<[string, Partial<PruneInput>, string, RegExp]>([
+    ['a drop that VAL cannot tell', { maxDrop: 0.001 }, 'bad-input', /cannot be told on VAL/],
+    [
+      'widths that leave nothing to remove',
+      { align: 64, stages: 'filters', reduce: 0.9 },
+      'infeasible',
+      /Only .* not 90/,
+    ],
+  ])('refuses %s', async (_, more, code, message) => {
+    const refused = options({ ...more, output: at('refused.onnx') });
+    await expect(pruneModel(at('model.onnx'), refused)).rejects.toMatchObject({
+      code,
+      message: expect.stringMatching(message) as string,
+    });
+    expect((await readdir(folder)).filter((name) => name.includes('refused'))).toEqual([]);
+  });
+
+  it('refuses a model whose output depends on everything', async () => {
+    const linear = tinyModel({
+      inputs: [info('x', ['N', 3, 8, 8])],
+      outputs: [info('logits', ['N', 5])],
+      nodes: [op('Flatten x -> f'), op('Gemm f w b -> logits')],
+      initializers: [makeTensor('w', 1, [SIZE, 5], normals(5 * SIZE, 1)), makeTensor('b', 1, [5], normals(5, 2))],
+    });
+    await expect(pruneModel(linear, options())).rejects.toMatchObject({
+      code: 'infeasible',
+      message: expect.stringContaining('nothing in the model') as string,
+    });
+  });
+});

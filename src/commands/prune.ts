@@ -1,0 +1,279 @@
+/** `prune`: fewer filters and layers; what is left learns from the original; the file is written and measured on TEST. */
+import type { ModelProto } from 'onnx-buf';
+import { openTest } from '../data/sealed-test.js';
+import { FlowCompressError } from '../errors.js';
+import { assertWritableOutput } from '../node/atomic-file.js';
+import { openModel, saveModel } from '../node/model-file.js';
+import { nameOf, type ModelInput } from '../node/model-input.js';
+import { stageOutput, type StagedOutput } from '../node/staged-output.js';
+import type { RunDirectory } from '../node/run-dir.js';
+import type { RunControl } from '../progress.js';
+import { findPruningMethod, type PruningMethod } from '../pruning/methods.js';
+import { dependenciesOf } from '../pruning/step.js';
+import { floatStudent } from '../recovery/float-student.js';
+import type { RecoveryOptions } from '../recovery/recover.js';
+import type { Measurement, PruneReport, RecoverySummary } from '../report/report.js';
+import { measureFiles } from './measure.js';
+import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
+import { prunedRows } from './pruned-rows.js';
+import { latencyRatio, runCourse, type Course } from './pruning-course.js';
+import { costIn, errorOf, openPruningStudy, refuseBlindLimit, type PruningStudy } from './pruning-study.js';
+import { learnFromOriginal } from './recovery.js';
+import { startRun } from './run-info.js';
+import { finishedReport, logged, openRun } from './run-state.js';
+import { openWorkspace, type Workspace } from './workspace.js';
+
+/** Options of `pruneModel`: `data` and `output` are needed, everything else has a default. */
+export type PruneInput = Pick<PruneOptions, 'data' | 'output'> & Partial<PruneOptions>;
+
+/** Updates when neither updates nor epochs nor a time are given. */
+const DEFAULT_STEPS = 1000;
+/** Share of the learning that each cut but the last is followed by. */
+const BETWEEN_CUTS = 0.1;
+/** Evaluations on VAL in the course of the learning. */
+const EVALUATIONS = 8;
+
+/**
+ * Prunes a model and writes `options.output`, whole or not at all.
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, bytes, or a model
+ * @returns the written model and the report about it, measured on TEST
+ * @throws FlowCompressError `infeasible` when the goal or the allowed drop cannot be met (unless `bestEffort`), `bad-input`,
+ *   `unsupported`, `io`, `aborted`, or `internal` when a cut does not compute what the original computes with zeros
+ */
+export async function pruneModel(
+  input: ModelInput,
+  options: PruneInput,
+): Promise<{ model: ModelProto; report: PruneReport }> {
+  const clock = startRun();
+  const settings = parseOptions(pruneOptionsSchema, options);
+  const { signal } = options;
+  const { force } = settings;
+  const given = [input, settings.data, settings.test, settings.preprocessFile].filter(
+    (file) => typeof file === 'string',
+  );
+  // The output of a finished run is no obstacle to resuming it.
+  if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
+  const workspace = await clock.stage('open', () =>
+    openWorkspace(input, settings, { signal, onProgress: options.onProgress }),
+  );
+  const warnings = [...workspace.notes];
+  const rules = { force, inputs: [...given, ...workspace.opened.files] };
+  let staged: StagedOutput | undefined;
+  let study: PruningStudy | undefined;
+  try {
+    const run = await openRun('prune', workspace, settings, { signal });
+    const finished = await finishedReport(run, 'prune', settings.output);
+    if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
+    const control = logged({ signal, onProgress: options.onProgress }, run);
+    await assertWritableOutput(settings.output, rules);
+    const method = methodOf(settings);
+    const opened = (study = await clock.stage('prepare', () => openPruningStudy(workspace, settings, control)));
+    warnings.push(...opened.warnings);
+    refuseBlindLimit(settings, workspace, opened);
+    const learning = learningOf(workspace, settings, warnings);
+    const learner = new Learner(workspace, opened, settings, control, run);
+    const course = await runCourse(
+      {
+        ...{ workspace, study: opened, method, settings, clock, run },
+        learn: learning && ((model) => learner.between(model, learning)),
+      },
+      control,
+    );
+    const learned =
+      learning && course.steps.some(({ accepted }) => accepted)
+        ? await clock.stage('learn', () => learner.last(course.state.model, learning))
+        : undefined;
+    const model = learned?.model ?? course.state.model;
+    const limits = await clock.stage('evaluate on VAL', () => limitsOf(workspace, opened, settings, course, model));
+    refuseUnmet(limits, settings);
+
+    const output = await stageOutput(settings.output, { ...rules, signal });
+    staged = output;
+    const saved = await clock.stage('write', () => output.make((file) => saveModel(model, file, { signal })));
+    const original = { input, shownAs: nameOf(input) };
+    const measured = await measureFiles(
+      workspace,
+      [original, { input: saved.path, shownAs: settings.output }],
+      {
+        ...{ dataset: openTest(workspace.test), split: 'test', clock },
+        ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },
+      },
+      control,
+    );
+    warnings.push(...measured.warnings);
+    const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
+    await output.publish([...saved.externalFiles, saved.path]);
+    const { engine, feedsFor, fixedBatch } = workspace;
+    const dependencies = await dependenciesOf(engine, opened.original.model, feedsFor, fixedBatch);
+    const notes = [...new Set(warnings)];
+    const report: PruneReport = {
+      command: 'prune',
+      method: method.name,
+      seed: settings.seed,
+      target: settings.target,
+      model: original.shownAs,
+      output: settings.output,
+      ...clock.info(engine),
+      ...(notes.length > 0 && { warnings: notes }),
+      data: workspace.data,
+      settings: {
+        ...{
+          score: method.score,
+          stages: settings.stages,
+          align: settings.align,
+          calibration: workspace.working.calib.size,
+        },
+        ...(learning && { lr: settings.lr, batchSize: learning.batchSize, temperature: settings.temperature }),
+        ...(learning && settings.augment.length > 0 && { augment: settings.augment }),
+      },
+      ...limits,
+      measure: workspace.scores === undefined ? 'relative-error' : 'kl',
+      original: opened.quality,
+      ...{ before, after },
+      ...prunedRows(opened.original, course.state, dependencies, course.divergences, fixedBatch ?? 1),
+      steps: [...course.steps],
+      ...(learned && { recovery: learned.summary }),
+      verification: {
+        checks: [
+          {
+            name: 'every cut model computes what the model before it computes with zeros',
+            passed: true,
+            detail: `largest relative difference ${course.difference.toExponential(1)}`,
+          },
+        ],
+      },
+    };
+    await run?.finish(report, settings.output);
+    return { model, report };
+  } finally {
+    await study?.close();
+    await workspace.close();
+    await staged?.discard();
+  }
+}
+
+function methodOf({ method: name, score }: PruneOptions): PruningMethod {
+  const method = findPruningMethod(name)!;
+  return score === undefined ? method : { ...method, score };
+}
+
+type LearningOptions = Omit<RecoveryOptions, 'augment' | 'seed'>;
+
+/** How long is learned; undefined for no time at all. */
+function learningOf(
+  { fixedBatch, working }: Workspace,
+  settings: PruneOptions,
+  warnings: string[],
+): LearningOptions | undefined {
+  const { epochs, steps, maxTime, lr, temperature } = settings;
+  const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
+  if (steps === 0) return undefined;
+  if (!asked && fixedBatch !== undefined) {
+    warnings.push(
+      `The model takes batches of ${String(fixedBatch)} only and does not learn after the cuts: export it with a free batch dimension for that.`,
+    );
+    return undefined;
+  }
+  const batchSize = Math.min(settings.batchSize, working.train.size);
+  const perEpoch = Math.floor(working.train.size / batchSize);
+  const limits = [
+    ...(steps === undefined ? [] : [steps]),
+    ...(epochs === undefined ? [] : [epochs * perEpoch]),
+    ...(asked ? [] : [DEFAULT_STEPS]),
+  ];
+  return {
+    ...(limits.length > 0 && { steps: Math.min(...limits) }),
+    ...(maxTime !== undefined && { seconds: maxTime }),
+    ...{ evaluations: EVALUATIONS, batchSize, learningRate: lr, temperature },
+  };
+}
+
+/** Learning from the original after cuts. */
+class Learner {
+  constructor(
+    private readonly workspace: Workspace,
+    private readonly study: PruningStudy,
+    private readonly settings: PruneOptions,
+    private readonly control: RunControl,
+    private readonly run: RunDirectory | undefined,
+  ) {}
+
+  /** A short one, judged at its end alone. */
+  async between(model: ModelProto, options: LearningOptions): Promise<{ model: ModelProto; updates: number }> {
+    const { steps, seconds } = options;
+    const short: LearningOptions = {
+      ...options,
+      evaluations: 1,
+      ...(steps !== undefined && { steps: Math.max(1, Math.round(BETWEEN_CUTS * steps)) }),
+      ...(seconds !== undefined && { seconds: BETWEEN_CUTS * seconds }),
+    };
+    const { state, summary } = await this.learn(model, short, false);
+    return { model: state, updates: summary.steps };
+  }
+
+  async last(model: ModelProto, options: LearningOptions): Promise<{ model: ModelProto; summary: RecoverySummary }> {
+    const { state, summary } = await this.learn(model, options, true);
+    return { model: state, summary };
+  }
+
+  private learn(
+    model: ModelProto,
+    options: LearningOptions,
+    kept: boolean,
+  ): Promise<{ state: ModelProto; summary: RecoverySummary }> {
+    const learning = {
+      teacher: this.study.original.model,
+      student: floatStudent(model),
+      start: model,
+      build: (state: ModelProto) => state,
+      ...{ options, kept },
+    };
+    return learnFromOriginal(this.workspace, learning, this.settings, this.control, this.run?.cache);
+  }
+}
+
+/** A goal counts as met within so much of it: widths come in steps. */
+const SLACK = 0.005;
+
+async function limitsOf(
+  workspace: Workspace,
+  study: PruningStudy,
+  { reduce, of, maxDrop }: PruneOptions,
+  { cost }: Course,
+  model: ModelProto,
+): Promise<Pick<PruneReport, 'budget' | 'drop'>> {
+  const requested = reduce ?? (maxDrop === undefined ? 0.5 : undefined);
+  const left =
+    of === 'latency' ? await latencyRatio(workspace, study, model) : costIn(of)(cost) / costIn(of)(study.cost);
+  const was = errorOf(study.quality);
+  const measured = errorOf(await study.qualityOf(model)).error - was.error;
+  return {
+    ...(requested !== undefined && {
+      budget: { of, requested, achieved: 1 - left, met: 1 - left >= requested - SLACK },
+    }),
+    ...(maxDrop !== undefined && {
+      drop: { metric: was.metric, allowed: maxDrop, measured, met: measured <= maxDrop },
+    }),
+  };
+}
+
+function refuseUnmet({ budget, drop }: Pick<PruneReport, 'budget' | 'drop'>, { bestEffort }: PruneOptions): void {
+  if (bestEffort) return;
+  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
+  if (budget?.met === false)
+    throw new FlowCompressError(
+      'infeasible',
+      `Only ${percent(budget.achieved)} of the ${budget.of} could be removed, not ${percent(budget.requested)}.`,
+      {
+        hint: drop
+          ? 'Allow a larger --max-drop, learn longer, or write the best model found with --best-effort.'
+          : 'Ask for less, lower --align, or write the best model found with --best-effort.',
+      },
+    );
+  if (drop?.met === false)
+    throw new FlowCompressError(
+      'infeasible',
+      `The pruned model loses ${drop.measured.toPrecision(3)} of ${drop.metric} on VAL, ${String(drop.allowed)} are allowed.`,
+      { hint: 'Ask for less, learn longer, or write the model with --best-effort.' },
+    );
+}

@@ -1,0 +1,278 @@
+/** The cuts of a `prune` run: from goal to goal, kept or taken back by what VAL says, remembered in the run directory. */
+import { join } from 'node:path';
+import { z } from 'zod';
+import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError } from '../errors.js';
+import type { RunDirectory } from '../node/run-dir.js';
+import { openModel, saveModel } from '../node/model-file.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { RunControl } from '../progress.js';
+import type { Cost } from '../pruning/cost.js';
+import type { PruningMethod } from '../pruning/methods.js';
+import { GUARDS } from '../pruning/sites.js';
+import { pruneStep, type PruningState, type Step } from '../pruning/step.js';
+import { pruningStepSchema, type PruningStep } from '../report/report.js';
+import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
+import { traceShapes } from '../runtime/trace.js';
+import type { PruneOptions } from './options.js';
+import { costIn, errorOf, type PruningStudy } from './pruning-study.js';
+import { WIDE_BATCH, WIDE_BYTES } from './quantization-study.js';
+import { bytesPerSample } from '../runtime/trace.js';
+import type { RunClock } from './run-info.js';
+import type { Workspace } from './workspace.js';
+
+export interface Course {
+  readonly state: PruningState;
+  readonly cost: Cost;
+  readonly steps: readonly PruningStep[];
+  /** What taking out each branch alone did to the answers, by name. */
+  readonly divergences: ReadonlyMap<string, number>;
+  /** Largest relative difference of a cut model from the original with zeros. */
+  readonly difference: number;
+}
+
+export interface CourseRequest {
+  readonly workspace: Workspace;
+  readonly study: PruningStudy;
+  readonly method: PruningMethod;
+  readonly settings: PruneOptions;
+  readonly clock: RunClock;
+  readonly run: RunDirectory | undefined;
+  /** A short learning between cuts; undefined where there is none. */
+  readonly learn: ((model: ModelProto) => Promise<{ model: ModelProto; updates: number }>) | undefined;
+}
+
+/** Cuts without a goal, each of a sixth of what is left. */
+const OPEN_CUTS = 10;
+const OPEN_SHARE = 1 / 6;
+/** Times that a step that was refused is tried again, half as large. */
+const HALVINGS = 2;
+/** Cuts that a goal in milliseconds may take. */
+const LATENCY_CUTS = 6;
+
+/** @throws FlowCompressError as `pruneStep` */
+export async function runCourse(request: CourseRequest, control: RunControl): Promise<Course> {
+  const { study, settings } = request;
+  const costOf = costIn(settings.of);
+  const whole = costOf(study.cost);
+  let course = (await takeUp(request)) ?? startOf(study);
+  const goals = goalsFrom(settings, whole);
+  const { maxDrop } = settings;
+  let [index, halvings] = countsOf(course.steps, goals.length);
+  while (index < goals.length && halvings <= HALVINGS) {
+    const now = costOf(course.cost);
+    const { goal, allowed } = await nextGoal(request, course, goals, index, now);
+    if (goal === undefined) break;
+    const wanted = now - (now - goal) / 2 ** halvings;
+    const last = index === goals.length - 1 && maxDrop === undefined;
+    const tried = await attempt(request, course, { goal: wanted, allowed, learns: !last }, control);
+    if (!tried) break;
+    course = tried;
+    await remember(request, course);
+    if (course.steps.at(-1)!.accepted) [index, halvings] = [index + 1, 0];
+    else halvings++;
+  }
+  return course;
+}
+
+interface Goal {
+  readonly goal: number;
+  readonly allowed: { readonly filters: boolean; readonly layers: boolean };
+}
+
+/** Cuts by how much is to go: each takes the same share of what is left. */
+function goalsFrom({ reduce, maxDrop, cuts, stages, of }: PruneOptions, whole: number): Goal[] {
+  const phases: Goal['allowed'][] =
+    stages === 'joint'
+      ? [{ filters: true, layers: true }]
+      : stages.split('-').map((stage) => ({ filters: stage === 'filters', layers: stage === 'layers' }));
+  const share = reduce ?? (maxDrop === undefined ? 0.5 : undefined);
+  const count =
+    of === 'latency' && share !== undefined
+      ? LATENCY_CUTS
+      : (cuts ?? (share === undefined ? OPEN_CUTS : Math.max(phases.length, Math.ceil(Math.log(1 - share) / LARGEST))));
+  const left = share === undefined ? (1 - OPEN_SHARE) ** count : 1 - share;
+  return Array.from({ length: count }, (_, i) => ({
+    goal: whole * left ** ((i + 1) / count),
+    allowed: phases[Math.floor((i * phases.length) / count)]!,
+  }));
+}
+
+/** Logarithm of what one cut leaves at least. */
+const LARGEST = Math.log(0.45);
+
+/** How many goals have been met, and how often the next was refused. */
+function countsOf(steps: readonly PruningStep[], goals: number): [index: number, halvings: number] {
+  const met = steps.filter(({ accepted }) => accepted).length;
+  const refused = steps.length - steps.findLastIndex(({ accepted }) => accepted) - 1;
+  return [Math.min(met, goals), refused];
+}
+
+/** Milliseconds are no sum over layers: what multiply-accumulates have to go is told from what the last cut gave. */
+async function nextGoal(
+  request: CourseRequest,
+  course: Course,
+  goals: readonly Goal[],
+  index: number,
+  now: number,
+): Promise<{ goal: number | undefined; allowed: Goal['allowed'] }> {
+  const { settings } = request;
+  const { goal, allowed } = goals[index]!;
+  if (settings.of !== 'latency') return { goal, allowed };
+  const left = 1 - (settings.reduce ?? 0.5);
+  const ratio = index === 0 ? 1 : await latencyRatio(request.workspace, request.study, course.state.model);
+  return { goal: ratio <= left ? undefined : now * (left / ratio), allowed };
+}
+
+/** Median time of a model divided by that of the original, timed in turns. */
+export async function latencyRatio(
+  { engine, feedsFor, timedBatches }: Workspace,
+  { original }: PruningStudy,
+  model: ModelProto,
+): Promise<number> {
+  const feeds = feedsFor(timedBatches.at(-1)!);
+  const sessions = await Promise.all(
+    [original.model, model].map((one) => engine.createSession(toBytes(one), { config: TIMED_TOGETHER })),
+  );
+  try {
+    const results = await measureLatency(
+      sessions.map((session) => ({ session, feeds })),
+      { minSeconds: 1 },
+    );
+    return results[1]!.ratioToFirst;
+  } finally {
+    await Promise.all(sessions.map((session) => session.release()));
+  }
+}
+
+interface Attempt extends Goal {
+  readonly learns: boolean;
+}
+
+/** One cut, judged on VAL; undefined when nothing is left to cut. */
+async function attempt(
+  { workspace, study, method, settings, clock, learn }: CourseRequest,
+  course: Course,
+  { goal, allowed, learns }: Attempt,
+  control: RunControl,
+): Promise<Course | undefined> {
+  const { engine, feedsFor, fixedBatch, working, batch } = workspace;
+  const began = performance.now();
+  const { state } = course;
+  const rows = wideRows(workspace, state);
+  const step = await clock.stage('cut and fit', () =>
+    pruneStep(
+      {
+        ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch },
+        ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
+        guards: { ...GUARDS, align: settings.align },
+        batches: (wide) => batch(working.calib, wide ? rows : undefined),
+        samples: working.calib.size,
+      },
+      control,
+    ),
+  );
+  if (!step) {
+    if (course.steps.length > 0) return undefined;
+    throw new FlowCompressError('infeasible', 'There is nothing in the model that could be removed.', {
+      hint: '`flow-compress inspect MODEL --groups` shows what stays, and why; narrow layers may need a lower --align.',
+    });
+  }
+  const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
+  const learned = learns && learn ? await clock.stage('learn between cuts', () => learn(step.state.model)) : undefined;
+  const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
+  const final = recovered ?? qualities.aligned ?? qualities.cut;
+  const drop = errorOf(final).error - errorOf(study.quality).error;
+  const accepted = settings.maxDrop === undefined || drop <= settings.maxDrop;
+  const { params, macs } = step.cost;
+  const record: PruningStep = {
+    step: course.steps.length + 1,
+    units: step.units,
+    branches: step.branches.map(({ branch }) => branch.name),
+    params,
+    ...(macs !== undefined && { macs: Math.round(macs) }),
+    ...qualities,
+    ...(learned && recovered && { recovered, updates: learned.updates }),
+    ...{ accepted, seconds: (performance.now() - began) / 1000 },
+  };
+  const steps = [...course.steps, record];
+  const difference = Math.max(course.difference, step.difference);
+  if (!accepted) return { ...course, steps, difference };
+  return {
+    state: learned ? { ...step.state, model: learned.model } : step.state,
+    cost: step.cost,
+    ...{ steps, difference },
+    divergences: new Map([
+      ...course.divergences,
+      ...step.branches.flatMap(({ branch, divergence }) =>
+        divergence === undefined ? [] : [[branch.name, divergence] as const],
+      ),
+    ]),
+  };
+}
+
+async function qualitiesOf(
+  study: PruningStudy,
+  { cut, refitted, state }: Step,
+): Promise<Pick<PruningStep, 'cut' | 'refitted' | 'aligned'>> {
+  if (!cut || !refitted) return { cut: await study.qualityOf(state.model) };
+  return {
+    cut: await study.qualityOf(cut),
+    refitted: await study.qualityOf(refitted),
+    aligned: await study.qualityOf(state.model),
+  };
+}
+
+/** Rows per call where what is read back is the same for any number of rows. */
+function wideRows({ batchSize }: Workspace, { shapes }: PruningState): number | undefined {
+  const rows = Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytesPerSample(shapes.values(), 1), 1)));
+  return rows >= 1 && batchSize >= 32 ? rows : undefined;
+}
+
+function startOf({ original, cost }: PruningStudy): Course {
+  return { state: original, cost, steps: [], divergences: new Map(), difference: 0 };
+}
+
+const keptSchema = z.object({
+  steps: z.array(pruningStepSchema),
+  kept: z.record(z.string(), z.array(z.number())),
+  gone: z.array(z.string()),
+  cost: z.object({ macs: z.number().optional(), params: z.number() }),
+  divergences: z.record(z.string(), z.number()),
+  difference: z.number(),
+});
+
+const COURSE = 'pruning course';
+const MODEL = 'cut.onnx';
+
+async function remember({ run, settings }: CourseRequest, course: Course): Promise<void> {
+  if (!run || settings.runDir === undefined) return;
+  const { steps, state, cost, divergences, difference } = course;
+  // The model first: without the line about it, it is one of a step that is made again.
+  await saveModel(state.model, join(settings.runDir, `${String(steps.length)}-${MODEL}`), { force: true });
+  const kept: z.input<typeof keptSchema> = {
+    ...{ steps: [...steps], gone: [...state.gone], difference },
+    kept: Object.fromEntries([...state.kept].map(([name, rows]) => [name, [...rows]])),
+    cost: { ...cost },
+    divergences: Object.fromEntries(divergences),
+  };
+  await run.cache.write(COURSE, JSON.stringify(kept));
+}
+
+/** The course as far as an earlier run came. */
+async function takeUp({ run, settings, study, workspace }: CourseRequest): Promise<Course | undefined> {
+  const text = await run?.cache.read(COURSE);
+  if (text === undefined || settings.runDir === undefined) return undefined;
+  const { steps, kept, gone, cost, divergences, difference } = keptSchema.parse(JSON.parse(text));
+  const { model } = await openModel(join(settings.runDir, `${String(steps.length)}-${MODEL}`));
+  const { engine, feedsFor, fixedBatch } = workspace;
+  return {
+    state: {
+      ...{ model, gone, firstUnits: study.original.firstUnits },
+      shapes: await traceShapes(engine, model, feedsFor(fixedBatch ?? 1)),
+      kept: new Map(Object.entries(kept)),
+    },
+    cost: { macs: cost.macs, params: cost.params },
+    ...{ steps, difference, divergences: new Map(Object.entries(divergences)) },
+  };
+}

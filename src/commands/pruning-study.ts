@@ -1,0 +1,101 @@
+/** What every part of `prune` looks at: the original in the form that is pruned, and how far other models are from it. */
+import type { ModelProto } from 'onnx-buf';
+import { batches } from '../data/loader.js';
+import { subset } from '../data/subset.js';
+import { FlowCompressError } from '../errors.js';
+import { Graph } from '../onnx/graph.js';
+import type { RunControl } from '../progress.js';
+import { costModel, type Cost } from '../pruning/cost.js';
+import { dependenciesOf, startState, type PruningState } from '../pruning/step.js';
+import { openValidator, type Quality, type Validator } from '../recovery/validate.js';
+import type { PruneOptions } from './options.js';
+import { prepareModel, PRUNED_FORM } from './prepare.js';
+import type { Workspace } from './workspace.js';
+
+export interface PruningStudy {
+  readonly original: PruningState;
+  readonly warnings: readonly string[];
+  /** On a few samples of CALIB. */
+  readonly divergenceOf: (model: ModelProto) => Promise<number>;
+  /** On VAL. */
+  readonly qualityOf: (model: ModelProto) => Promise<Quality>;
+  /** Of the original on VAL. */
+  readonly quality: Quality;
+  /** Of the original. */
+  readonly cost: Cost;
+  readonly close: () => Promise<void>;
+}
+
+/** Samples per engine call where answers are compared. */
+const COMPARED_BATCH = 128;
+
+/** @throws FlowCompressError as the model does not run; `aborted` */
+export async function openPruningStudy(
+  workspace: Workspace,
+  settings: PruneOptions,
+  { signal }: RunControl,
+): Promise<PruningStudy> {
+  const { engine, opened, feedsFor, fixedBatch, working, scores, batch } = workspace;
+  const prepared = await prepareModel(engine, opened.model, feedsFor, { fixedBatch, signal, passes: PRUNED_FORM });
+  const original = await startState(engine, prepared.model, feedsFor, fixedBatch);
+  const { model, shapes } = original;
+  const probed = subset(working.calib, firstIndices(Math.min(settings.probeSamples, working.calib.size)));
+  const size = Math.min(COMPARED_BATCH, settings.batchSize);
+  const open = (dataset: typeof probed): Promise<Validator> =>
+    openValidator(engine, model, scores, () => (fixedBatch === undefined ? batches(dataset, size) : batch(dataset)));
+  const probe = await open(probed);
+  const val = await open(working.val);
+  const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
+  return {
+    ...{ original, warnings: prepared.warnings },
+    divergenceOf: async (candidate) => (await probe.measure(candidate, signal)).divergence,
+    qualityOf: (candidate) => val.measure(candidate, signal),
+    quality: await val.measure(model, signal),
+    cost: costModel(
+      new Graph(model),
+      shapes,
+      dependencies,
+      fixedBatch ?? 1,
+    )(new Uint8Array(dependencies.units.classOf.length)),
+    close: async () => {
+      await probe.release();
+      await val.release();
+    },
+  };
+}
+
+function firstIndices(count: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, i) => i);
+}
+
+/** What a limit on the fall of quality counts, lower being better. */
+export function errorOf({ top1, agreement, divergence }: Quality): { metric: string; error: number } {
+  if (top1 !== undefined) return { metric: 'top1', error: 1 - top1 };
+  if (agreement !== undefined) return { metric: 'agreement', error: 1 - agreement };
+  return { metric: 'relative-error', error: divergence };
+}
+
+/** @throws FlowCompressError `bad-input` when VAL is too small to tell so small a fall */
+export function refuseBlindLimit({ maxDrop }: PruneOptions, { working }: Workspace, { quality }: PruningStudy): void {
+  if (maxDrop === undefined || errorOf(quality).metric === 'relative-error') return;
+  const { size } = working.val;
+  const needed = Math.ceil(2 / maxDrop);
+  if (size >= needed) return;
+  throw new FlowCompressError(
+    'bad-input',
+    `--max-drop ${String(maxDrop)} cannot be told on VAL: each of its ${String(size)} samples counts for ${(1 / size).toPrecision(2)}.`,
+    { hint: `It takes ${String(needed)} samples in VAL at least: give more data, or allow a larger drop.` },
+  );
+}
+
+/** @throws FlowCompressError `unsupported` when the multiply-accumulates of the model cannot be counted */
+export function costIn(of: PruneOptions['of']): (cost: Cost) => number {
+  if (of === 'params') return ({ params }) => params;
+  return ({ macs }) => {
+    if (macs === undefined)
+      throw new FlowCompressError('unsupported', 'The multiply-accumulates of the model cannot be counted.', {
+        hint: 'Prune by --of params; `flow-compress inspect` shows which operators are not known.',
+      });
+    return macs;
+  };
+}

@@ -1,0 +1,70 @@
+/** What a model costs once units and branches have gone, told from shapes alone. */
+import type { Graph, Node, Value } from '../onnx/graph.js';
+import { loadTimeValues } from '../onnx/load-time.js';
+import { macCounter, type Shapes } from '../onnx/macs.js';
+import { parametersOf } from '../onnx/parameters.js';
+import type { Dependencies } from './groups.js';
+
+export interface Cost {
+  /** Multiply-accumulates of one sample; undefined where they cannot be counted. */
+  readonly macs: number | undefined;
+  /** Elements of all learned tensors. */
+  readonly params: number;
+}
+
+/** The cost without the classes that are marked with 1 and without the nodes in `gone`. */
+export type CostModel = (removed: Uint8Array, gone?: ReadonlySet<Node>) => Cost;
+
+/** @param shapes dims of every value for `rows` samples */
+export function costModel(
+  graph: Graph,
+  shapes: Shapes,
+  { units: { axes, classOf } }: Dependencies,
+  rows: number,
+): CostModel {
+  const nodes = graph.nodes;
+  const stored = [...graph.values()].filter((value) => value.initializer !== undefined);
+  const readers = learnedBy(graph);
+  const dimsOf = new Map<string, readonly number[]>();
+  for (const [name, { dims }] of shapes) dimsOf.set(name, dims);
+  for (const { name, initializer } of stored) dimsOf.set(name, initializer!.dims.map(Number));
+  return (removed, gone = new Set()) => {
+    const left = new Map<string, { readonly dims: readonly number[] }>();
+    for (const [name, dims] of dimsOf) {
+      const own = axes.get(name);
+      const kept = dims.map((size, axis) => {
+        const along = own?.[axis];
+        if (!along || along.size !== size || size <= 1) return size;
+        let count = 0;
+        for (let i = 0; i < size; i++) count += 1 - removed[classOf[along.start + i]!]!;
+        return count;
+      });
+      left.set(name, { dims: kept });
+    }
+    let params = 0;
+    for (const [{ name }, nodesOf] of readers)
+      if (nodesOf.some((node) => !gone.has(node))) params += product(left.get(name)!.dims);
+    const counter = macCounter(graph, left, rows);
+    let macs: number | undefined = 0;
+    for (const node of nodes) {
+      if (gone.has(node)) continue;
+      const own = counter.ofNode(node);
+      macs = own === undefined || macs === undefined ? undefined : macs + own;
+    }
+    return { macs, params };
+  };
+}
+
+/** The nodes that read each learned tensor. */
+function learnedBy(graph: Graph): Map<Value, Node[]> {
+  const known = loadTimeValues(graph);
+  const readers = new Map<Value, Node[]>();
+  for (const node of graph.nodes) {
+    if (node.outputs.some((output) => output && known.has(output))) continue;
+    for (const value of parametersOf(graph, node, known))
+      if (value.initializer) readers.set(value, [...(readers.get(value) ?? []), node]);
+  }
+  return readers;
+}
+
+const product = (dims: readonly number[]): number => dims.reduce((a, b) => a * b, 1);

@@ -1,0 +1,55 @@
+/** The pruning methods by name, IDAP++ first: what each decides by, and what it does after a cut. */
+import type { ScoreName } from './scores.js';
+
+/**
+ * How the cut is shared out over the model. `measured`: by the divergence that cuts at single sites cause; `ranked`: units of all
+ * groups in one list, by their scores; `uniform`: the same share of every group.
+ */
+export type Sharing = 'measured' | 'ranked' | 'uniform';
+
+export interface PruningMethod {
+  readonly name: string;
+  readonly summary: string;
+  readonly score: ScoreName;
+  readonly sharing: Sharing;
+  /** Whether residual branches may go. */
+  readonly layers: boolean;
+  /** Whether layers are fitted in closed form after a cut. */
+  readonly fit: boolean;
+}
+
+const baseline = (name: string, summary: string, score: ScoreName, sharing: Sharing = 'uniform'): PruningMethod => ({
+  ...{ name, summary, score, sharing },
+  layers: false,
+  fit: false,
+});
+
+export const PRUNING_METHODS: readonly PruningMethod[] = [
+  {
+    name: 'idap',
+    summary: 'IDAP++: filters and residual branches by the divergence that cutting them causes, fitted in closed form',
+    score: 'obs',
+    sharing: 'measured',
+    layers: true,
+    fit: true,
+  },
+  {
+    name: 'idap-paper',
+    summary: 'filters by flow divergence in one list over all layers, as first published; nothing is fitted',
+    ...{ score: 'flow', sharing: 'ranked', layers: false, fit: false },
+  },
+  {
+    name: 'obc',
+    summary: 'Optimal Brain Compression for whole channels: the same share of every layer, readers fitted',
+    ...{ score: 'obs', sharing: 'uniform', layers: false, fit: true },
+  },
+  baseline('l1', 'filters with the least sum of absolute weights, the same share of every layer', 'l1'),
+  baseline('l2', 'filters of the least norm, the same share of every layer', 'l2'),
+  baseline('fpgm', 'filters nearest to the others of their layer, the same share of every layer', 'fpgm'),
+  baseline('group-magnitude', 'norms of coupled filters, in one list over all layers', 'l2', 'ranked'),
+  baseline('random', 'random filters, the same share of every layer', 'random'),
+];
+
+export function findPruningMethod(name: string): PruningMethod | undefined {
+  return PRUNING_METHODS.find((method) => method.name === name);
+}

@@ -1,0 +1,97 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Graph } from '../onnx/graph.js';
+import { traceDims, traceShapes } from '../runtime/trace.js';
+import { engine, tensorFeed } from '../testing/graph-writing.js';
+import { tinyResNet } from '../testing/tiny-models.js';
+import { removableBranches } from './branches.js';
+import { costModel } from './cost.js';
+import type { SiteDamage } from './damage.js';
+import { dependencyGroups } from './groups.js';
+import { planCuts } from './plan.js';
+import { findSites, GUARDS, takenBy, type Choice, type Site } from './sites.js';
+
+const MODEL = tinyResNet(17, 16);
+
+async function prepared() {
+  const graph = new Graph(MODEL);
+  const dims = await traceDims(engine, MODEL, { x: tensorFeed([2, 3, 8, 8]) });
+  const shapes = await traceShapes(engine, MODEL, { x: tensorFeed([1, 3, 8, 8]) });
+  const dependencies = dependencyGroups(graph, dims);
+  const branches = removableBranches(graph, shapes);
+  const orders = dependencies.groups.map(({ units }) => ({ units: [...units] }));
+  const first = dependencies.groups.map(({ units }) => units.length);
+  const guards = { ...GUARDS, align: 4, least: 4 };
+  const sites = findSites(dependencies, orders, first, branches, guards, { filters: true, layers: true });
+  const total = costModel(graph, shapes, dependencies, 1);
+  const costOf = (...taken: Parameters<typeof total>): number => total(...taken).macs!;
+  return { dependencies, sites, costOf };
+}
+
+describe('a plan', () => {
+  it('knows the widths of two groups and the branch', async () => {
+    const { sites } = await prepared();
+    expect(sites.map((site) => (site.kind === 'width' ? site.widths : site.branch.layers))).toEqual([
+      [16, 12, 8, 4],
+      [16, 12, 8, 4],
+      ['block.a', 'block.b'],
+    ]);
+  });
+
+  it('meets the goal wherever some choice does, for a damage never above what any choice costs that takes no more steps', async () => {
+    const { dependencies, sites, costOf } = await prepared();
+    const classes = dependencies.units.classOf.length;
+    const cost = (choice: Choice): number => {
+      const { removed, gone } = takenBy(choice, sites, classes);
+      return costOf(removed, gone);
+    };
+    const whole = cost({ widths: new Map(), branches: new Set() });
+    const everything = cost({
+      widths: new Map([
+        [0, 4],
+        [1, 4],
+      ]),
+      branches: new Set(['block.sum']),
+    });
+    fc.assert(
+      fc.property(
+        fc.array(fc.double({ min: 0.01, max: 10, noNaN: true }), { minLength: 3, maxLength: 3 }),
+        fc.double({ min: 0.05, max: 1, noNaN: true }),
+        (prices, share) => {
+          const damages = sites.map((site, i): SiteDamage => ({
+            site,
+            of: (width) => (site.kind === 'branch' ? prices[i]! : prices[i]! * (1 - width / 16) ** 2),
+          }));
+          const goal = share * whole;
+          const plan = planCuts({ dependencies, sites, damages, costOf, goal });
+          expect(plan.cost).toBe(cost(plan.choice));
+          if (everything <= goal) expect(plan.cost).toBeLessThanOrEqual(goal);
+          else expect(plan.cost).toBeLessThanOrEqual(whole);
+          // A branch that is gone has no widths.
+          if (plan.choice.branches.has('block.sum')) expect(plan.choice.widths.has(groupInside(sites))).toBe(false);
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
+  it('takes the branch when its answers hardly matter, and never when they matter most', async () => {
+    const { dependencies, sites, costOf } = await prepared();
+    const none = takenBy({ widths: new Map(), branches: new Set() }, sites, dependencies.units.classOf.length);
+    const goal = 0.5 * costOf(none.removed, none.gone);
+    const planFor = (branch: number) =>
+      planCuts({
+        ...{ dependencies, sites, costOf, goal },
+        damages: sites.map((site) => ({ site, of: (w) => (site.kind === 'branch' ? branch : 1 - w / 16) })),
+      }).choice;
+    expect([...planFor(1e-6).branches]).toEqual(['block.sum']);
+    expect(planFor(1e6).branches.size).toBe(0);
+    expect(planFor(Infinity).branches.size).toBe(0);
+  });
+});
+
+/** The group that lies in the branch. */
+function groupInside(sites: readonly Site[]): number {
+  const widths = sites.filter((site) => site.kind === 'width');
+  return widths[1]!.group;
+}

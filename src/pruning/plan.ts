@@ -1,0 +1,141 @@
+/**
+ * Which units and branches go so that a model costs no more than asked: always what adds the least divergence per cost saved,
+ * over all sites, until the goal is met.
+ */
+import type { SiteDamage } from './damage.js';
+import type { Dependencies } from './groups.js';
+import { sitesWithin, takenBy, type BranchSite, type Choice, type Site, type WidthSite } from './sites.js';
+
+export interface PlanRequest {
+  readonly dependencies: Dependencies;
+  readonly sites: readonly Site[];
+  readonly damages: readonly SiteDamage[];
+  /** Cost of the model once a choice has been carried out, in the unit of the goal. */
+  readonly costOf: (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
+  readonly goal: number;
+}
+
+export interface Plan {
+  readonly choice: Choice;
+  readonly cost: number;
+}
+
+interface Move {
+  readonly site: Site;
+  readonly width: number;
+  readonly price: number;
+}
+
+/** The plan that meets the goal; where none does, the cheapest there is. */
+export function planCuts(request: PlanRequest): Plan {
+  const { dependencies, sites, goal } = request;
+  const classes = dependencies.units.classOf.length;
+  const costOf = (choice: Choice): number => {
+    const { removed, gone } = takenBy(choice, sites, classes);
+    return request.costOf(removed, gone);
+  };
+  const state = new State(request, costOf);
+  let cost = costOf(state.choice);
+  while (cost > goal) {
+    const move = state.bestMove(cost);
+    if (!move) break;
+    state.make(move);
+    cost = costOf(state.choice);
+  }
+  return { choice: state.choice, cost };
+}
+
+class State {
+  private readonly widths = new Map<number, number>();
+  private readonly branches = new Set<string>();
+  /** What a site saves of the whole model, by width. */
+  private readonly saved = new Map<Site, (width: number) => number>();
+  private readonly damage: ReadonlyMap<Site, SiteDamage>;
+
+  constructor(
+    private readonly request: PlanRequest,
+    costOf: (choice: Choice) => number,
+  ) {
+    this.damage = new Map(request.damages.map((damage) => [damage.site, damage]));
+    const whole = costOf(this.choice);
+    for (const site of request.sites) {
+      if (site.kind === 'branch') {
+        const saving = whole - costOf({ widths: new Map(), branches: new Set([site.branch.name]) });
+        this.saved.set(site, () => saving);
+      } else {
+        const known = new Map(
+          site.widths.map((width) => [
+            width,
+            whole - costOf({ widths: new Map([[site.group, width]]), branches: new Set() }),
+          ]),
+        );
+        this.saved.set(site, (width) => known.get(width)!);
+      }
+    }
+  }
+
+  get choice(): Choice {
+    return { widths: new Map(this.widths), branches: new Set(this.branches) };
+  }
+
+  make({ site, width }: Move): void {
+    if (site.kind === 'width') this.widths.set(site.group, width);
+    else {
+      this.branches.add(site.branch.name);
+      for (const inner of this.within(site)) this.widths.delete(inner.group);
+    }
+  }
+
+  /** The move with the least divergence per cost saved; of equal ones the first. */
+  bestMove(cost: number): Move | undefined {
+    let best: Move | undefined;
+    for (const site of this.request.sites) {
+      for (const { width, damage, saved } of site.kind === 'width' ? this.narrower(site) : this.without(site)) {
+        // Savings are told one at a time: together they may be less, never more than what is left.
+        if (!(saved > 0) || damage === Infinity) continue;
+        const price = damage / Math.min(saved, cost);
+        if (!best || price < best.price) best = { site, width, price };
+      }
+    }
+    return best;
+  }
+
+  private *narrower(site: WidthSite): Generator<{ width: number; damage: number; saved: number }> {
+    if (this.inGoneBranch(site)) return;
+    const now = this.widths.get(site.group) ?? site.order.length;
+    const damage = this.damage.get(site)!;
+    const saved = this.saved.get(site)!;
+    for (const width of site.widths) {
+      if (width >= now) continue;
+      yield { width, damage: damage.of(width) - damage.of(now), saved: saved(width) - saved(now) };
+    }
+  }
+
+  private *without(site: BranchSite): Generator<{ width: number; damage: number; saved: number }> {
+    if (this.branches.has(site.branch.name)) return;
+    let damage = this.damage.get(site)!.of(0);
+    let saved = this.saved.get(site)!(0);
+    for (const inner of this.within(site)) {
+      const now = this.widths.get(inner.group) ?? inner.order.length;
+      damage -= this.damage.get(inner)!.of(now);
+      saved -= this.saved.get(inner)!(now);
+    }
+    yield { width: 0, damage: Math.max(damage, 0), saved };
+  }
+
+  private inGoneBranch(site: WidthSite): boolean {
+    return this.request.sites.some(
+      (other) => other.kind === 'branch' && this.branches.has(other.branch.name) && this.within(other).includes(site),
+    );
+  }
+
+  private readonly inside = new Map<BranchSite, WidthSite[]>();
+  private within(site: BranchSite): WidthSite[] {
+    let known = this.inside.get(site);
+    if (!known) {
+      known = sitesWithin(site.branch, this.request.sites, this.request.dependencies);
+      this.inside.set(site, known);
+    }
+    return known;
+  }
+}

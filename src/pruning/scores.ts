@@ -1,0 +1,140 @@
+/** What a unit is worth, by many measures, looked up by name. */
+import type { RandomStream } from '../data/random.js';
+import type { Gram } from '../flow/gram-probe.js';
+import type { LayerUnits } from './layer-units.js';
+
+/** One layer, as a score sees it. */
+export interface ScoredLayer {
+  readonly units: LayerUnits;
+  /** Row-major [rows, cols]. */
+  readonly weights: Float32Array;
+  /** Second moments of the layer's input; absent where they are not gathered. */
+  readonly gram: Gram | undefined;
+  /** Root mean square over CALIB of what each output channel gives behind its activation, as its readers see it; 1 where none tells. */
+  readonly strength: Float64Array;
+  /** Gradient of the loss in the weights, laid out like them; absent unless the score asks for it. */
+  readonly gradient?: Float32Array;
+  readonly random: RandomStream;
+}
+
+/** Scores of single channels. */
+interface ChannelScore {
+  readonly kind: 'channels';
+  readonly summary: string;
+  /** Whether channels are judged by the layer that makes them or by the layers that read them. */
+  readonly side: 'made' | 'read';
+  /** One number per channel of that side, small for what is worth little; undefined where a layer cannot tell. */
+  readonly of: (layer: ScoredLayer) => Float64Array | undefined;
+}
+
+/** Channels go one after another, each judged by what goes with it from those that are left: see elimination.ts. */
+interface EliminationScore {
+  readonly kind: 'elimination';
+  readonly summary: string;
+}
+
+export type PruningScore = ChannelScore | EliminationScore;
+
+export const SCORE_NAMES = ['obs', 'flow', 'flow-out', 'l1', 'l2', 'fpgm', 'random'] as const;
+export type ScoreName = (typeof SCORE_NAMES)[number];
+
+/** Per output channel, a measure of its rows of the weight matrix. */
+function perRow({ units: { layer }, weights }: ScoredLayer, measure: (row: Float32Array) => number): Float64Array {
+  const size = weights.length / layer.channels;
+  return Float64Array.from({ length: layer.channels }, (_, c) => measure(weights.subarray(c * size, (c + 1) * size)));
+}
+
+const norm = (row: Float32Array): number => Math.sqrt(row.reduce((sum, v) => sum + v * v, 0));
+
+const SCORES: Record<ScoreName, ChannelScore | EliminationScore> = {
+  obs: {
+    kind: 'elimination',
+    summary: 'what the readers lose after least squares on the channels that are left (Optimal Brain Surgeon)',
+  },
+  flow: {
+    kind: 'channels',
+    side: 'made',
+    summary: 'flow divergence: rms of the activation times the norm of the filter',
+    of: (layer) => perRow(layer, norm).map((size, c) => size * layer.strength[c]!),
+  },
+  // Does not change when a positive scale moves between consecutive layers.
+  'flow-out': {
+    kind: 'channels',
+    side: 'read',
+    summary: 'flow into the readers: rms of the activation times the norm of the weights that read it',
+    of: flowIntoReader,
+  },
+  l1: {
+    kind: 'channels',
+    side: 'made',
+    summary: 'sum of the absolute weights of the filter',
+    of: (layer) => perRow(layer, (row) => row.reduce((sum, v) => sum + Math.abs(v), 0)),
+  },
+  l2: { kind: 'channels', side: 'made', summary: 'norm of the filter', of: (layer) => perRow(layer, norm) },
+  // Those near the middle can be made up for (He et al. 2019).
+  fpgm: {
+    kind: 'channels',
+    side: 'made',
+    summary: 'distance of the filter to all others of the layer (FPGM)',
+    of: distanceToOthers,
+  },
+  random: {
+    kind: 'channels',
+    side: 'made',
+    summary: 'a random number',
+    of: ({ units: { layer }, random }) => Float64Array.from({ length: layer.channels }, () => random.float()),
+  },
+};
+
+export function pruningScore(name: ScoreName): PruningScore {
+  return SCORES[name];
+}
+
+function flowIntoReader({ units: { layer, read, taps }, weights, gram }: ScoredLayer): Float64Array | undefined {
+  if (!gram || !read) return undefined;
+  const flows = new Float64Array(read.length);
+  for (let c = 0; c < read.length; c++) {
+    let [energy, square] = [0, 0];
+    for (let t = c * taps; t < (c + 1) * taps; t++) {
+      energy += gram.data[t * gram.cols + t]! / taps;
+      for (let row = 0; row < layer.rows; row++) square += weights[row * layer.cols + t]! ** 2;
+    }
+    flows[c] = Math.sqrt(energy * square);
+  }
+  return flows;
+}
+
+function distanceToOthers({ units: { layer }, weights }: ScoredLayer): Float64Array {
+  const size = weights.length / layer.channels;
+  const distance = (a: number, b: number): number => {
+    let sum = 0;
+    for (let i = 0; i < size; i++) sum += (weights[a * size + i]! - weights[b * size + i]!) ** 2;
+    return Math.sqrt(sum);
+  };
+  return Float64Array.from({ length: layer.channels }, (_, c) => {
+    let sum = 0;
+    for (let other = 0; other < layer.channels; other++) sum += distance(c, other);
+    return sum;
+  });
+}
+
+/**
+ * Score by class: the mean over all layers that make (or read) it of the layer's score in units of the layer's own mean, so that
+ * layers of all sizes can be ranked together; 1 where no layer tells.
+ */
+export function unitScores({ side, of }: ChannelScore, layers: readonly ScoredLayer[], classes: number): Float64Array {
+  const sums = new Float64Array(classes);
+  const counts = new Float64Array(classes);
+  for (const layer of layers) {
+    const own = side === 'made' ? layer.units.made : layer.units.read;
+    const values = own && of(layer);
+    if (!values) continue;
+    const mean = values.reduce((a, b) => a + b, 0) / values.length;
+    own.forEach((unit, c) => {
+      if (unit < 0) return;
+      sums[unit]! += values[c]! / (mean > 0 ? mean : 1);
+      counts[unit]!++;
+    });
+  }
+  return sums.map((sum, unit) => (counts[unit]! > 0 ? sum / counts[unit]! : 1));
+}

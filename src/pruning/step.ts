@@ -1,0 +1,222 @@
+/** One step of pruning: what is worth least goes, and the rest is fitted in closed form to what the original gives. */
+import type { ModelProto } from 'onnx-buf';
+import type { Batch } from '../data/dataset.js';
+import { gatherGrams } from '../flow/gather-grams.js';
+import type { Gram } from '../flow/gram-probe.js';
+import { Graph } from '../onnx/graph.js';
+import type { RunControl } from '../progress.js';
+import type { Engine, Feeds } from '../runtime/engine.js';
+import { traceDims, traceShapes, type TracedValues } from '../runtime/trace.js';
+import { alignLayers } from './align.js';
+import { applyChoice, type Choosable } from './apply-choice.js';
+import { removableBranches, type Branch } from './branches.js';
+import { checkCut } from './check-cut.js';
+import { costModel, type Cost } from './cost.js';
+import { measureDamage } from './damage.js';
+import { dependencyGroups, type Dependencies, type DependencyGroup } from './groups.js';
+import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
+import type { PruningMethod } from './methods.js';
+import { planCuts } from './plan.js';
+import { removalOrders } from './removal-order.js';
+import { cutRanked, cutUniformly } from './share-out.js';
+import { findSites, takenBy, type Choice, type Guards } from './sites.js';
+
+/** A model on its way from the original to the pruned one. */
+export interface PruningState {
+  readonly model: ModelProto;
+  /** Dims of every value for one sample (or the rows that the model insists on). */
+  readonly shapes: TracedValues;
+  /** Output channels of the original that every layer has left, by its name. */
+  readonly kept: ReadonlyMap<string, readonly number[]>;
+  /** Names of the branches that are gone. */
+  readonly gone: readonly string[];
+  /** Units that groups had in the original, by {@link groupKey}. */
+  readonly firstUnits: ReadonlyMap<string, number>;
+}
+
+export interface StepRequest {
+  readonly engine: Engine;
+  readonly original: PruningState;
+  readonly state: PruningState;
+  readonly method: PruningMethod;
+  readonly guards: Guards;
+  /** What may be taken. */
+  readonly allowed: { readonly filters: boolean; readonly layers: boolean };
+  /** What the model may cost. */
+  readonly goal: number;
+  readonly costOf: (cost: Cost) => number;
+  readonly seed: number;
+  /** Feeds of a few real samples. */
+  readonly feedsFor: (rows: number) => Feeds;
+  /** Rows that the model insists on. */
+  readonly fixedBatch: number | undefined;
+  /** A fresh pass over CALIB. */
+  readonly batches: (wide: boolean) => AsyncIterable<Batch>;
+  readonly samples: number;
+  /** Of a model's outputs from the original's, on a few samples of CALIB. */
+  readonly divergenceOf: (model: ModelProto) => Promise<number>;
+}
+
+export interface Step {
+  readonly state: PruningState;
+  /** Right after the cut; absent where nothing is fitted. */
+  readonly cut: ModelProto | undefined;
+  /** With the readers of removed channels fitted to what they read before; absent where nothing is fitted. */
+  readonly refitted: ModelProto | undefined;
+  readonly units: number;
+  readonly branches: readonly RemovedBranch[];
+  readonly cost: Cost;
+  /** Of the cut model from the original with zeros, relative. */
+  readonly difference: number;
+}
+
+export interface RemovedBranch {
+  readonly branch: Branch;
+  /** What it costs in answers to take out this one alone. */
+  readonly divergence?: number;
+}
+
+/** The state of a model of which nothing has gone. */
+export async function startState(
+  engine: Engine,
+  model: ModelProto,
+  feedsFor: (rows: number) => Feeds,
+  fixedBatch: number | undefined,
+): Promise<PruningState> {
+  const shapes = await traceShapes(engine, model, feedsFor(fixedBatch ?? 1));
+  const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
+  const layers = layerUnits(new Graph(model), dependencies);
+  return {
+    ...{ model, shapes, gone: [] },
+    kept: keptChannels(layers, new Uint8Array(dependencies.units.classOf.length)),
+    firstUnits: new Map(dependencies.groups.map((group) => [groupKey(group), group.units.length])),
+  };
+}
+
+/** Two rows: an axis of length 1 could be confused with others. */
+export async function dependenciesOf(
+  engine: Engine,
+  model: ModelProto,
+  feedsFor: (rows: number) => Feeds,
+  fixedBatch: number | undefined,
+): Promise<Dependencies> {
+  return dependencyGroups(model, await traceDims(engine, model, feedsFor(fixedBatch ?? 2)));
+}
+
+export function groupKey({ kind, layers, members }: DependencyGroup): string {
+  return `${kind} ${layers.join(' ') || members.map(({ initializer }) => initializer).join(' ')}`;
+}
+
+/**
+ * @returns undefined when nothing can be removed
+ * @throws FlowCompressError `unsupported` where costs cannot be counted; `internal` when the cut model does not compute what the
+ *   original computes with zeros; `aborted`
+ */
+export async function pruneStep(request: StepRequest, control: RunControl = {}): Promise<Step | undefined> {
+  const { engine, state, method, feedsFor, fixedBatch, samples } = request;
+  const { model, shapes } = state;
+  const graph = new Graph(model);
+  const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
+  const layers = layerUnits(graph, dependencies);
+  const grams = await gatherGrams(
+    { ...{ engine, model, shapes, samples, batches: request.batches }, layers: layers.map(({ layer }) => layer) },
+    control,
+  );
+  const branches = removableBranches(graph, shapes);
+  const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, branches }, control);
+  if (!chosen || (chosen.choice.widths.size === 0 && chosen.choice.branches.size === 0)) return undefined;
+  const { choice, base, damages } = chosen;
+  const applied = applyChoice({ ...base, grams: method.fit ? grams : new Map() }, choice);
+  const { removed, gone } = takenBy(choice, base.sites, dependencies.units.classOf.length);
+  const difference =
+    applied.cut === model
+      ? 0
+      : await checkCut(engine, model, applied.cut, applied.selection, feedsFor(fixedBatch ?? CHECKED_ROWS));
+  const left = keptChannels(layers, removed);
+  const kept = new Map(
+    [...state.kept].map(([name, rows]) => [name, left.get(name)?.map((place) => rows[place]!) ?? rows]),
+  );
+  const next: PruningState = {
+    model: applied.model,
+    shapes: await traceShapes(engine, applied.model, feedsFor(fixedBatch ?? 1)),
+    ...{ kept, gone: [...state.gone, ...choice.branches], firstUnits: state.firstUnits },
+  };
+  const aligned = method.fit ? await align(request, next, control) : next;
+  return {
+    state: aligned,
+    cut: method.fit ? applied.plain : undefined,
+    refitted: method.fit ? applied.model : undefined,
+    units: removed.reduce((sum, one) => sum + one, 0),
+    branches: branches
+      .filter(({ name }) => choice.branches.has(name))
+      .map((branch) => ({ branch, ...(damages.has(branch.name) && { divergence: damages.get(branch.name)! }) })),
+    cost: costModel(graph, shapes, dependencies, fixedBatch ?? 1)(removed, gone),
+    difference,
+  };
+}
+
+/** Samples on which the cut model is held against the original with zeros. */
+const CHECKED_ROWS = 2;
+
+interface Findings {
+  readonly dependencies: Dependencies;
+  readonly layers: readonly LayerUnits[];
+  readonly grams: ReadonlyMap<string, Gram>;
+  readonly graph: Graph;
+  readonly branches: readonly Branch[];
+}
+
+async function chooseCuts(
+  { state, method, guards, allowed, goal, costOf, seed, fixedBatch, divergenceOf }: StepRequest,
+  { dependencies, layers, grams, graph, branches }: Findings,
+  control: RunControl,
+): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
+  const orders = removalOrders({ graph, dependencies, layers, grams, score: method.score, seed });
+  const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
+  const sites = findSites(dependencies, orders, firstUnits, branches, guards, {
+    filters: allowed.filters,
+    layers: allowed.layers && method.layers,
+  });
+  if (sites.length === 0) return undefined;
+  const total = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1);
+  const cost = (...taken: Parameters<typeof total>): number => costOf(total(...taken));
+  const base = { model: state.model, dependencies, layers, grams, sites };
+  const classes = dependencies.units.classOf.length;
+  if (method.sharing !== 'measured') {
+    const request = { sites, orders, classes, goal, costOf: cost };
+    return {
+      choice: method.sharing === 'ranked' ? cutRanked(request) : cutUniformly(request),
+      ...{ base, damages: new Map() },
+    };
+  }
+  const damages = await measureDamage(base, divergenceOf, control);
+  const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal });
+  return {
+    choice,
+    base,
+    damages: new Map(damages.flatMap(({ site, of }) => (site.kind === 'branch' ? [[site.branch.name, of(0)]] : []))),
+  };
+}
+
+async function align(
+  { engine, original, batches, samples }: StepRequest,
+  state: PruningState,
+  control: RunControl,
+): Promise<PruningState> {
+  const names = new Set(state.gone);
+  const gone = removableBranches(new Graph(original.model), original.shapes).filter(({ name }) => names.has(name));
+  const { model } = await alignLayers(
+    {
+      ...{
+        engine,
+        original: original.model,
+        originalShapes: original.shapes,
+        model: state.model,
+        shapes: state.shapes,
+      },
+      ...{ kept: state.kept, gone, samples, batches: () => batches(true) },
+    },
+    control,
+  );
+  return { ...state, model };
+}

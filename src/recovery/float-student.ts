@@ -1,0 +1,74 @@
+/** A float model as a student: all its parameters learn, each in units of its own size. */
+import type { ModelProto } from 'onnx-buf';
+import { DataType } from '../onnx/dtypes.js';
+import { Graph } from '../onnx/graph.js';
+import { findLayers, weightMatrix, type WeightLayer } from '../onnx/layers.js';
+import { formula } from '../onnx/ops.js';
+import { makeTensor, readFloats } from '../onnx/tensor.js';
+import { layoutOf, trainableParameters, withParameters, type Parameter } from '../training/parameters.js';
+import type { Student } from './recover.js';
+import { channelSizes, NO_SIZE, rootMeanSquare } from './units.js';
+
+/**
+ * Weights count in the size of their channel, biases in that of their layer's weights where these are larger, everything else in
+ * its own root mean square.
+ * @param model float32, opset 13 or newer
+ * @throws FlowCompressError `unsupported` when nothing in the model learns
+ */
+export function floatStudent(model: ModelProto): Student<ModelProto> {
+  const graph = new Graph(model);
+  const layers = findLayers(graph);
+  const weightOf = new Map(layers.map((layer) => [layer.weight.name, layer]));
+  const biasOf = new Map<string, WeightLayer>();
+  for (const layer of layers) {
+    const bias = layer.biasSlot?.node.inputs[layer.biasSlot.index];
+    if (bias) biasOf.set(bias.name, layer);
+  }
+  const calc = formula(graph);
+  const learned = trainableParameters(graph).map((parameter) => {
+    const { name, dims } = parameter;
+    const value = graph.mustGet(name);
+    const values = readFloats(value.initializer!);
+    const weight = weightOf.get(name);
+    const bias = biasOf.get(name);
+    const size = Math.max(rootMeanSquare(values), bias ? rootMeanSquare(weightMatrix(graph, bias)) : 0, NO_SIZE);
+    const units = weight && weight.op !== 'Gather' ? channelSizes(weight, values) : values.map(() => size);
+    const latentName = graph.uniqueName(`${name} in units`);
+    const latent = graph.addInitializer(
+      makeTensor(
+        latentName,
+        DataType.FLOAT,
+        dims,
+        values.map((v, i) => v / units[i]!),
+      ),
+    );
+    const factor = graph.addInitializer(makeTensor(graph.uniqueName('units'), DataType.FLOAT, dims, units));
+    graph.replaceUses(value, calc('Mul', latent, factor));
+    return { parameter, units, latent: { ...parameter, name: latentName, decays: false } satisfies Parameter };
+  });
+  graph.removeDead();
+  const parameters = learned.map(({ latent }) => latent);
+  const originals = learned.map(({ parameter }) => parameter);
+  const units = concatenated(learned.map((each) => each.units));
+  return {
+    model: graph.toModel(),
+    parameters,
+    layout: layoutOf(parameters),
+    of: (flat) =>
+      withParameters(
+        model,
+        originals,
+        flat.map((v, i) => v * units[i]!),
+      ),
+  };
+}
+
+function concatenated(parts: readonly Float32Array[]): Float32Array {
+  const all = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
