@@ -13,6 +13,7 @@ import { GUARDS } from '../pruning/sites.js';
 import { pruneStep, type PruningState, type Step } from '../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../report/report.js';
 import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
+import { layoutBlock } from '../runtime/layout-block.js';
 import { traceShapes } from '../runtime/trace.js';
 import type { PruneOptions } from './options.js';
 import { costIn, errorOf, type PruningStudy } from './pruning-study.js';
@@ -160,12 +161,13 @@ async function attempt(
   const began = performance.now();
   const { state } = course;
   const rows = wideRows(workspace, state);
-  const step = await clock.stage('cut and fit', () =>
+  const step = await clock.stage('cut and fit', async () =>
     pruneStep(
       {
         ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch },
         ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
         guards: { ...GUARDS, align: settings.align },
+        ...{ block: (await layoutBlock(engine)) ?? 1, inMacs: settings.of !== 'params' },
         batches: (wide) => batch(working.calib, wide ? rows : undefined),
         samples: working.calib.size,
       },
@@ -237,7 +239,7 @@ const keptSchema = z.object({
   steps: z.array(pruningStepSchema),
   kept: z.record(z.string(), z.array(z.number())),
   gone: z.array(z.string()),
-  cost: z.object({ macs: z.number().optional(), params: z.number() }),
+  cost: z.object({ macs: z.number().optional(), params: z.number(), blocked: z.number().optional() }),
   divergences: z.record(z.string(), z.number()),
   difference: z.number(),
 });
@@ -272,7 +274,7 @@ async function takeUp({ run, settings, study, workspace }: CourseRequest): Promi
       shapes: await traceShapes(engine, model, feedsFor(fixedBatch ?? 1)),
       kept: new Map(Object.entries(kept)),
     },
-    cost: { macs: cost.macs, params: cost.params },
+    cost: { macs: cost.macs, params: cost.params, blocked: cost.blocked },
     ...{ steps, difference, divergences: new Map(Object.entries(divergences)) },
   };
 }

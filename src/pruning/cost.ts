@@ -10,17 +10,23 @@ export interface Cost {
   readonly macs: number | undefined;
   /** Elements of all learned tensors. */
   readonly params: number;
+  /** The multiply-accumulates that kernels with blocks of channels really make: those of a convolution on whole blocks. */
+  readonly blocked: number | undefined;
 }
 
 /** The cost without the classes that are marked with 1 and without the nodes in `gone`. */
 export type CostModel = (removed: Uint8Array, gone?: ReadonlySet<Node>) => Cost;
 
-/** @param shapes dims of every value for `rows` samples */
+/**
+ * @param shapes dims of every value for `rows` samples
+ * @param block channels that convolution kernels compute at a time
+ */
 export function costModel(
   graph: Graph,
   shapes: Shapes,
   { units: { axes, classOf } }: Dependencies,
   rows: number,
+  block = 1,
 ): CostModel {
   const nodes = graph.nodes;
   const stored = [...graph.values()].filter((value) => value.initializer !== undefined);
@@ -45,14 +51,26 @@ export function costModel(
     for (const [{ name }, nodesOf] of readers)
       if (nodesOf.some((node) => !gone.has(node))) params += product(left.get(name)!.dims);
     const counter = macCounter(graph, left, rows);
-    let macs: number | undefined = 0;
+    let [macs, blocked] = [0, 0];
     for (const node of nodes) {
       if (gone.has(node)) continue;
       const own = counter.ofNode(node);
-      macs = own === undefined || macs === undefined ? undefined : macs + own;
+      if (own === undefined) return { macs: undefined, params, blocked: undefined };
+      macs += own;
+      blocked += own * filling(node, left, block);
     }
-    return { macs, params };
+    return { macs, params, blocked };
   };
+}
+
+/** What a convolution computes on whole blocks of channels, as a multiple of what it has to. */
+function filling(node: Node, shapes: Shapes, block: number): number {
+  const weight = node.is('Conv') ? shapes.get(node.inputs[1]!.name)?.dims : undefined;
+  if (!weight) return 1;
+  const whole = (channels: number): number => (Math.ceil(channels / block) * block) / Math.max(channels, 1);
+  // The channels of images are few in any model.
+  const inputs = node.int('group', 1) === 1 && weight[1]! > 4 ? whole(weight[1]!) : 1;
+  return whole(weight[0]!) * inputs;
 }
 
 /** The nodes that read each learned tensor. */

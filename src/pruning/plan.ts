@@ -6,18 +6,36 @@ import type { SiteDamage } from './damage.js';
 import type { Dependencies } from './groups.js';
 import { sitesWithin, takenBy, type BranchSite, type Choice, type Site, type WidthSite } from './sites.js';
 
+export type CostOf = (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
+
 export interface PlanRequest {
   readonly dependencies: Dependencies;
   readonly sites: readonly Site[];
   readonly damages: readonly SiteDamage[];
   /** Cost of the model once a choice has been carried out, in the unit of the goal. */
-  readonly costOf: (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
+  readonly costOf: CostOf;
+  /** What cuts are priced by, where that is another cost. */
+  readonly worthOf?: CostOf;
   readonly goal: number;
 }
 
 export interface Plan {
   readonly choice: Choice;
   readonly cost: number;
+}
+
+interface Saving {
+  readonly cost: number;
+  readonly worth: number;
+}
+
+const less = (a: Saving, b: Saving): Saving => ({ cost: a.cost - b.cost, worth: a.worth - b.worth });
+
+/** What a move would do. */
+interface Offer {
+  readonly width: number;
+  readonly damage: number;
+  readonly saved: Saving;
 }
 
 interface Move {
@@ -30,14 +48,18 @@ interface Move {
 export function planCuts(request: PlanRequest): Plan {
   const { dependencies, sites, goal } = request;
   const classes = dependencies.units.classOf.length;
-  const costOf = (choice: Choice): number => {
-    const { removed, gone } = takenBy(choice, sites, classes);
-    return request.costOf(removed, gone);
-  };
-  const state = new State(request, costOf);
+  const ofChoice =
+    (cost: CostOf) =>
+    (choice: Choice): number => {
+      const { removed, gone } = takenBy(choice, sites, classes);
+      return cost(removed, gone);
+    };
+  const costOf = ofChoice(request.costOf);
+  const worthOf = request.worthOf && ofChoice(request.worthOf);
+  const state = new State(request, costOf, worthOf ?? costOf);
   let cost = costOf(state.choice);
   while (cost > goal) {
-    const move = state.bestMove(cost);
+    const move = state.bestMove();
     if (!move) break;
     state.make(move);
     cost = costOf(state.choice);
@@ -49,29 +71,32 @@ class State {
   private readonly widths = new Map<number, number>();
   private readonly branches = new Set<string>();
   /** What a site saves of the whole model, by width. */
-  private readonly saved = new Map<Site, (width: number) => number>();
+  private readonly saved: ReadonlyMap<Site, (width: number) => Saving>;
   private readonly damage: ReadonlyMap<Site, SiteDamage>;
 
   constructor(
     private readonly request: PlanRequest,
     costOf: (choice: Choice) => number,
+    worthOf: (choice: Choice) => number,
   ) {
     this.damage = new Map(request.damages.map((damage) => [damage.site, damage]));
-    const whole = costOf(this.choice);
-    for (const site of request.sites) {
-      if (site.kind === 'branch') {
-        const saving = whole - costOf({ widths: new Map(), branches: new Set([site.branch.name]) });
-        this.saved.set(site, () => saving);
-      } else {
+    const [cost, worth] = [costOf(this.choice), worthOf(this.choice)];
+    const savingOf = (choice: Choice): Saving => ({ cost: cost - costOf(choice), worth: worth - worthOf(choice) });
+    this.saved = new Map(
+      request.sites.map((site): readonly [Site, (width: number) => Saving] => {
+        if (site.kind === 'branch') {
+          const saving = savingOf({ widths: new Map(), branches: new Set([site.branch.name]) });
+          return [site, () => saving];
+        }
         const known = new Map(
           site.widths.map((width) => [
             width,
-            whole - costOf({ widths: new Map([[site.group, width]]), branches: new Set() }),
+            savingOf({ widths: new Map([[site.group, width]]), branches: new Set<string>() }),
           ]),
         );
-        this.saved.set(site, (width) => known.get(width)!);
-      }
-    }
+        return [site, (width) => known.get(width)!];
+      }),
+    );
   }
 
   get choice(): Choice {
@@ -86,39 +111,43 @@ class State {
     }
   }
 
-  /** The move with the least divergence per cost saved; of equal ones the first. */
-  bestMove(cost: number): Move | undefined {
-    let best: Move | undefined;
+  /**
+   * The move with the least divergence per worth saved; of equal ones the first. Where none is worth anything, the one with the
+   * least divergence per cost saved.
+   */
+  bestMove(): Move | undefined {
+    let best: (Move & { readonly worthless: boolean }) | undefined;
     for (const site of this.request.sites) {
       for (const { width, damage, saved } of site.kind === 'width' ? this.narrower(site) : this.without(site)) {
-        // Savings are told one at a time: together they may be less, never more than what is left.
-        if (!(saved > 0) || damage === Infinity) continue;
-        const price = damage / Math.min(saved, cost);
-        if (!best || price < best.price) best = { site, width, price };
+        if (!(saved.cost > 0) || damage === Infinity) continue;
+        const worthless = !(saved.worth > 0);
+        const price = damage / (worthless ? saved.cost : saved.worth);
+        if (!best || (best.worthless === worthless ? price < best.price : !worthless))
+          best = { site, width, price, worthless };
       }
     }
     return best;
   }
 
-  private *narrower(site: WidthSite): Generator<{ width: number; damage: number; saved: number }> {
+  private *narrower(site: WidthSite): Generator<Offer> {
     if (this.inGoneBranch(site)) return;
     const now = this.widths.get(site.group) ?? site.order.length;
     const damage = this.damage.get(site)!;
     const saved = this.saved.get(site)!;
     for (const width of site.widths) {
       if (width >= now) continue;
-      yield { width, damage: damage.of(width) - damage.of(now), saved: saved(width) - saved(now) };
+      yield { width, damage: damage.of(width) - damage.of(now), saved: less(saved(width), saved(now)) };
     }
   }
 
-  private *without(site: BranchSite): Generator<{ width: number; damage: number; saved: number }> {
+  private *without(site: BranchSite): Generator<Offer> {
     if (this.branches.has(site.branch.name)) return;
     let damage = this.damage.get(site)!.of(0);
     let saved = this.saved.get(site)!(0);
     for (const inner of this.within(site)) {
       const now = this.widths.get(inner.group) ?? inner.order.length;
       damage -= this.damage.get(inner)!.of(now);
-      saved -= this.saved.get(inner)!(now);
+      saved = less(saved, this.saved.get(inner)!(now));
     }
     yield { width: 0, damage: Math.max(damage, 0), saved };
   }

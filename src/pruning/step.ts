@@ -45,6 +45,10 @@ export interface StepRequest {
   /** What the model may cost. */
   readonly goal: number;
   readonly costOf: (cost: Cost) => number;
+  /** Whether that cost is multiply-accumulates. */
+  readonly inMacs: boolean;
+  /** Channels that convolution kernels of the machine compute at a time. */
+  readonly block: number;
   readonly seed: number;
   /** Feeds of a few real samples. */
   readonly feedsFor: (rows: number) => Feeds;
@@ -167,7 +171,7 @@ interface Findings {
 }
 
 async function chooseCuts(
-  { state, method, guards, allowed, goal, costOf, seed, fixedBatch, divergenceOf }: StepRequest,
+  { state, method, guards, allowed, goal, costOf, inMacs, seed, fixedBatch, divergenceOf, block }: StepRequest,
   { dependencies, layers, grams, graph, branches }: Findings,
   control: RunControl,
 ): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
@@ -178,7 +182,7 @@ async function chooseCuts(
     layers: allowed.layers && method.layers,
   });
   if (sites.length === 0) return undefined;
-  const total = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1);
+  const total = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1, block);
   const cost = (...taken: Parameters<typeof total>): number => costOf(total(...taken));
   const base = { model: state.model, dependencies, layers, grams, sites };
   const classes = dependencies.units.classOf.length;
@@ -190,7 +194,9 @@ async function chooseCuts(
     };
   }
   const damages = await measureDamage(base, divergenceOf, control);
-  const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal });
+  // Where costs are multiply-accumulates, what counts is those that the kernels really save.
+  const worthOf = (...taken: Parameters<typeof total>): number => total(...taken).blocked ?? cost(...taken);
+  const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal, ...(inMacs && { worthOf }) });
   return {
     choice,
     base,
