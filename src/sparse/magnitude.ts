@@ -42,15 +42,52 @@ export function magnitudeMasks(
   sparsity: number,
   { scope, measure }: MagnitudeOptions,
 ): Map<string, Uint8Array> {
-  if (!(sparsity >= 0 && sparsity < 1))
-    throw new FlowCompressError('bad-input', `A sparsity of ${String(sparsity)} is not in [0, 1).`, {
-      hint: 'Give the share of the weights that are removed: 0.9 for nine of ten.',
-    });
-  if (scope === 'local')
-    return new Map([...weights].map(([name, w]) => [name, maskOf(magnitudes([w], 'plain'), sparsity)]));
+  refuseShare(sparsity);
+  if (scope === 'local') return localMasks(weights, new Map([...weights.keys()].map((name) => [name, sparsity])));
   const all = maskOf(magnitudes([...weights.values()], measure), sparsity);
   let at = 0;
   return new Map([...weights].map(([name, w]) => [name, all.slice(at, (at += w.length))]));
+}
+
+/** As `magnitudeMasks`, with a sparsity for each tensor. @throws FlowCompressError `bad-input` for one not in [0, 1] */
+export function localMasks(weights: WeightsByTensor, sparsities: ReadonlyMap<string, number>): Map<string, Uint8Array> {
+  return new Map([...weights].map(([name, w]) => [name, maskOf(magnitudes([w], 'plain'), sparsities.get(name)!)]));
+}
+
+/**
+ * Sparsities of tensors whose shares of weights left are in proportion to sum(dims) / product(dims), at most 1, so that together
+ * they have the given sparsity: the Erdos-Renyi kernel distribution (Evci et al. 2020), which leaves more to small layers.
+ * @throws FlowCompressError `bad-input` for a sparsity that is not in [0, 1)
+ */
+export function kernelSparsities(
+  tensors: ReadonlyMap<string, readonly number[]>,
+  sparsity: number,
+): Map<string, number> {
+  refuseShare(sparsity);
+  const parts = [...tensors].map(([name, dims]) => {
+    const count = dims.reduce((a, b) => a * b, 1);
+    return { name, count, odds: dims.reduce((a, b) => a + b, 0) / count };
+  });
+  // The smallest layers are full first: the more of them are, the more is left to the others.
+  const byOdds = parts.sort((a, b) => b.odds - a.odds);
+  let left = (1 - sparsity) * parts.reduce((sum, { count }) => sum + count, 0);
+  let rest = byOdds.reduce((sum, { count, odds }) => sum + count * odds, 0);
+  const found = new Map<string, number>();
+  for (const { name, count, odds } of byOdds) {
+    const share = Math.min(1, (left / rest) * odds);
+    found.set(name, 1 - share);
+    if (share < 1) continue;
+    left -= count;
+    rest -= count * odds;
+  }
+  return new Map([...tensors.keys()].map((name) => [name, found.get(name)!]));
+}
+
+function refuseShare(sparsity: number): void {
+  if (sparsity >= 0 && sparsity < 1) return;
+  throw new FlowCompressError('bad-input', `A sparsity of ${String(sparsity)} is not in [0, 1).`, {
+    hint: 'Give the share of the weights that are removed: 0.9 for nine of ten.',
+  });
 }
 
 /**
