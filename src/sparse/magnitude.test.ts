@@ -14,12 +14,17 @@ import {
 } from './magnitude.js';
 
 const tensors = fc.array(
-  fc.float32Array({ minLength: 1, maxLength: 30, noNaN: true, noDefaultInfinity: true, min: -4, max: 4 }),
+  fc.oneof(
+    fc.float32Array({ minLength: 1, maxLength: 30, noNaN: true, noDefaultInfinity: true, min: -4, max: 4 }),
+    // Of equal magnitudes.
+    fc.array(fc.constantFrom(-2, -1, 0, 1, 2), { minLength: 1, maxLength: 30 }).map((v) => Float32Array.from(v)),
+  ),
   { minLength: 1, maxLength: 4 },
 );
 const named = (all: readonly Float32Array[]): Map<string, Float32Array> =>
   new Map(all.map((w, i) => [`w${String(i)}`, w]));
-const shares = fc.double({ min: 0, max: 0.99, noNaN: true });
+// Not fc.double, which draws hardly anything but numbers near 0.
+const shares = fc.integer({ min: 0, max: 98 }).map((v) => v / 100);
 const PLAIN: MagnitudeOptions = { scope: 'global', measure: 'plain' };
 
 /** Pairs of a size and whether the weight stays, of all tensors that are judged together. */
