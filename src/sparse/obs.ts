@@ -5,10 +5,11 @@
  *
  * Objective: sum over rows of (w - w0)^T H (w - w0), H = E[x x^T], damped. In a row, removing weight p costs w_p^2 / [H^-1]_pp
  * when the others move by -w_p / [H^-1]_pp H^-1[:, p]; then row and column p leave H^-1 by one step of elimination. Each row
- * is gone through to its end; the layer takes the cheapest removals of all rows. O(rows cols^3) operations.
+ * is gone through to its end; the layer takes the cheapest removals of all rows. O(rows cols^3) operations (kernels/surgeon.ts).
  */
 import type { Gram } from '../flow/gram-probe.js';
 import { cholesky, inverseCholesky, solveCholesky } from '../linalg/cholesky.js';
+import { kernelArrays } from '../linalg/kernels.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { magnitudeMasks } from './magnitude.js';
 
@@ -111,18 +112,29 @@ function surgeonMask(layer: LayerShape, weights: Float32Array, gram: Gram, count
   const costs = new Float64Array(weights.length);
   forEachGroup(layer, gram, (h, first, end) => {
     const inverse = inverseCholesky(cholesky(h, cols), cols);
-    const work = inverse.slice();
+    const { kernels, float64 } = kernelArrays((cols + 5) * cols * 8 + 1024);
+    const vector = (): Float64Array => float64(cols);
+    const [a, w, room, index, removed, added] = [
+      float64(cols * cols),
+      vector(),
+      vector(),
+      vector(),
+      vector(),
+      vector(),
+    ];
     for (let row = first; row < end; row++) {
-      work.set(inverse);
-      const [from, to] = [row * cols, (row + 1) * cols];
-      removeAll(
-        work,
-        Float64Array.from(weights.subarray(from, to)),
-        order.subarray(from, to),
-        costs.subarray(from, to),
+      const from = row * cols;
+      a.set(inverse);
+      w.set(weights.subarray(from, from + cols));
+      for (let i = 0; i < cols; i++) index[i] = i;
+      kernels.removeWeights(
+        ...([cols, a.byteOffset, w.byteOffset, room.byteOffset, index.byteOffset, removed.byteOffset] as const),
+        added.byteOffset,
       );
+      order.set(removed, from);
       // A removal is reached when all before it in its row were made.
-      for (let k = from + 1; k < to; k++) costs[k] = Math.max(costs[k]!, costs[k - 1]!);
+      let most = 0;
+      for (let k = 0; k < cols; k++) costs[from + k] = most = Math.max(most, added[k]!);
     }
   });
   const mask = new Uint8Array(weights.length).fill(1);
@@ -142,44 +154,4 @@ function surgeonMask(layer: LayerShape, weights: Float32Array, gram: Gram, count
     left--;
   }
   return mask;
-}
-
-/**
- * Removes all weights of a row, the cheapest first.
- * @param a inverse of H, of which the lower triangle is used up: removed indices are filled from the end
- * @param w weights, changed too
- * @param order takes the indices in the order of their removal
- * @param costs takes what each removal added to the objective
- */
-function removeAll(a: Float64Array, w: Float64Array, order: Int32Array, costs: Float64Array): void {
-  const n = w.length;
-  const index = Int32Array.from({ length: n }, (_, i) => i);
-  const h = new Float64Array(n);
-  for (let active = n; active > 0; active--) {
-    let p = 0;
-    let least = Infinity;
-    for (let i = 0; i < active; i++) {
-      const cost = w[i]! ** 2 / a[i * n + i]!;
-      if (cost >= least) continue;
-      least = cost;
-      p = i;
-    }
-    order[n - active] = index[p]!;
-    costs[n - active] = least;
-    const last = active - 1;
-    const pivot = a[p * n + p]!;
-    const step = w[p]! / pivot;
-    for (let i = 0; i < active; i++) h[i] = i < p ? a[p * n + i]! : a[i * n + p]!;
-    // The last index takes the place of p.
-    for (let i = 0; i < p; i++) a[p * n + i] = a[last * n + i]!;
-    for (let i = p + 1; i < last; i++) a[i * n + p] = a[last * n + i]!;
-    a[p * n + p] = a[last * n + last]!;
-    [h[p], w[p], index[p]] = [h[last]!, w[last]!, index[last]!];
-    for (let i = 0; i < last; i++) {
-      w[i]! -= step * h[i]!;
-      const factor = h[i]! / pivot;
-      const row = i * n;
-      for (let j = 0; j <= i; j++) a[row + j]! -= factor * h[j]!;
-    }
-  }
 }
