@@ -16,8 +16,8 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { formsByMeasuring } from '../src/commands/measured-machine.js';
 import { measureFiles } from '../src/commands/measure.js';
-import { dataOptionsSchema, DEFAULTS, parseOptions, quantizeOptionsSchema } from '../src/commands/options.js';
-import { prepareStudy, quantizationContext, type PreparedStudy } from '../src/commands/quantization-study.js';
+import { dataOptionsSchema, parseOptions } from '../src/commands/options.js';
+import { prepareStudy, WIDE_BATCH, type PreparedStudy } from '../src/commands/quantization-study.js';
 import { augmentationOf } from '../src/commands/training-setup.js';
 import { openWorkspace, type Workspace } from '../src/commands/workspace.js';
 import { batches } from '../src/data/loader.js';
@@ -32,7 +32,7 @@ import { toBytes } from '../src/onnx/to-bytes.js';
 import type { QuantizedWeights } from '../src/quantization/placement.js';
 import { lessonOf, openTeacher } from '../src/quantization/recover/teacher.js';
 import { openValidator, type Quality } from '../src/quantization/recover/validate.js';
-import { gatherStatistics } from '../src/quantization/statistics.js';
+import { gatherStatistics, type CalibrationContext } from '../src/quantization/statistics.js';
 import type { WeightUnit } from '../src/quantization/units.js';
 import { obsPrune } from '../src/sparse/obs.js';
 import { cubicSparsity, kernelSparsities, localMasks, sparsifiable } from '../src/sparse/magnitude.js';
@@ -155,15 +155,12 @@ async function surgeon(
   units: readonly WeightUnit[],
   sparsities: ReadonlyMap<string, number>,
 ): Promise<ModelProto> {
-  const settings = parseOptions(quantizeOptionsSchema, { data: '', output: '' });
-  const context = quantizationContext(
-    workspace,
-    study,
-    new Set(),
-    { ...settings, minBits: DEFAULTS.minBits },
-    {},
-    () => undefined,
-  );
+  const { engine, working, batch } = workspace;
+  const context: CalibrationContext = {
+    ...{ engine, model: study.model, shapes: study.shapes, layers: units.map(({ layer }) => layer) },
+    ...{ quantizable: new Set(), control: {}, calibrationSamples: working.calib.size },
+    calibration: () => batch(working.calib, WIDE_BATCH),
+  };
   const { grams } = await gatherStatistics(context, { ranges: false, histograms: false, grams: true });
   const began = performance.now();
   const pruned = rewrite(study.model, (graph) => {
@@ -172,9 +169,9 @@ async function surgeon(
       const { weights } = obsPrune(layer, weightMatrix(graph, layer), grams.get(layer.name)!, sparsities.get(name)!);
       const tensor = makeTensor(name, DataType.FLOAT, layer.dims, fromMatrix(layer, weights));
       graph.setInitializer(graph.mustGet(name), tensor);
-      note(`${layer.name}: ${((performance.now() - began) / 1000).toFixed(0)} s`);
     }
   });
+  note(`surgeon ${((performance.now() - began) / 1000).toFixed(0)} s`);
   return pruned;
 }
 

@@ -29,6 +29,12 @@ export interface StatisticsRequest {
   readonly extra?: readonly Probe[];
 }
 
+/** What the pass needs of a method's context. */
+export type CalibrationContext = Pick<
+  QuantizationContext,
+  'engine' | 'model' | 'shapes' | 'layers' | 'quantizable' | 'calibration' | 'calibrationSamples' | 'control'
+>;
+
 /** Gram matrices of more columns are not gathered: n^2 doubles and n^3 operations stop paying off. */
 const MAX_GRAM_COLUMNS = 4608;
 /** Gram matrices held at a time; beyond it another pass over the samples is made. */
@@ -40,7 +46,7 @@ const HISTOGRAM_SAMPLES = 1024;
 const SAMPLED = 128;
 
 export async function gatherStatistics(
-  context: QuantizationContext,
+  context: CalibrationContext,
   request: StatisticsRequest,
 ): Promise<CalibrationStatistics> {
   const ranges = new Map<string, RangeProbe>();
