@@ -24,6 +24,11 @@ const PRUNING_FLAGS = [
   valueFlag('-o, --output <file>', 'where the pruned model goes', parseText),
   valueFlag('--reduce <share>', 'share of the cost that is to go (default: 0.5 without --max-drop)', parseNumber),
   valueFlag('--of <cost>', 'what it is a share of: macs, params or latency', parseText, STANDARD.of),
+  valueFlag(
+    '--sparsity <share>',
+    'share of single weights that is to go, with a method for these (default: 0.9)',
+    parseNumber,
+  ),
   valueFlag('--max-drop <drop>', 'largest fall of the metric on VAL: 0.01 is one point', parseNumber),
   valueFlag('--method <name>', PRUNING_METHODS.map(({ name }) => name).join(', '), parseText, STANDARD.method),
   valueFlag(

@@ -211,6 +211,8 @@ export const pruneOptionsSchema = dataOptionsSchema
     /** Share of the original's cost that is to go; half when `maxDrop` is absent too. */
     reduce: z.number().gt(0).lt(1).optional(),
     of: z.enum(['macs', 'params', 'latency']).default('macs'),
+    /** Share of single weights that go, with a method that removes these; 0.9 when absent. */
+    sparsity: z.number().gt(0).lt(1).optional(),
     /** Largest fall of the metric on VAL, in its units. */
     maxDrop: z.number().gt(0).optional(),
     /** What filters are ranked by; as the method does when absent. */
@@ -235,7 +237,21 @@ export const pruneOptionsSchema = dataOptionsSchema
     remeasure: z.boolean().default(false),
     latencyRuns: positiveInteger.optional(),
   })
-  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine((options) => options.sparsity === undefined || removesWeights(options.method), {
+    message: `belongs to methods that remove single weights: ${PRUNING_METHODS.filter(({ kind }) => kind === 'weights')
+      .map(({ name }) => name)
+      .join(', ')}`,
+    path: ['sparsity'],
+  })
+  .refine((options) => options.reduce === undefined || !removesWeights(options.method), {
+    message: 'belongs to methods that remove filters and layers; single weights go by --sparsity',
+    path: ['reduce'],
+  });
+
+function removesWeights(method: string): boolean {
+  return PRUNING_METHODS.some(({ name, kind }) => name === method && kind === 'weights');
+}
 
 /** What trains, how long and how. */
 export const trainOptionsSchema = dataOptionsSchema

@@ -72,12 +72,35 @@ describe('pruneModel', () => {
     expect(first.report.recovery!.after.divergence).toBeLessThan(first.report.recovery!.before.divergence);
   });
 
-  it.each(PRUNING_METHODS.map(({ name }) => name))('reaches the goal with %s', async (method) => {
-    const { report } = await pruneModel(at('model.onnx'), options({ method, reduce: 0.3 }));
-    expect(report.method).toBe(method);
-    expect(report.budget!.met).toBe(true);
-    expect(report.steps.at(-1)!.units + report.steps.at(-1)!.branches.length).toBeGreaterThan(0);
-  });
+  it.each(PRUNING_METHODS.flatMap(({ name, kind }) => (kind === 'structured' ? name : [])))(
+    'reaches the goal with %s',
+    async (method) => {
+      const { report } = await pruneModel(at('model.onnx'), options({ method, reduce: 0.3 }));
+      expect(report.method).toBe(method);
+      expect(report.budget!.met).toBe(true);
+      expect(report.steps.at(-1)!.units + report.steps.at(-1)!.branches.length).toBeGreaterThan(0);
+    },
+  );
+
+  it.each(PRUNING_METHODS.flatMap(({ name, kind }) => (kind === 'weights' ? name : [])))(
+    'removes single weights with %s, and stores what is left',
+    async (method) => {
+      const { model, report } = await pruneModel(
+        at('model.onnx'),
+        options({ method, sparsity: 0.8, steps: 20, lr: 2e-3 }),
+      );
+      expect(report.budget).toMatchObject({ of: 'params', requested: 0.8, met: true });
+      expect(report.budget!.achieved).toBeCloseTo(0.8, 2);
+      expect(report.after.bytes).toBeLessThan(0.35 * report.before.bytes);
+      expect(report.after.params).toBe(report.before.params);
+      const quality = report.recovery!.after;
+      expect(quality.divergence).toBeLessThanOrEqual(report.steps[0]!.cut.divergence);
+      const written = await openModel(at('out.onnx'));
+      expect(toBytes(written.model)).toEqual(toBytes(model));
+      const again = await pruneModel(at('model.onnx'), options({ method, sparsity: 0.8, steps: 20, lr: 2e-3 }));
+      expect(toBytes(again.model)).toEqual(toBytes(model));
+    },
+  );
 
   it('takes out whole branches where only layers may go, and none where only filters may', async () => {
     const layers = await pruneModel(at('model.onnx'), options({ stages: 'layers', reduce: 0.3 }));
@@ -121,7 +144,7 @@ describe('pruneModel', () => {
   });
 
   it('goes as far as the drop allows when no goal is given', async () => {
-    const { report } = await pruneModel(at('model.onnx'), options({ maxDrop: 0.3 }));
+    const { report } = await pruneModel(at('model.onnx'), options({ maxDrop: 0.3, stages: 'filters' }));
     expect(report.budget).toBeUndefined();
     expect(report.drop).toMatchObject({ metric: 'top1', allowed: 0.3, met: true });
     expect(report.steps.length).toBeGreaterThan(1);
@@ -146,6 +169,8 @@ describe('pruneModel', () => {
   });
 
   it.each<[string, Partial<PruneInput>, string, RegExp]>([
+    ['a sparsity for filters', { sparsity: 0.5 }, 'bad-input', /belongs to methods that remove single weights/],
+    ['a reduction for weights', { method: 'magnitude', reduce: 0.5 }, 'bad-input', /single weights go by --sparsity/],
     ['a drop that VAL cannot tell', { maxDrop: 0.001 }, 'bad-input', /cannot be told on VAL/],
     [
       'widths that leave nothing to remove',

@@ -6,18 +6,24 @@ import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import { nameOf, type ModelInput } from '../node/model-input.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
-import type { RunDirectory } from '../node/run-dir.js';
-import type { RunControl } from '../progress.js';
-import { findPruningMethod, type PruningMethod } from '../pruning/methods.js';
+import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
 import { dependenciesOf } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
-import type { RecoveryOptions } from '../recovery/recover.js';
 import type { Measurement, PruneReport, RecoverySummary } from '../report/report.js';
 import { measureFiles } from './measure.js';
 import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
 import { prunedRows } from './pruned-rows.js';
+import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
 import { latencyRatio, runCourse, type Course } from './pruning-course.js';
-import { costIn, errorOf, openPruningStudy, refuseBlindLimit, type PruningStudy } from './pruning-study.js';
+import {
+  costIn,
+  errorOf,
+  openPruningStudy,
+  refuseBlindLimit,
+  type LearningOptions,
+  type PruningRun,
+  type PruningStudy,
+} from './pruning-study.js';
 import { learnFromOriginal } from './recovery.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
@@ -71,20 +77,9 @@ export async function pruneModel(
     warnings.push(...opened.warnings);
     refuseBlindLimit(settings, workspace, opened);
     const learning = learningOf(workspace, settings, warnings);
-    const learner = new Learner(workspace, opened, settings, control, run);
-    const course = await runCourse(
-      {
-        ...{ workspace, study: opened, method, settings, clock, run },
-        learn: learning && ((model) => learner.between(model, learning)),
-      },
-      control,
-    );
-    const learned =
-      learning && course.steps.some(({ accepted }) => accepted)
-        ? await clock.stage('learn', () => learner.last(course.state.model, learning))
-        : undefined;
-    const model = learned?.model ?? course.state.model;
-    const limits = await clock.stage('evaluate on VAL', () => limitsOf(workspace, opened, settings, course, model));
+    const pruning = { workspace, study: opened, settings, learning, clock, control, run };
+    const { model, limits, ...found } =
+      method.kind === 'weights' ? await withoutWeights(pruning, method) : await withoutUnits(pruning, method);
     refuseUnmet(limits, settings);
 
     const output = await stageOutput(settings.output, { ...rules, signal });
@@ -103,8 +98,6 @@ export async function pruneModel(
     warnings.push(...measured.warnings);
     const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
     await output.publish([...saved.externalFiles, saved.path]);
-    const { engine, feedsFor, fixedBatch } = workspace;
-    const dependencies = await dependenciesOf(engine, opened.original.model, feedsFor, fixedBatch);
     const notes = [...new Set(warnings)];
     const report: PruneReport = {
       command: 'prune',
@@ -113,16 +106,12 @@ export async function pruneModel(
       target: settings.target,
       model: original.shownAs,
       output: settings.output,
-      ...clock.info(engine),
+      ...clock.info(workspace.engine),
       ...(notes.length > 0 && { warnings: notes }),
       data: workspace.data,
       settings: {
-        ...{
-          score: method.score,
-          stages: settings.stages,
-          align: settings.align,
-          calibration: workspace.working.calib.size,
-        },
+        ...found.shown,
+        calibration: workspace.working.calib.size,
         ...(learning && { lr: settings.lr, batchSize: learning.batchSize, temperature: settings.temperature }),
         ...(learning && settings.augment.length > 0 && { augment: settings.augment }),
       },
@@ -130,7 +119,52 @@ export async function pruneModel(
       measure: workspace.scores === undefined ? 'relative-error' : 'kl',
       original: opened.quality,
       ...{ before, after },
-      ...prunedRows(opened.original, course.state, dependencies, course.divergences, fixedBatch ?? 1),
+      ...found.rows,
+    };
+    await run?.finish(report, settings.output);
+    return { model, report };
+  } finally {
+    await study?.close();
+    await workspace.close();
+    await staged?.discard();
+  }
+}
+
+/** What a method made, and what the report says of it. */
+interface Pruned {
+  readonly model: ModelProto;
+  readonly limits: Limits;
+  readonly shown: NonNullable<PruneReport['settings']>;
+  readonly rows: Pick<PruneReport, 'groups' | 'layers' | 'removed' | 'steps' | 'recovery' | 'verification'>;
+}
+
+type Limits = Pick<PruneReport, 'budget' | 'drop'>;
+
+async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Promise<Pruned> {
+  const { workspace, study, settings, learning, clock, control, run } = pruning;
+  const { engine, feedsFor, fixedBatch } = workspace;
+  const course = await runCourse(
+    {
+      ...{ workspace, study, method, settings, clock, run },
+      learn: learning && ((model) => learnBetween(pruning, model, learning)),
+    },
+    control,
+  );
+  const learned =
+    learning && course.steps.some(({ accepted }) => accepted)
+      ? await clock.stage('learn', () => learn(pruning, course.state.model, learning, true))
+      : undefined;
+  const model = learned?.state ?? course.state.model;
+  const dependencies = await dependenciesOf(engine, study.original.model, feedsFor, fixedBatch);
+  return {
+    model,
+    limits: {
+      ...(await budgetOf(workspace, study, settings, course, model)),
+      ...(await clock.stage('evaluate on VAL', () => dropOf(study, settings, model))),
+    },
+    shown: { score: method.score, stages: settings.stages, align: settings.align },
+    rows: {
+      ...prunedRows(study.original, course.state, dependencies, course.divergences, fixedBatch ?? 1),
       steps: [...course.steps],
       ...(learned && { recovery: learned.summary }),
       verification: {
@@ -142,22 +176,29 @@ export async function pruneModel(
           },
         ],
       },
-    };
-    await run?.finish(report, settings.output);
-    return { model, report };
-  } finally {
-    await study?.close();
-    await workspace.close();
-    await staged?.discard();
-  }
+    },
+  };
+}
+
+async function withoutWeights(pruning: PruningRun, method: WeightMethod): Promise<Pruned> {
+  const { study, settings, clock } = pruning;
+  const requested = settings.sparsity ?? DEFAULT_SPARSITY;
+  const { model, steps, summary, sparsity } = await pruneWeights(pruning, method);
+  return {
+    model,
+    limits: {
+      budget: { of: 'params', requested, achieved: sparsity, met: sparsity >= requested - SLACK },
+      ...(await clock.stage('evaluate on VAL', () => dropOf(study, settings, model))),
+    },
+    shown: { sparsity: requested },
+    rows: { groups: [], layers: [], removed: [], steps, ...(summary && { recovery: summary }) },
+  };
 }
 
 function methodOf({ method: name, score }: PruneOptions): PruningMethod {
   const method = findPruningMethod(name)!;
-  return score === undefined ? method : { ...method, score };
+  return score === undefined || method.kind === 'weights' ? method : { ...method, score };
 }
-
-type LearningOptions = Omit<RecoveryOptions, 'augment' | 'seed'>;
 
 /** How long is learned; undefined for no time at all. */
 function learningOf(
@@ -188,76 +229,69 @@ function learningOf(
   };
 }
 
-/** Learning from the original after cuts. */
-class Learner {
-  constructor(
-    private readonly workspace: Workspace,
-    private readonly study: PruningStudy,
-    private readonly settings: PruneOptions,
-    private readonly control: RunControl,
-    private readonly run: RunDirectory | undefined,
-  ) {}
+/** A short learning, judged at its end alone. */
+async function learnBetween(
+  pruning: PruningRun,
+  model: ModelProto,
+  options: LearningOptions,
+): Promise<{ model: ModelProto; updates: number }> {
+  const { steps, seconds } = options;
+  const short: LearningOptions = {
+    ...options,
+    evaluations: 1,
+    ...(steps !== undefined && { steps: Math.max(1, Math.round(BETWEEN_CUTS * steps)) }),
+    ...(seconds !== undefined && { seconds: BETWEEN_CUTS * seconds }),
+  };
+  const { state, summary } = await learn(pruning, model, short, false);
+  return { model: state, updates: summary.steps };
+}
 
-  /** A short one, judged at its end alone. */
-  async between(model: ModelProto, options: LearningOptions): Promise<{ model: ModelProto; updates: number }> {
-    const { steps, seconds } = options;
-    const short: LearningOptions = {
-      ...options,
-      evaluations: 1,
-      ...(steps !== undefined && { steps: Math.max(1, Math.round(BETWEEN_CUTS * steps)) }),
-      ...(seconds !== undefined && { seconds: BETWEEN_CUTS * seconds }),
-    };
-    const { state, summary } = await this.learn(model, short, false);
-    return { model: state, updates: summary.steps };
-  }
-
-  async last(model: ModelProto, options: LearningOptions): Promise<{ model: ModelProto; summary: RecoverySummary }> {
-    const { state, summary } = await this.learn(model, options, true);
-    return { model: state, summary };
-  }
-
-  private learn(
-    model: ModelProto,
-    options: LearningOptions,
-    kept: boolean,
-  ): Promise<{ state: ModelProto; summary: RecoverySummary }> {
-    const learning = {
-      teacher: this.study.original.model,
-      student: floatStudent(model),
-      start: model,
-      build: (state: ModelProto) => state,
-      ...{ options, kept },
-    };
-    return learnFromOriginal(this.workspace, learning, this.settings, this.control, this.run?.cache);
-  }
+/** @param kept whether the run directory keeps the course */
+function learn(
+  { workspace, study, settings, control, run }: PruningRun,
+  model: ModelProto,
+  options: LearningOptions,
+  kept: boolean,
+): Promise<{ state: ModelProto; summary: RecoverySummary }> {
+  const learning = {
+    teacher: study.original.model,
+    student: floatStudent(model),
+    start: model,
+    build: (state: ModelProto) => state,
+    ...{ options, kept },
+  };
+  return learnFromOriginal(workspace, learning, settings, control, run?.cache);
 }
 
 /** A goal counts as met within so much of it: widths come in steps. */
 const SLACK = 0.005;
 
-async function limitsOf(
+async function budgetOf(
   workspace: Workspace,
   study: PruningStudy,
   { reduce, of, maxDrop }: PruneOptions,
   { cost }: Course,
   model: ModelProto,
-): Promise<Pick<PruneReport, 'budget' | 'drop'>> {
+): Promise<Pick<Limits, 'budget'>> {
   const requested = reduce ?? (maxDrop === undefined ? 0.5 : undefined);
+  if (requested === undefined) return {};
   const left =
     of === 'latency' ? await latencyRatio(workspace, study, model) : costIn(of)(cost) / costIn(of)(study.cost);
-  const was = errorOf(study.quality);
-  const measured = errorOf(await study.qualityOf(model)).error - was.error;
-  return {
-    ...(requested !== undefined && {
-      budget: { of, requested, achieved: 1 - left, met: 1 - left >= requested - SLACK },
-    }),
-    ...(maxDrop !== undefined && {
-      drop: { metric: was.metric, allowed: maxDrop, measured, met: measured <= maxDrop },
-    }),
-  };
+  return { budget: { of, requested, achieved: 1 - left, met: 1 - left >= requested - SLACK } };
 }
 
-function refuseUnmet({ budget, drop }: Pick<PruneReport, 'budget' | 'drop'>, { bestEffort }: PruneOptions): void {
+async function dropOf(
+  study: PruningStudy,
+  { maxDrop }: PruneOptions,
+  model: ModelProto,
+): Promise<Pick<Limits, 'drop'>> {
+  if (maxDrop === undefined) return {};
+  const was = errorOf(study.quality);
+  const measured = errorOf(await study.qualityOf(model)).error - was.error;
+  return { drop: { metric: was.metric, allowed: maxDrop, measured, met: measured <= maxDrop } };
+}
+
+function refuseUnmet({ budget, drop }: Limits, { bestEffort }: PruneOptions): void {
   if (bestEffort) return;
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   if (budget?.met === false)

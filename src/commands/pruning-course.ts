@@ -8,7 +8,7 @@ import { openModel, saveModel } from '../node/model-file.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
 import type { Cost } from '../pruning/cost.js';
-import type { PruningMethod } from '../pruning/methods.js';
+import type { StructuredMethod } from '../pruning/methods.js';
 import { GUARDS } from '../pruning/sites.js';
 import { pruneStep, type PruningState, type Step } from '../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../report/report.js';
@@ -35,7 +35,7 @@ export interface Course {
 export interface CourseRequest {
   readonly workspace: Workspace;
   readonly study: PruningStudy;
-  readonly method: PruningMethod;
+  readonly method: StructuredMethod;
   readonly settings: PruneOptions;
   readonly clock: RunClock;
   readonly run: RunDirectory | undefined;

@@ -8,8 +8,11 @@ import type { RunControl } from '../progress.js';
 import { costModel, type Cost } from '../pruning/cost.js';
 import { dependenciesOf, startState, type PruningState } from '../pruning/step.js';
 import { openValidator, type Quality, type Validator } from '../recovery/validate.js';
+import type { RunDirectory } from '../node/run-dir.js';
+import type { RecoveryOptions } from '../recovery/recover.js';
 import type { PruneOptions } from './options.js';
 import { prepareModel, PRUNED_FORM } from './prepare.js';
+import type { RunClock } from './run-info.js';
 import type { Workspace } from './workspace.js';
 
 export interface PruningStudy {
@@ -25,6 +28,20 @@ export interface PruningStudy {
   readonly cost: Cost;
   readonly close: () => Promise<void>;
 }
+
+/** A run of `prune`, as its methods see it. */
+export interface PruningRun {
+  readonly workspace: Workspace;
+  readonly study: PruningStudy;
+  readonly settings: PruneOptions;
+  /** How the pruned model learns from the original; undefined where it does not. */
+  readonly learning: LearningOptions | undefined;
+  readonly clock: RunClock;
+  readonly control: RunControl;
+  readonly run: RunDirectory | undefined;
+}
+
+export type LearningOptions = Omit<RecoveryOptions, 'augment' | 'seed'>;
 
 /** Samples per engine call where answers are compared. */
 const COMPARED_BATCH = 128;

@@ -17,6 +17,7 @@ interface Kernels {
     high: number,
     offset: number,
   ): void;
+  removeWeights(n: number, a: number, w: number, h: number, index: number, order: number, costs: number): void;
   symmetricProduct(n: number, h: number, x: number, out: number): void;
   refineBlock(
     n: number,

@@ -4,7 +4,10 @@ import { Graph } from '../onnx/graph.js';
 import { modelMacs } from '../onnx/macs.js';
 import { parameterCount } from '../onnx/parameters.js';
 import { traceShapes } from '../runtime/trace.js';
-import { engine } from '../testing/graph-writing.js';
+import { intAttribute } from '../onnx/attributes.js';
+import type { Value } from '../onnx/graph.js';
+import { engine, tensorFeed } from '../testing/graph-writing.js';
+import { declareOutput, startGraph, weight } from '../testing/tiny-models.js';
 import { smallNetwork, zooFeeds } from '../testing/zoo-models.js';
 import { costModel } from './cost.js';
 import { cutUnits } from './cut.js';
@@ -19,7 +22,9 @@ describe('the cost of a model', () => {
     const dependencies = dependencyGroups(graph, shapes);
     const cost = costModel(graph, shapes, dependencies, 2);
     const nothing = new Uint8Array(dependencies.units.classOf.length);
-    expect(cost(nothing)).toEqual({ macs: modelMacs(graph, shapes, 2), params: parameterCount(model) });
+    const whole = modelMacs(graph, shapes, 2);
+    // One channel at a time there is nothing to fill up.
+    expect(cost(nothing)).toEqual({ macs: whole, params: parameterCount(model), blocked: whole });
     await fc.assert(
       fc.asyncProperty(fc.integer({ min: 1, max: 1e6 }), async (seed) => {
         const removed = new Uint8Array(nothing.length);
@@ -35,5 +40,22 @@ describe('the cost of a model', () => {
       }),
       { numRuns: 4 },
     );
+  });
+
+  it('counts whole blocks of channels for kernels that compute these', async () => {
+    const { graph, x } = startGraph(17, ['N', 3, 4, 4]);
+    const conv = (input: Value, dims: number[], group = 1): Value =>
+      graph.insertOp('Conv', [input, weight(graph, `w${String(dims)}`, dims, 1)], [intAttribute('group', group)]);
+    const inner = conv(conv(conv(x, [20, 3, 1, 1]), [20, 1, 1, 1], 20), [8, 20, 1, 1]);
+    declareOutput(graph, inner, ['N', 8, 4, 4]);
+    const model = graph.toModel();
+    const feeds = { x: tensorFeed([1, 3, 4, 4]) };
+    const shapes = await traceShapes(engine, model, feeds);
+    const dependencies = dependencyGroups(new Graph(model), shapes);
+    const cost = costModel(new Graph(model), shapes, dependencies, 1, 16);
+    const { macs, blocked } = cost(new Uint8Array(dependencies.units.classOf.length));
+    expect(macs).toBe(16 * (20 * 3 + 20 + 8 * 20));
+    // Images have few channels in any model; 20 are two blocks, 8 are one.
+    expect(blocked).toBeCloseTo(16 * (32 * 3 + 32 + 16 * 32), 6);
   });
 });

@@ -7,7 +7,8 @@ import type { ScoreName } from './scores.js';
  */
 export type Sharing = 'measured' | 'ranked' | 'uniform';
 
-export interface PruningMethod {
+export interface StructuredMethod {
+  readonly kind: 'structured';
   readonly name: string;
   readonly summary: string;
   readonly score: ScoreName;
@@ -18,14 +19,29 @@ export interface PruningMethod {
   readonly fit: boolean;
 }
 
-const baseline = (name: string, summary: string, score: ScoreName, sharing: Sharing = 'uniform'): PruningMethod => ({
-  ...{ name, summary, score, sharing },
+/** Single weights are removed; the file stores those that are left. */
+export interface WeightMethod {
+  readonly kind: 'weights';
+  readonly name: string;
+  readonly summary: string;
+  /**
+   * Which weights go: the smallest of all layers, the smallest of every layer, the same with a share that rises while the model
+   * learns, or those that Optimal Brain Surgeon can make up for.
+   */
+  readonly choice: 'global' | 'local' | 'gradual' | 'surgeon';
+}
+
+export type PruningMethod = StructuredMethod | WeightMethod;
+
+const baseline = (name: string, summary: string, score: ScoreName, sharing: Sharing = 'uniform'): StructuredMethod => ({
+  ...{ kind: 'structured', name, summary, score, sharing },
   layers: false,
   fit: false,
 });
 
 export const PRUNING_METHODS: readonly PruningMethod[] = [
   {
+    kind: 'structured',
     name: 'idap',
     summary: 'IDAP++: filters and residual branches by the divergence that cutting them causes, fitted in closed form',
     score: 'obs',
@@ -34,11 +50,13 @@ export const PRUNING_METHODS: readonly PruningMethod[] = [
     fit: true,
   },
   {
+    kind: 'structured',
     name: 'idap-paper',
     summary: 'filters by flow divergence in one list over all layers, as first published; nothing is fitted',
     ...{ score: 'flow', sharing: 'ranked', layers: false, fit: false },
   },
   {
+    kind: 'structured',
     name: 'obc',
     summary: 'Optimal Brain Compression for whole channels: the same share of every layer, readers fitted',
     ...{ score: 'obs', sharing: 'uniform', layers: false, fit: true },
@@ -48,6 +66,25 @@ export const PRUNING_METHODS: readonly PruningMethod[] = [
   baseline('fpgm', 'filters nearest to the others of their layer, the same share of every layer', 'fpgm'),
   baseline('group-magnitude', 'norms of coupled filters, in one list over all layers', 'l2', 'ranked'),
   baseline('random', 'random filters, the same share of every layer', 'random'),
+  { kind: 'weights', name: 'magnitude', summary: 'single weights, the smallest of all layers', choice: 'global' },
+  {
+    kind: 'weights',
+    name: 'magnitude-local',
+    summary: 'single weights, the smallest of every layer, more of large layers',
+    choice: 'local',
+  },
+  {
+    kind: 'weights',
+    name: 'magnitude-gradual',
+    summary: 'the same, with a share that rises while the model learns',
+    choice: 'gradual',
+  },
+  {
+    kind: 'weights',
+    name: 'obc-weights',
+    summary: 'single weights by Optimal Brain Compression, more of large layers',
+    choice: 'surgeon',
+  },
 ];
 
 export function findPruningMethod(name: string): PruningMethod | undefined {

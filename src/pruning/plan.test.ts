@@ -67,12 +67,34 @@ describe('a plan', () => {
           expect(plan.cost).toBe(cost(plan.choice));
           if (everything <= goal) expect(plan.cost).toBeLessThanOrEqual(goal);
           else expect(plan.cost).toBeLessThanOrEqual(whole);
+          // Nothing that was taken could stay.
+          const { widths, branches } = plan.choice;
+          if (plan.cost <= goal)
+            for (const group of widths.keys())
+              expect(
+                cost({ widths: new Map([...widths].filter(([other]) => other !== group)), branches }),
+              ).toBeGreaterThan(goal);
           // A branch that is gone has no widths.
           if (plan.choice.branches.has('block.sum')) expect(plan.choice.widths.has(groupInside(sites))).toBe(false);
         },
       ),
       { numRuns: 100 },
     );
+  });
+
+  it('prices by worth where that is another cost, and takes what is worth nothing last', async () => {
+    const { dependencies, sites, costOf } = await prepared();
+    const none = takenBy({ widths: new Map(), branches: new Set() }, sites, dependencies.units.classOf.length);
+    const whole = costOf(none.removed, none.gone);
+    const damages = sites.map((site) => ({ site, of: (w: number) => (site.kind === 'branch' ? 1 : 1 - w / 16) }));
+    const plan = (share: number) =>
+      planCuts({
+        ...{ dependencies, sites, damages, costOf, goal: share * whole },
+        // Only the branch is worth anything.
+        worthOf: (_, gone) => (gone.size > 0 ? 0 : 1),
+      }).choice;
+    expect(plan(0.9)).toEqual({ widths: new Map(), branches: new Set(['block.sum']) });
+    expect(plan(0.02).widths.size).toBeGreaterThan(0);
   });
 
   it('takes the branch when its answers hardly matter, and never when they matter most', async () => {

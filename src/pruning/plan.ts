@@ -64,7 +64,49 @@ export function planCuts(request: PlanRequest): Plan {
     state.make(move);
     cost = costOf(state.choice);
   }
-  return { choice: state.choice, cost };
+  return cost > goal ? { choice: state.choice, cost } : givenBack(request, state.choice, costOf);
+}
+
+/** The last moves may have taken more than was needed: what does most damage is given back, as far as the goal allows. */
+function givenBack({ sites, damages, goal }: PlanRequest, choice: Choice, costOf: (choice: Choice) => number): Plan {
+  const damageOf = ({ site, of }: SiteDamage): number =>
+    site.kind === 'branch'
+      ? choice.branches.has(site.branch.name)
+        ? of(0)
+        : 0
+      : of(choice.widths.get(site.group) ?? site.order.length);
+  const places = new Map(sites.map((site, i) => [site, i]));
+  const taken = damages
+    .map((damage) => ({ site: damage.site, damage: damageOf(damage) }))
+    .filter(({ damage }) => damage > 0)
+    .sort((a, b) => b.damage - a.damage || places.get(a.site)! - places.get(b.site)!);
+  let best: Plan = { choice, cost: costOf(choice) };
+  for (const { site } of taken) {
+    for (const less of returns(site, best.choice)) {
+      const cost = costOf(less);
+      if (cost > goal) continue;
+      best = { choice: less, cost };
+      break;
+    }
+  }
+  return best;
+}
+
+/** Choices that take less at a site, the one that takes least first. */
+function returns(site: Site, { widths, branches }: Choice): Choice[] {
+  if (site.kind === 'branch') {
+    const left = new Set([...branches].filter((name) => name !== site.branch.name));
+    return left.size < branches.size ? [{ widths, branches: left }] : [];
+  }
+  const now = widths.get(site.group);
+  if (now === undefined) return [];
+  const others = [...widths].filter(([group]) => group !== site.group);
+  return site.widths
+    .filter((width) => width > now)
+    .map((width) => ({
+      widths: new Map(width === site.order.length ? others : [...others, [site.group, width] as const]),
+      branches,
+    }));
 }
 
 class State {

@@ -15,7 +15,7 @@ import { costModel, type Cost } from './cost.js';
 import { measureDamage } from './damage.js';
 import { dependencyGroups, type Dependencies, type DependencyGroup } from './groups.js';
 import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
-import type { PruningMethod } from './methods.js';
+import type { StructuredMethod } from './methods.js';
 import { planCuts } from './plan.js';
 import { removalOrders } from './removal-order.js';
 import { cutRanked, cutUniformly } from './share-out.js';
@@ -38,7 +38,7 @@ export interface StepRequest {
   readonly engine: Engine;
   readonly original: PruningState;
   readonly state: PruningState;
-  readonly method: PruningMethod;
+  readonly method: StructuredMethod;
   readonly guards: Guards;
   /** What may be taken. */
   readonly allowed: { readonly filters: boolean; readonly layers: boolean };

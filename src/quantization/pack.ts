@@ -5,25 +5,14 @@
  * holds the weights i, i + M, i + 2M, ... i + 7M of the plane's M bytes, so that unpacking is eight shifts and one
  * Concat. Ordinary operators on constants are folded when a session is created: after loading, the weights are plain.
  */
-import { create } from '@bufbuild/protobuf';
 import {
   AttributeProto_AttributeType as Kind,
-  FunctionProtoSchema,
-  NodeProtoSchema,
-  OperatorSetIdProtoSchema,
   TensorProto_DataType as DataType,
   type AttributeProto,
   type FunctionProto,
-  type NodeProto,
 } from 'onnx-buf';
-import {
-  intAttribute,
-  intsAttribute,
-  referenceAttribute,
-  stringAttribute,
-  tensorAttribute,
-} from '../onnx/attributes.js';
-import { makeTensor } from '../onnx/tensor.js';
+import { intAttribute, referenceAttribute, stringAttribute } from '../onnx/attributes.js';
+import { FunctionBody } from '../onnx/function-body.js';
 
 /** Domain of the functions that this library writes into models. */
 export const DOMAIN = 'fc';
@@ -79,94 +68,69 @@ export type UnpackForm = 'int8' | 'float' | 'codes';
  */
 export function unpackFunction(form: UnpackForm, opset: number): FunctionProto {
   const names = { int8: FUNCTIONS.unpackInt8, float: FUNCTIONS.unpackFloat, codes: FUNCTIONS.unpackCodes };
-  const body = new Body(names[form], opset);
-  const seven = body.uint8(7);
-  const planes: string[] = [];
-  for (let j = 0; j < 8; j++) {
-    const left = j === 7 ? 'p' : body.op('BitShift', ['p', body.uint8(7 - j)], [stringAttribute('direction', 'LEFT')]);
-    planes.push(body.op('BitShift', [left, seven], [stringAttribute('direction', 'RIGHT')]));
-  }
-  const bits = body.op('Concat', planes, [intAttribute('axis', 1)]);
-  const asFloat = body.op('Cast', [bits], [intAttribute('to', DataType.FLOAT)]);
+  const body = new FunctionBody(names[form], opset);
+  const asFloat = body.op('Cast', [bitsOf(body, 'p', 1)], [intAttribute('to', DataType.FLOAT)]);
   // [1, b] x [b, 8M]: the place values, with the offset added below.
   const codes = body.op('MatMul', ['v', asFloat]);
   const shifted = body.op('Add', [codes, 'o']);
-  const shape = body.op('Constant', [], [referenceAttribute('value_ints', 's', Kind.INTS)]);
-  const count = body.op('ReduceProd', [shape], [intAttribute('keepdims', 1)]);
-  const flat = body.op('Reshape', [shifted, body.int64(-1)]);
-  const exact = body.op('Slice', [flat, body.int64(0), count]);
-  const shaped = body.op('Reshape', [exact, shape]);
+  const shaped = inShape(body, body.op('Reshape', [shifted, body.int64(-1)]));
   if (form === 'float') {
     body.op('Mul', [shaped, 'c'], [], 'w');
-    return body.finish(['p', 'v', 'o', 'c'], ['w'], ['s']);
+    return body.finish(DOMAIN, ['p', 'v', 'o', 'c'], ['w'], ['s']);
   }
   const to = intAttribute('to', DataType.INT8);
   if (form === 'codes') {
     body.op('Cast', [shaped], [to], 'w');
-    return body.finish(['p', 'v', 'o'], ['w'], ['s']);
+    return body.finish(DOMAIN, ['p', 'v', 'o'], ['w'], ['s']);
   }
+  dequantized(body, body.op('Cast', [shaped], [to]));
+  return body.finish(DOMAIN, ['p', 'v', 'o', 'c'], ['w'], ['s', 'x']);
+}
+
+/** The bits of packed planes: uint8 [..., M] becomes [..., 8M] of 0 and 1 along its last axis `axis`. */
+export function bitsOf(body: FunctionBody, packed: string, axis: number): string {
+  const seven = body.uint8(7);
+  const planes: string[] = [];
+  for (let j = 0; j < 8; j++) {
+    const direction = (name: string): AttributeProto[] => [stringAttribute('direction', name)];
+    const left = j === 7 ? packed : body.op('BitShift', [packed, body.uint8(7 - j)], direction('LEFT'));
+    planes.push(body.op('BitShift', [left, seven], direction('RIGHT')));
+  }
+  return body.op('Concat', planes, [intAttribute('axis', axis)]);
+}
+
+/** The first elements of a vector, as many as the shape in the attribute `s` has, in that shape. */
+export function inShape(body: FunctionBody, flat: string, output?: string): string {
+  const shape = body.op('Constant', [], [referenceAttribute('value_ints', 's', Kind.INTS)]);
+  const count = body.op('ReduceProd', [shape], [intAttribute('keepdims', 1)]);
+  return body.op('Reshape', [body.op('Slice', [flat, body.int64(0), count]), shape], [], output);
+}
+
+/** Ends a function for int8 execution: `w` is the int8 tensor times the scale `c` along the axis in the attribute `x`. */
+export function dequantized(body: FunctionBody, integers: string): void {
   // A zero point, although it is 0 everywhere: without one the engine does not form QGemm.
-  const zero = body.op('Cast', [body.op('Sub', ['c', 'c'])], [to]);
-  const integer = body.op('Cast', [shaped], [to]);
-  body.op('DequantizeLinear', [integer, 'c', zero], [referenceAttribute('axis', 'x', Kind.INT)], 'w');
-  return body.finish(['p', 'v', 'o', 'c'], ['w'], ['s', 'x']);
+  const zero = body.op('Cast', [body.op('Sub', ['c', 'c'])], [intAttribute('to', DataType.INT8)]);
+  body.op('DequantizeLinear', [integers, 'c', zero], [referenceAttribute('axis', 'x', Kind.INT)], 'w');
 }
 
 /** A(x; s: scale, z: zero point 0..255) -> x rounded to uint8 and back. */
 export function activationFunction(opset: number): FunctionProto {
-  const body = new Body(FUNCTIONS.activation, opset);
+  const body = new FunctionBody(FUNCTIONS.activation, opset);
   const scale = body.op('Constant', [], [referenceAttribute('value_float', 's', Kind.FLOAT)]);
   const zero = body.op('Constant', [], [referenceAttribute('value_int', 'z', Kind.INT)]);
   const point = body.op('Cast', [zero], [intAttribute('to', DataType.UINT8)]);
   const q = body.op('QuantizeLinear', ['x', scale, point]);
   body.op('DequantizeLinear', [q, scale, point], [], 'y');
-  return body.finish(['x'], ['y'], ['s', 'z']);
+  return body.finish(DOMAIN, ['x'], ['y'], ['s', 'z']);
 }
 
 /** B(bias float [channels], weight scale float [channels]; s: input scale) -> bias rounded to int32 steps of s * scale. */
 export function biasFunction(opset: number): FunctionProto {
-  const body = new Body(FUNCTIONS.bias, opset);
+  const body = new FunctionBody(FUNCTIONS.bias, opset);
   const scale = body.op('Constant', [], [referenceAttribute('value_float', 's', Kind.FLOAT)]);
   const step = body.op('Mul', ['c', scale]);
   const rounded = body.op('Round', [body.op('Div', ['b', step])]);
   const integer = body.op('Cast', [rounded], [intAttribute('to', DataType.INT32)]);
   body.op('DequantizeLinear', [integer, step], [intAttribute('axis', 0)], 'y');
-  return body.finish(['b', 'c'], ['y'], ['s']);
-}
-
-/** Collects the nodes of one function; inner names are numbered. */
-class Body {
-  private readonly nodes: NodeProto[] = [];
-  private next = 0;
-
-  constructor(
-    private readonly name: string,
-    private readonly opset: number,
-  ) {}
-
-  op(opType: string, input: string[], attribute: AttributeProto[] = [], output = `t${String(this.next++)}`): string {
-    this.nodes.push(create(NodeProtoSchema, { opType, input, output: [output], attribute }));
-    return output;
-  }
-
-  uint8(value: number): string {
-    const tensor = makeTensor('', DataType.UINT8, [], Uint8Array.of(value));
-    return this.op('Constant', [], [tensorAttribute('value', tensor)]);
-  }
-
-  int64(value: number): string {
-    return this.op('Constant', [], [intsAttribute('value_ints', [value])]);
-  }
-
-  finish(input: string[], output: string[], attribute: string[]): FunctionProto {
-    return create(FunctionProtoSchema, {
-      name: this.name,
-      domain: DOMAIN,
-      input,
-      output,
-      attribute,
-      node: this.nodes,
-      opsetImport: [create(OperatorSetIdProtoSchema, { domain: '', version: BigInt(this.opset) })],
-    });
-  }
+  return body.finish(DOMAIN, ['b', 'c'], ['y'], ['s']);
 }

@@ -1,5 +1,5 @@
 /** The form that ships: bit-packed codes decoded by model-local functions while the file is loaded. */
-import { TensorProto_DataType as DataType } from 'onnx-buf';
+import { TensorProto_DataType as DataType, type FunctionProto } from 'onnx-buf';
 import { floatAttribute, intAttribute, intsAttribute } from '../onnx/attributes.js';
 import type { Graph, Value } from '../onnx/graph.js';
 import { fromMatrix, type WeightLayer } from '../onnx/layers.js';
@@ -15,7 +15,26 @@ import {
   type UnpackForm,
 } from './pack.js';
 
-export function packedWriter(graph: Graph): Writer {
+/** Model-local functions by name, each for a version of the default operator set. */
+export type FunctionDefinitions = Readonly<Record<string, (opset: number) => FunctionProto>>;
+
+export const PACK_DEFINITIONS: FunctionDefinitions = {
+  [FUNCTIONS.unpackInt8]: (opset) => unpackFunction('int8', opset),
+  [FUNCTIONS.unpackFloat]: (opset) => unpackFunction('float', opset),
+  [FUNCTIONS.unpackCodes]: (opset) => unpackFunction('codes', opset),
+  [FUNCTIONS.activation]: activationFunction,
+  [FUNCTIONS.bias]: biasFunction,
+};
+
+/** How the codes of a layer are stored: a tensor or several, and a call of a function that decodes them. */
+export interface WeightStorage {
+  readonly insert: typeof insertUnpack;
+  readonly definitions: FunctionDefinitions;
+}
+
+const BIT_PLANES: WeightStorage = { insert: insertUnpack, definitions: PACK_DEFINITIONS };
+
+export function packedWriter(graph: Graph, storage = BIT_PLANES): Writer {
   const constants = new SharedConstants(graph);
   const used = new Set<string>();
   const scales = new Map<string, Value>();
@@ -41,7 +60,7 @@ export function packedWriter(graph: Graph): Writer {
       const known = calls.get(key);
       if (known) return known;
       const scale = scaleOf(layer, weights, int8);
-      const value = insertUnpack(graph, constants, layer, weights, form, scale);
+      const value = storage.insert(graph, constants, layer, weights, form, scale);
       used.add(value.producer!.opType);
       calls.set(key, value);
       return value;
@@ -62,22 +81,22 @@ export function packedWriter(graph: Graph): Writer {
         makeTensor(graph.uniqueName(`${layer.weight.name}_b`), DataType.FLOAT, [layer.channels], bias),
       ),
     finish() {
-      addFunctions(graph, used);
+      addFunctions(graph, used, storage.definitions);
     },
   };
 }
 
 /** Adds the definitions of the functions named in `used`, with the imports they need. */
-export function addFunctions(graph: Graph, used: ReadonlySet<string>): void {
+export function addFunctions(
+  graph: Graph,
+  used: ReadonlySet<string>,
+  definitions: FunctionDefinitions = PACK_DEFINITIONS,
+): void {
   if (used.size === 0) return;
   if (graph.irVersion < 8) graph.irVersion = 8;
   graph.requireOpset(1, DOMAIN);
   const opset = graph.opset();
-  if (used.has(FUNCTIONS.unpackInt8)) graph.functions.push(unpackFunction('int8', opset));
-  if (used.has(FUNCTIONS.unpackFloat)) graph.functions.push(unpackFunction('float', opset));
-  if (used.has(FUNCTIONS.unpackCodes)) graph.functions.push(unpackFunction('codes', opset));
-  if (used.has(FUNCTIONS.activation)) graph.functions.push(activationFunction(opset));
-  if (used.has(FUNCTIONS.bias)) graph.functions.push(biasFunction(opset));
+  for (const [name, define] of Object.entries(definitions)) if (used.has(name)) graph.functions.push(define(opset));
 }
 
 /** A half-integer grid runs on odd int8 values with half the scale. */

@@ -29,13 +29,19 @@ export interface StatisticsRequest {
   readonly extra?: readonly Probe[];
 }
 
+/** What the pass needs of a method's context. */
+export type CalibrationContext = Pick<
+  QuantizationContext,
+  'engine' | 'model' | 'shapes' | 'layers' | 'quantizable' | 'calibration' | 'calibrationSamples' | 'control'
+>;
+
 /** Elements of each activation and sample that enter its histogram. */
 const HISTOGRAM_SAMPLES = 1024;
 /** Samples whose histograms and flow are taken; ranges and Gram matrices see all of them. */
 const SAMPLED = 128;
 
 export async function gatherStatistics(
-  context: QuantizationContext,
+  context: CalibrationContext,
   request: StatisticsRequest,
 ): Promise<CalibrationStatistics> {
   const ranges = new Map<string, RangeProbe>();

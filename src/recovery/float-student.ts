@@ -1,13 +1,11 @@
 /** A float model as a student: all its parameters learn, each in units of its own size. */
 import type { ModelProto } from 'onnx-buf';
-import { DataType } from '../onnx/dtypes.js';
 import { Graph } from '../onnx/graph.js';
 import { findLayers, weightMatrix, type WeightLayer } from '../onnx/layers.js';
-import { formula } from '../onnx/ops.js';
-import { makeTensor, readFloats } from '../onnx/tensor.js';
-import { layoutOf, trainableParameters, withParameters, type Parameter } from '../training/parameters.js';
+import { readFloats } from '../onnx/tensor.js';
+import { layoutOf, trainableParameters, withParameters } from '../training/parameters.js';
 import type { Student } from './recover.js';
-import { channelSizes, NO_SIZE, rootMeanSquare } from './units.js';
+import { channelUnits, learnerOn, NO_SCALE, rootMeanSquare } from './learned.js';
 
 /**
  * Weights count in the size of their channel, biases in that of their layer's weights where these are larger, everything else in
@@ -24,31 +22,21 @@ export function floatStudent(model: ModelProto): Student<ModelProto> {
     const bias = layer.biasSlot?.node.inputs[layer.biasSlot.index];
     if (bias) biasOf.set(bias.name, layer);
   }
-  const calc = formula(graph);
+  const learner = learnerOn(graph);
   const learned = trainableParameters(graph).map((parameter) => {
     const { name, dims } = parameter;
     const value = graph.mustGet(name);
     const values = readFloats(value.initializer!);
     const weight = weightOf.get(name);
     const bias = biasOf.get(name);
-    const size = Math.max(rootMeanSquare(values), bias ? rootMeanSquare(weightMatrix(graph, bias)) : 0, NO_SIZE);
-    const units = weight && weight.op !== 'Gather' ? channelSizes(weight, values) : values.map(() => size);
-    const latentName = graph.uniqueName(`${name} in units`);
-    const latent = graph.addInitializer(
-      makeTensor(
-        latentName,
-        DataType.FLOAT,
-        dims,
-        values.map((v, i) => v / units[i]!),
-      ),
-    );
-    const factor = graph.addInitializer(makeTensor(graph.uniqueName('units'), DataType.FLOAT, dims, units));
-    graph.replaceUses(value, calc('Mul', latent, factor));
-    return { parameter, units, latent: { ...parameter, name: latentName, decays: false } satisfies Parameter };
+    const size = Math.max(rootMeanSquare(values), bias ? rootMeanSquare(weightMatrix(graph, bias)) : 0, NO_SCALE);
+    const units = weight && weight.op !== 'Gather' ? channelUnits(weight, values) : values.map(() => size);
+    const [tensor, latent] = learner.learn(`${name} in units`, dims, values, units);
+    graph.replaceUses(value, learner.inUnits(latent, tensor, dims));
+    return { parameter, units };
   });
   graph.removeDead();
-  const parameters = learned.map(({ latent }) => latent);
-  const originals = learned.map(({ parameter }) => parameter);
+  const { parameters } = learner;
   const units = concatenated(learned.map((each) => each.units));
   return {
     model: graph.toModel(),
@@ -57,7 +45,7 @@ export function floatStudent(model: ModelProto): Student<ModelProto> {
     of: (flat) =>
       withParameters(
         model,
-        originals,
+        learned.map(({ parameter }) => parameter),
         flat.map((v, i) => v * units[i]!),
       ),
   };

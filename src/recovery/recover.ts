@@ -42,6 +42,8 @@ export interface Student<T> {
   readonly layout: string;
   /** @param flat all parameters, end to end */
   of(flat: Float32Array): T;
+  /** Other parameters to go on with after so much of the learning, where the student changes on the way. */
+  adjusted?(flat: Float32Array, step: number, share: number): Float32Array | undefined;
 }
 
 /** What a recovery that goes on needs from the one before. */
@@ -140,6 +142,12 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
           return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
         },
         onEvent: request.onEvent,
+        ...(student.adjusted && {
+          adjust(vectors: TrainingVectors, done: number, share: number) {
+            const next = student.adjusted!(vectors.parameters, done, share);
+            if (next) vectors.parameters = next;
+          },
+        }),
         ...(store && {
           checkpoint: (done, vectors, bestSoFar) =>
             store.write(layout, { progress: done, vectors, ...(bestSoFar && { best: bestSoFar }) }),

@@ -303,6 +303,22 @@ describe('train', () => {
     expect(outcome.progress).toMatchObject({ best: { step: 11 }, unevaluated: 0, lossSum: 0 });
   });
 
+  it('lets the parameters be put right before every update', async () => {
+    const { stepper } = recorder();
+    const seen: number[] = [];
+    let before = Infinity;
+    const adjust: TrainerHooks['adjust'] = (vectors, steps) => {
+      seen.push(steps);
+      if (steps === 4) before = vectors.parameters[0]!;
+      if (steps >= 4) vectors.parameters = Float32Array.from(vectors.parameters, () => 0);
+    };
+    const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });
+    await train(stepper, numbers(9), { ...OPTIONS, learningRate: 0, steps: 5 }, { targets, evaluate, adjust });
+    expect(seen).toEqual([0, 1, 2, 3, 4]);
+    expect(before).not.toBe(0);
+    expect(stepper.vectors.parameters[0]).toBe(0);
+  });
+
   it('keeps no vectors that were refused', async () => {
     const { stepper } = recorder();
     let n = 0;

@@ -107,6 +107,8 @@ export interface Judgement {
 
 export interface TrainerHooks {
   readonly targets: Targets;
+  /** Called before every update; may put other parameters into the vectors. @param steps updates done @param share of the training */
+  adjust?(vectors: TrainingVectors, steps: number, share: number): void;
   evaluate(vectors: TrainingVectors): Promise<Judgement>;
   onEvent?(event: TrainingEvent): void;
   /** Called after every evaluation, and when the training is interrupted. */
@@ -179,6 +181,7 @@ export async function train(
       throwIfAborted(control.signal);
       const share = shareDone(options, limits.steps, steps, seconds());
       learningRate = learningRateAt(share, options, plateau.factor);
+      hooks.adjust?.(stepper.vectors, steps, share);
       const { loss, norm } = await stepper.step(group, learningRate);
       group = [];
       steps++;

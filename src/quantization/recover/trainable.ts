@@ -2,9 +2,8 @@
  * The quantized model as one that trains: latent weights and scales behind rounding operators, biases, and the quantizers of
  * the activations where the plan has them. The way back is from the vector of all parameters to codes and scales.
  *
- * Every parameter is counted in units of its own size: of a row's weights, of its scale, of a layer's biases. Adam moves all
- * parameters by about the learning rate, whatever their gradients, so the rate is a relative one that means the same in every
- * layer. The factor by which LSQ tames the gradients of scales would cancel in Adam; SCALE_RATE stands in its place.
+ * Every parameter is counted in units of its own size (learned.ts), scales too. The factor by which LSQ tames the gradients
+ * of scales would cancel in Adam; SCALE_RATE stands in its place.
  */
 import type { ModelProto } from 'onnx-buf';
 import { DataType } from '../../onnx/dtypes.js';
@@ -13,7 +12,7 @@ import { findLayers, fromMatrix, toMatrix, weightMatrix, type WeightLayer } from
 import { formula } from '../../onnx/ops.js';
 import { makeTensor } from '../../onnx/tensor.js';
 import type { Student } from '../../recovery/recover.js';
-import { channelSizes, NO_SIZE, rootMeanSquare } from '../../recovery/units.js';
+import { channelUnits, learnerOn, NO_SCALE, valuesOf, type LearnedTensor } from '../../recovery/learned.js';
 import { layoutOf, type Parameter } from '../../training/parameters.js';
 import type { QuantizationOutcome } from '../method.js';
 import { biasOf, place, type Deployment, type QuantizedWeights, type Writer } from '../placement.js';
@@ -25,16 +24,10 @@ const SCALE_RATE = 0.1;
 /** Least part of its first value that a scale may shrink to. */
 const LEAST_SCALE = 1 / 32;
 
-/** A parameter with the units that its values count in: one number, or one per element. */
-interface Tensor {
-  readonly name: string;
-  readonly units: Float32Array;
-}
-
 interface TrainedLayer {
   readonly layer: WeightLayer;
-  readonly latent: Tensor;
-  readonly scale: Tensor;
+  readonly latent: LearnedTensor;
+  readonly scale: LearnedTensor;
   readonly start: QuantizedWeights;
 }
 
@@ -49,37 +42,21 @@ export function trainableQuantized(
 ): Student<QuantizationOutcome> {
   const original = new Graph(model);
   const own = ownBiases(original, plan);
-  const parameters: Parameter[] = [];
+  let parameters: readonly Parameter[] = [];
   const weights = new Map<string, TrainedLayer & { readonly value: Value }>();
-  const biases = new Map<string, Tensor>();
+  const biases = new Map<string, LearnedTensor>();
   const writerFor = (graph: Graph): Writer => {
     const calc = formula(graph);
-    const learnedBiases = new Map<string, [Tensor, Value]>();
-    const learn = (
-      name: string,
-      dims: readonly number[],
-      values: Float32Array,
-      units: Float32Array,
-    ): [Tensor, Value] => {
-      const info = makeTensor(
-        graph.uniqueName(name),
-        DataType.FLOAT,
-        dims,
-        values.map((v, i) => v / units[i]!),
-      );
-      parameters.push({ name: info.name, dims, size: values.length, decays: false });
-      return [{ name: info.name, units }, graph.addInitializer(info)];
-    };
-    const inUnits = (value: Value, { units }: Tensor, dims: readonly number[]): Value =>
-      calc('Mul', value, graph.addInitializer(makeTensor(graph.uniqueName('units'), DataType.FLOAT, dims, units)));
+    const { learn, inUnits, learnBias, ...learner } = learnerOn(graph);
+    parameters = learner.parameters;
     return {
       weight(layer, start) {
         const known = weights.get(layer.weight.name);
         if (known) return known.value;
         const base = layer.weight.name;
-        const scales = start.scales.map((s) => Math.max(s, NO_SIZE));
+        const scales = start.scales.map((s) => Math.max(s, NO_SCALE));
         const first = startOf(original, layer, { ...start, scales });
-        const [latent, v] = learn(`${base} latent`, layer.dims, first, channelSizes(layer, first));
+        const [latent, v] = learn(`${base} latent`, layer.dims, first, channelUnits(layer, first));
         const scaleUnits = scales.map((s) => SCALE_RATE * s);
         const [scale, p] = learn(`${base} scale`, [layer.channels], scales, scaleUnits);
         const least = makeTensor(
@@ -99,12 +76,9 @@ export function trainableQuantized(
       activation: (value, quantizer) => roundedActivation(graph, value, quantizer),
       floatBias(layer, bias) {
         const name = `${own.get(layer.name) ?? layer.name} bias`;
-        const known = learnedBiases.get(name);
-        const unit = Math.max(rootMeanSquare(bias), rootMeanSquare(weightMatrix(original, layer)), NO_SIZE);
-        const [tensor, value] = known ?? learn(name, [bias.length], bias, new Float32Array(bias.length).fill(unit));
-        learnedBiases.set(name, [tensor, value]);
+        const [tensor, value] = learnBias(name, bias, weightMatrix(original, layer));
         biases.set(layer.name, tensor);
-        return inUnits(value, tensor, [bias.length]);
+        return value;
       },
       finish: () => undefined,
     };
@@ -116,7 +90,7 @@ export function trainableQuantized(
     layout: `${layoutOf(parameters)} int8: ${[...plan.int8].sort().join(' ')}`,
     of(flat) {
       const values = valuesOf(parameters, flat);
-      const read = ({ name, units }: Tensor): Float32Array => values.get(name)!.map((v, i) => v * units[i]!);
+      const read = ({ name, units }: LearnedTensor): Float32Array => values.get(name)!.map((v, i) => v * units[i]!);
       const rounded = new Map([...weights].map(([name, trained]) => [name, roundedOf(trained, values, read)]));
       const layers = findLayers(original).flatMap((layer): [string, QuantizedWeights][] => {
         const weight = plan.weights.has(layer.name) ? rounded.get(layer.weight.name) : undefined;
@@ -133,7 +107,7 @@ export function trainableQuantized(
 function roundedOf(
   { layer, latent, scale, start }: TrainedLayer,
   values: ReadonlyMap<string, Float32Array>,
-  read: (tensor: Tensor) => Float32Array,
+  read: (tensor: LearnedTensor) => Float32Array,
 ): QuantizedWeights {
   const { grid } = start;
   const held = values.get(scale.name)!.map((p, c) => {
@@ -177,11 +151,4 @@ function withBiases(graph: Graph, { weights }: Deployment, own: ReadonlyMap<stri
       own.has(name) ? { ...layer, bias: biasOf(graph, layers.get(name)!)! } : layer,
     ]),
   );
-}
-
-function valuesOf(parameters: readonly Parameter[], flat: Float32Array): Map<string, Float32Array> {
-  const values = new Map<string, Float32Array>();
-  let at = 0;
-  for (const { name, size } of parameters) values.set(name, flat.subarray(at, (at += size)));
-  return values;
 }

@@ -1,0 +1,53 @@
+/** Collects the nodes of one model-local function; inner names are numbered. */
+import { create } from '@bufbuild/protobuf';
+import {
+  FunctionProtoSchema,
+  NodeProtoSchema,
+  OperatorSetIdProtoSchema,
+  TensorProto_DataType as DataType,
+  type AttributeProto,
+  type FunctionProto,
+  type NodeProto,
+} from 'onnx-buf';
+import { intAttribute, intsAttribute, tensorAttribute } from './attributes.js';
+import { makeTensor } from './tensor.js';
+
+export class FunctionBody {
+  private readonly nodes: NodeProto[] = [];
+  private next = 0;
+
+  constructor(
+    private readonly name: string,
+    private readonly opset: number,
+  ) {}
+
+  op(opType: string, input: string[], attribute: AttributeProto[] = [], output = `t${String(this.next++)}`): string {
+    this.nodes.push(create(NodeProtoSchema, { opType, input, output: [output], attribute }));
+    return output;
+  }
+
+  uint8(value: number): string {
+    const tensor = makeTensor('', DataType.UINT8, [], Uint8Array.of(value));
+    return this.op('Constant', [], [tensorAttribute('value', tensor)]);
+  }
+
+  int64(value: number): string {
+    return this.op('Constant', [], [intsAttribute('value_ints', [value])]);
+  }
+
+  int64Scalar(value: number): string {
+    return this.op('Constant', [], [intAttribute('value_int', value)]);
+  }
+
+  finish(domain: string, input: string[], output: string[], attribute: string[]): FunctionProto {
+    return create(FunctionProtoSchema, {
+      name: this.name,
+      domain,
+      input,
+      output,
+      attribute,
+      node: this.nodes,
+      opsetImport: [create(OperatorSetIdProtoSchema, { domain: '', version: BigInt(this.opset) })],
+    });
+  }
+}
