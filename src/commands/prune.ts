@@ -1,16 +1,13 @@
 /** `prune`: fewer filters and layers; what is left learns from the original; the file is written and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
-import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
-import { openModel, saveModel } from '../node/model-file.js';
-import { nameOf, type ModelInput } from '../node/model-input.js';
-import { stageOutput, type StagedOutput } from '../node/staged-output.js';
+import { openModel } from '../node/model-file.js';
+import type { ModelInput } from '../node/model-input.js';
 import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
 import { dependenciesOf } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
-import type { Measurement, PruneReport, RecoverySummary } from '../report/report.js';
-import { measureFiles } from './measure.js';
+import type { PruneReport, RecoverySummary } from '../report/report.js';
 import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
 import { prunedRows } from './pruned-rows.js';
 import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
@@ -28,6 +25,7 @@ import { learnFromOriginal } from './recovery.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
 import { openWorkspace, type Workspace } from './workspace.js';
+import { writeMeasured, type WrittenModel } from './written-model.js';
 
 /** Options of `pruneModel`: `data` and `output` are needed, everything else has a default. */
 export type PruneInput = Pick<PruneOptions, 'data' | 'output'> & Partial<PruneOptions>;
@@ -64,7 +62,7 @@ export async function pruneModel(
   );
   const warnings = [...workspace.notes];
   const rules = { force, inputs: [...given, ...workspace.opened.files] };
-  let staged: StagedOutput | undefined;
+  let written: WrittenModel | undefined;
   let study: PruningStudy | undefined;
   try {
     const run = await openRun('prune', workspace, settings, { signal });
@@ -82,22 +80,10 @@ export async function pruneModel(
       method.kind === 'weights' ? await withoutWeights(pruning, method) : await withoutUnits(pruning, method);
     refuseUnmet(limits, settings);
 
-    const output = await stageOutput(settings.output, { ...rules, signal });
-    staged = output;
-    const saved = await clock.stage('write', () => output.make((file) => saveModel(model, file, { signal })));
-    const original = { input, shownAs: nameOf(input) };
-    const measured = await measureFiles(
-      workspace,
-      [original, { input: saved.path, shownAs: settings.output }],
-      {
-        ...{ dataset: openTest(workspace.test), split: 'test', clock },
-        ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },
-      },
-      control,
-    );
-    warnings.push(...measured.warnings);
-    const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
-    await output.publish([...saved.externalFiles, saved.path]);
+    const made = (written = await writeMeasured(workspace, model, settings, rules, clock, control));
+    const { original, before, after } = made;
+    warnings.push(...made.warnings);
+    await made.publish();
     const notes = [...new Set(warnings)];
     const report: PruneReport = {
       command: 'prune',
@@ -126,7 +112,7 @@ export async function pruneModel(
   } finally {
     await study?.close();
     await workspace.close();
-    await staged?.discard();
+    await written?.output.discard();
   }
 }
 

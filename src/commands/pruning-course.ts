@@ -157,7 +157,7 @@ async function attempt(
   { goal, allowed, learns }: Attempt,
   control: RunControl,
 ): Promise<Course | undefined> {
-  const { engine, feedsFor, fixedBatch, working, batch } = workspace;
+  const { engine, feedsFor, fixedBatch, batch } = workspace;
   const began = performance.now();
   const { state } = course;
   const rows = wideRows(workspace, state);
@@ -168,8 +168,8 @@ async function attempt(
         ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
         guards: { ...GUARDS, align: settings.align },
         ...{ block: (await layoutBlock(engine)) ?? 1, inMacs: settings.of !== 'params' },
-        batches: (wide) => batch(working.calib, wide ? rows : undefined),
-        samples: working.calib.size,
+        batches: (wide) => batch(study.calib, wide ? rows : undefined),
+        samples: study.calib.size,
       },
       control,
     ),

@@ -1,11 +1,14 @@
 /** What every part of `prune` looks at: the original in the form that is pruned, and how far other models are from it. */
 import type { ModelProto } from 'onnx-buf';
 import { batches } from '../data/loader.js';
+import type { Dataset } from '../data/dataset.js';
 import { subset } from '../data/subset.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph } from '../onnx/graph.js';
 import type { RunControl } from '../progress.js';
+import { removableBranches } from '../pruning/branches.js';
 import { costModel, type Cost } from '../pruning/cost.js';
+import { layerUnits } from '../pruning/layer-units.js';
 import { dependenciesOf, startState, type PruningState } from '../pruning/step.js';
 import { openValidator, type Quality, type Validator } from '../recovery/validate.js';
 import type { RunDirectory } from '../node/run-dir.js';
@@ -26,6 +29,8 @@ export interface PruningStudy {
   readonly quality: Quality;
   /** Of the original. */
   readonly cost: Cost;
+  /** What layers are fitted on: CALIB, or a part of it for models that compute much. */
+  readonly calib: Dataset;
   readonly close: () => Promise<void>;
 }
 
@@ -56,29 +61,46 @@ export async function openPruningStudy(
   const prepared = await prepareModel(engine, opened.model, feedsFor, { fixedBatch, signal, passes: PRUNED_FORM });
   const original = await startState(engine, prepared.model, feedsFor, fixedBatch);
   const { model, shapes } = original;
-  const probed = subset(working.calib, firstIndices(Math.min(settings.probeSamples, working.calib.size)));
+  const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
+  const graph = new Graph(model);
+  const cost = costModel(
+    graph,
+    shapes,
+    dependencies,
+    fixedBatch ?? 1,
+  )(new Uint8Array(dependencies.units.classOf.length));
+  const sites = 3 * dependencies.groups.length + removableBranches(graph, shapes).length;
+  const layers = layerUnits(graph, dependencies).length;
+  const probed = subset(working.calib, firstIndices(affordable(settings.probeSamples, sites, cost, working.calib)));
   const size = Math.min(COMPARED_BATCH, settings.batchSize);
   const open = (dataset: typeof probed): Promise<Validator> =>
     openValidator(engine, model, scores, () => (fixedBatch === undefined ? batches(dataset, size) : batch(dataset)));
   const probe = await open(probed);
   const val = await open(working.val);
-  const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
   return {
     ...{ original, warnings: prepared.warnings },
     divergenceOf: async (candidate) => (await probe.measure(candidate, signal)).divergence,
     qualityOf: (candidate) => val.measure(candidate, signal),
     quality: await val.measure(model, signal),
-    cost: costModel(
-      new Graph(model),
-      shapes,
-      dependencies,
-      fixedBatch ?? 1,
-    )(new Uint8Array(dependencies.units.classOf.length)),
+    cost,
+    // Every layer sees what the layers before it make of the samples.
+    calib: subset(working.calib, firstIndices(affordable(working.calib.size, layers / 2, cost, working.calib))),
     close: async () => {
       await probe.release();
       await val.release();
     },
   };
+}
+
+/** Multiply-accumulates that measuring all cuts, or fitting all layers, may take: minutes on two cores. */
+const EFFORT = 1e13;
+/** Samples that nothing is decided on fewer of, if there are so many. */
+const LEAST_SAMPLES = 16;
+
+/** How many samples as many passes may take. */
+function affordable(wanted: number, passes: number, { macs }: Cost, { size }: Dataset): number {
+  const most = macs === undefined ? wanted : Math.floor(EFFORT / Math.max(macs * passes, 1));
+  return Math.min(size, wanted, Math.max(most, LEAST_SAMPLES));
 }
 
 function firstIndices(count: number): Int32Array {

@@ -1,18 +1,17 @@
 /** `quantize`: fewer bits per weight; the file is written, verified against a simulation and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
-import { openTest } from '../data/sealed-test.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel, saveModel } from '../node/model-file.js';
-import { nameOf, type ModelInput } from '../node/model-input.js';
-import { stageOutput, type StagedOutput } from '../node/staged-output.js';
+import type { ModelInput } from '../node/model-input.js';
+import type { StagedOutput } from '../node/staged-output.js';
 import type { QuantizedWeights } from '../quantization/placement.js';
 import { packedBytes } from '../quantization/pack.js';
 import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../quantization/method.js';
 import { saturates } from '../runtime/saturation.js';
 import { findMethod } from '../quantization/registry.js';
 import { weightUnits } from '../quantization/units.js';
-import type { Measurement, QuantizeReport, SweepPoint, Verification } from '../report/report.js';
+import type { QuantizeReport, SweepPoint, Verification } from '../report/report.js';
 import { DEFAULTS, parseOptions, quantizeOptionsSchema, type QuantizeOptions } from './options.js';
 import { executionFor, type Execution, type ExecutionChoice } from './execution.js';
 import { measureFiles } from './measure.js';
@@ -23,6 +22,7 @@ import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
 import { verifyFile } from './verify-file.js';
 import { openWorkspace, type Workspace } from './workspace.js';
+import { writeMeasured, type WrittenModel } from './written-model.js';
 
 /** Options of `quantizeModel`: `data` and `output` are needed, everything else has a default. */
 export type QuantizeInput = Pick<QuantizeOptions, 'data' | 'output'> & Partial<QuantizeOptions>;
@@ -51,7 +51,7 @@ export async function quantizeModel(
   );
   const warnings = [...workspace.notes];
   const rules = { force, inputs: [...given, ...workspace.opened.files] };
-  let staged: StagedOutput | undefined;
+  let written: WrittenModel | undefined;
   try {
     const run = await openRun('quantize', workspace, settings, { signal });
     const finished = await finishedReport(run, 'quantize', settings.output);
@@ -90,31 +90,11 @@ export async function quantizeModel(
       verifyOrFallBack(workspace, study, outcome, chosen, settings.execution === 'auto' ? execution.float : undefined),
     );
     warnings.push(...choice.warnings);
-    const output = await stageOutput(settings.output, { ...rules, signal: control.signal });
-    staged = output;
-    const saved = await clock.stage('write', () =>
-      output.make((file) => saveModel(model, file, { signal: control.signal })),
-    );
-
-    const original = { input, shownAs: nameOf(input) };
-    const dataset = openTest(workspace.test);
-    const measureOptions = {
-      dataset,
-      split: 'test',
-      threads: settings.threads,
-      latencyRuns: settings.latencyRuns,
-      clock,
-    } as const;
-    const measured = await measureFiles(
-      workspace,
-      [original, { input: saved.path, shownAs: settings.output }],
-      measureOptions,
-      control,
-    );
-    warnings.push(...measured.warnings);
-    const [before, after] = measured.files.map((file) => file.measurement) as [Measurement, Measurement];
-    const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(output, settings.sweep!)) : undefined;
-    await output.publish([...saved.externalFiles, saved.path]);
+    const made = (written = await writeMeasured(workspace, model, settings, rules, clock, control));
+    const { original, before, after, saved } = made;
+    warnings.push(...made.warnings);
+    const sweep = settings.sweep ? await clock.stage('sweep', () => runSweep(made.output, settings.sweep!)) : undefined;
+    await made.publish();
     const notes = [...new Set(warnings)];
     const report: QuantizeReport = {
       command: 'quantize',
@@ -157,7 +137,7 @@ export async function quantizeModel(
       const results = await measureFiles(
         workspace,
         [original, ...files.map((f) => ({ input: f.path, shownAs: `the model of ${String(f.bits)} bits` }))],
-        { ...measureOptions, skipLatency: true },
+        { ...made.measureOptions, skipLatency: true },
         control,
       );
       return files.flatMap(({ bits }, i) => {
@@ -167,7 +147,7 @@ export async function quantizeModel(
     }
   } finally {
     await workspace.close();
-    await staged?.discard();
+    await written?.output.discard();
   }
 }
 
