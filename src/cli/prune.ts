@@ -38,7 +38,11 @@ const PRUNING_FLAGS = [
   ),
   valueFlag('--stages <order>', PRUNING_STAGES.join(', '), parseText, STANDARD.stages),
   valueFlag('--cuts <n>', 'cuts on the way to the goal (default: as many as it asks for)', parseInteger),
-  valueFlag('--align <n>', 'leave widths a multiple of this', parseInteger, STANDARD.align),
+  valueFlag(
+    '--align <n>',
+    'leave widths a multiple of this (default: what the kernels of the machine work in)',
+    parseInteger,
+  ),
   valueFlag('--calib-samples <n>', 'samples of TRAIN that layers are fitted on', parseInteger, STANDARD.calibSamples),
   valueFlag('--probe-samples <n>', 'samples on which single cuts are measured', parseInteger, STANDARD.probeSamples),
   valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),

@@ -220,8 +220,8 @@ export const pruneOptionsSchema = dataOptionsSchema
     stages: z.enum(PRUNING_STAGES).default('joint'),
     /** Cuts on the way to the goal; as many as it asks for when absent. */
     cuts: positiveInteger.max(50).optional(),
-    /** Widths are left a multiple of this. */
-    align: positiveInteger.max(256).default(8),
+    /** Widths are left a multiple of this; when absent of the channels that the machine's convolution kernels compute at a time. */
+    align: positiveInteger.max(256).optional(),
     /** CALIB samples on which single cuts are measured. */
     probeSamples: positiveInteger.default(256),
     epochs: positiveInteger.optional(),
@@ -230,7 +230,7 @@ export const pruneOptionsSchema = dataOptionsSchema
     /** Seconds of learning. */
     maxTime: z.number().positive().optional(),
     /** Share of its own size by which a weight moves per update. */
-    lr: z.number().positive().max(1).default(2e-3),
+    lr: z.number().positive().max(1).default(1e-2),
     temperature: z.number().positive().default(1),
     augment,
     bestEffort: z.boolean().default(false),

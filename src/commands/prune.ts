@@ -7,6 +7,8 @@ import type { ModelInput } from '../node/model-input.js';
 import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
 import { dependenciesOf } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
+import { normalized } from '../recovery/normalize.js';
+import { traceShapes } from '../runtime/trace.js';
 import type { PruneReport, RecoverySummary } from '../report/report.js';
 import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
 import { prunedRows } from './pruned-rows.js';
@@ -148,7 +150,10 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Prom
       ...(await budgetOf(workspace, study, settings, course, model)),
       ...(await clock.stage('evaluate on VAL', () => dropOf(study, settings, model))),
     },
-    shown: { score: method.score, stages: settings.stages, align: settings.align },
+    shown: {
+      ...{ score: method.score, stages: settings.stages },
+      ...(settings.align !== undefined && { align: settings.align }),
+    },
     rows: {
       ...prunedRows(study.original, course.state, dependencies, course.divergences, fixedBatch ?? 1),
       steps: [...course.steps],
@@ -233,15 +238,24 @@ async function learnBetween(
 }
 
 /** @param kept whether the run directory keeps the course */
-function learn(
+async function learn(
   { workspace, study, settings, control, run }: PruningRun,
   model: ModelProto,
   options: LearningOptions,
   kept: boolean,
 ): Promise<{ state: ModelProto; summary: RecoverySummary }> {
+  const { engine, feedsFor, batch } = workspace;
+  const { calib } = study;
+  const student = await normalized(
+    {
+      ...{ engine, model, shapes: await traceShapes(engine, model, feedsFor(1)), samples: calib.size },
+      batches: () => batch(calib),
+    },
+    control,
+  );
   const learning = {
     teacher: study.original.model,
-    student: floatStudent(model),
+    student: floatStudent(student, 'updated'),
     start: model,
     build: (state: ModelProto) => state,
     ...{ options, kept },

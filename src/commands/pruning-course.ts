@@ -16,7 +16,7 @@ import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { traceShapes } from '../runtime/trace.js';
 import type { PruneOptions } from './options.js';
-import { costIn, errorOf, type PruningStudy } from './pruning-study.js';
+import { costIn, errorOf, worthIn, type PruningStudy } from './pruning-study.js';
 import { WIDE_BATCH, WIDE_BYTES } from './quantization-study.js';
 import { bytesPerSample } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
@@ -161,13 +161,14 @@ async function attempt(
   const began = performance.now();
   const { state } = course;
   const rows = wideRows(workspace, state);
-  const step = await clock.stage('cut and fit', async () =>
+  const block = (await layoutBlock(engine)) ?? GUARDS.align;
+  const step = await clock.stage('cut and fit', () =>
     pruneStep(
       {
         ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch },
         ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
-        guards: { ...GUARDS, align: settings.align },
-        ...{ block: (await layoutBlock(engine)) ?? 1, inMacs: settings.of !== 'params' },
+        guards: { ...GUARDS, align: settings.align ?? block },
+        ...{ block, worthOf: worthIn(settings.of) },
         batches: (wide) => batch(study.calib, wide ? rows : undefined),
         samples: study.calib.size,
       },

@@ -138,3 +138,13 @@ export function costIn(of: PruneOptions['of']): (cost: Cost) => number {
     return macs;
   };
 }
+
+/**
+ * What cuts are priced by. Milliseconds follow what the kernels compute, which is whole blocks of channels; multiply-accumulates
+ * are wanted for the time they take, too, but also for their own sake: half and half.
+ */
+export function worthIn(of: PruneOptions['of']): ((cost: Cost) => number | undefined) | undefined {
+  if (of === 'params') return undefined;
+  return ({ macs, blocked }) =>
+    macs === undefined || blocked === undefined ? undefined : of === 'latency' ? blocked : (macs + blocked) / 2;
+}

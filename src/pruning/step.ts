@@ -45,8 +45,8 @@ export interface StepRequest {
   /** What the model may cost. */
   readonly goal: number;
   readonly costOf: (cost: Cost) => number;
-  /** Whether that cost is multiply-accumulates. */
-  readonly inMacs: boolean;
+  /** What cuts are priced by, where that is another cost; undefined for a model whose cost is not known. */
+  readonly worthOf?: ((cost: Cost) => number | undefined) | undefined;
   /** Channels that convolution kernels of the machine compute at a time. */
   readonly block: number;
   readonly seed: number;
@@ -171,10 +171,11 @@ interface Findings {
 }
 
 async function chooseCuts(
-  { state, method, guards, allowed, goal, costOf, inMacs, seed, fixedBatch, divergenceOf, block }: StepRequest,
+  request: StepRequest,
   { dependencies, layers, grams, graph, branches }: Findings,
   control: RunControl,
 ): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
+  const { state, method, guards, allowed, goal, costOf, seed, fixedBatch, divergenceOf, block } = request;
   const orders = removalOrders({ graph, dependencies, layers, grams, score: method.score, seed });
   const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
   const sites = findSites(dependencies, orders, firstUnits, branches, guards, {
@@ -187,16 +188,17 @@ async function chooseCuts(
   const base = { model: state.model, dependencies, layers, grams, sites };
   const classes = dependencies.units.classOf.length;
   if (method.sharing !== 'measured') {
-    const request = { sites, orders, classes, goal, costOf: cost };
+    const shared = { sites, orders, classes, goal, costOf: cost };
     return {
-      choice: method.sharing === 'ranked' ? cutRanked(request) : cutUniformly(request),
+      choice: method.sharing === 'ranked' ? cutRanked(shared) : cutUniformly(shared),
       ...{ base, damages: new Map() },
     };
   }
   const damages = await measureDamage(base, divergenceOf, control);
-  // Where costs are multiply-accumulates, what counts is those that the kernels really save.
-  const worthOf = (...taken: Parameters<typeof total>): number => total(...taken).blocked ?? cost(...taken);
-  const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal, ...(inMacs && { worthOf }) });
+  const worthOf =
+    request.worthOf &&
+    ((...taken: Parameters<typeof total>): number => request.worthOf!(total(...taken)) ?? cost(...taken));
+  const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal, ...(worthOf && { worthOf }) });
   return {
     choice,
     base,

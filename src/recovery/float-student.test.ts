@@ -8,6 +8,8 @@ import { readParameters } from '../training/parameters.js';
 import { relativeDifference } from '../pruning/check-cut.js';
 import { floatStudent } from './float-student.js';
 
+const NONE = { slots: [], values: new Float32Array() };
+
 describe('a float model as a student', () => {
   it.each(['resnet8', 'vit-ti'])('%s: computes what the model computes, and gives it back', async (name) => {
     const model = smallNetwork(name);
@@ -18,7 +20,7 @@ describe('a float model as a student', () => {
     for (const [output, value] of Object.entries(expected))
       expect(relativeDifference(value, found[output])).toBeLessThan(1e-5);
     const flat = readParameters(student.model, student.parameters);
-    const back = await runOnce(engine, student.of(flat), feeds);
+    const back = await runOnce(engine, student.of(flat, NONE), feeds);
     for (const [output, value] of Object.entries(expected))
       expect(relativeDifference(value, back[output])).toBeLessThan(1e-5);
   });
@@ -43,7 +45,10 @@ describe('a float model as a student', () => {
     const model = smallNetwork('resnet8');
     const student = floatStudent(model);
     const flat = readParameters(student.model, student.parameters);
-    const moved = student.of(flat.map((v) => 1.5 * v));
+    const moved = student.of(
+      flat.map((v) => 1.5 * v),
+      NONE,
+    );
     const [a, b] = [new Graph(model), new Graph(moved)];
     const weight = [...a.values()].find(({ initializer }) => initializer?.dims.length === 4)!;
     const before = readFloats(weight.initializer!);

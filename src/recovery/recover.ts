@@ -9,9 +9,10 @@ import type { Engine, Feeds } from '../runtime/engine.js';
 import type { DivergenceKind } from '../runtime/output-divergence.js';
 import type { AugmentOptions } from '../training/augment.js';
 import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
-import type { Parameter } from '../training/parameters.js';
+import type { Parameter, Slot } from '../training/parameters.js';
 import { openStepper, startVectors, type TrainingVectors } from '../training/stepper.js';
 import { buildTrainingGraph, type TrainingGraphOptions } from '../training/training-graph.js';
+import type { BatchNormMode } from '../training/training-mode.js';
 import { train, type TrainingEvent, type TrainingProgress } from '../training/trainer.js';
 import { lessonOf, openTeacher } from './teacher.js';
 import type { Quality } from './validate.js';
@@ -40,10 +41,18 @@ export interface Student<T> {
   readonly parameters: readonly Parameter[];
   /** Tells checkpoints of other students apart. */
   readonly layout: string;
-  /** @param flat all parameters, end to end */
-  of(flat: Float32Array): T;
+  /** Whether normalizations take the statistics of each batch and learn running ones; those stay as they are when absent. */
+  readonly batchNorm?: BatchNormMode;
+  /** @param flat all parameters, end to end @param running what the running statistics have become */
+  of(flat: Float32Array, running: RunningStatistics): T;
   /** Other parameters to go on with after so much of the learning, where the student changes on the way. */
   adjusted?(flat: Float32Array, step: number, share: number): Float32Array | undefined;
+}
+
+/** Running statistics, end to end, and where they lie. */
+export interface RunningStatistics {
+  readonly slots: readonly Slot[];
+  readonly values: Float32Array;
 }
 
 /** What a recovery that goes on needs from the one before. */
@@ -115,11 +124,13 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
     {
       ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
-      ...{ accumulate: 1, batchNorm: 'frozen', chooseForms: request.chooseForms },
+      ...{ accumulate: 1, batchNorm: student.batchNorm ?? 'frozen', chooseForms: request.chooseForms },
     },
     feedsFor,
   );
   const measure = lesson.loss === 'kl' ? 'kl' : 'relative-error';
+  const stateOf = ({ parameters: flat, buffers: values }: TrainingVectors): T =>
+    student.of(flat, { slots: graph.buffers, values });
   const before = await request.measure(request.start);
   const kept = await store?.read(layout);
   const start = kept?.vectors ?? startVectors(model, parameters, graph);
@@ -137,8 +148,8 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
       },
       {
         targets: { from: 'inputs', of: async (feeds) => ({ target: await teacher.answer(feeds) }) },
-        async evaluate({ parameters: flat }) {
-          const quality = await request.measure(student.of(flat));
+        async evaluate(vectors) {
+          const quality = await request.measure(stateOf(vectors));
           return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
         },
         onEvent: request.onEvent,
@@ -156,7 +167,7 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
       control,
       kept,
     );
-    const found = progress.best && { state: student.of(best.parameters) };
+    const found = progress.best && { state: stateOf(best) };
     const after = found ? await request.measure(found.state) : before;
     return {
       state: found ? found.state : request.start,

@@ -80,11 +80,14 @@ const SUBJECTS: readonly Subject[] = [
 ];
 const WIDTHS = [3, 1, 8, 2, 4];
 
+/** No running statistics. */
+const NONE = { slots: [], values: new Float32Array() };
+
 describe('the trainable form of a quantized model', () => {
   it.each(SUBJECTS)('begins with the codes, scales and biases that it was made of ($int8)', ({ model, int8 }) => {
     const outcome = rounded(model, WIDTHS, int8);
     const trainable = trainableQuantized(model, planOf(outcome, int8), outcome);
-    const found = trainable.of(readParameters(trainable.model, trainable.parameters));
+    const found = trainable.of(readParameters(trainable.model, trainable.parameters), NONE);
     expect([...found.weights.keys()].sort()).toEqual([...outcome.weights.keys()].sort());
     for (const [name, { codes, scales, grid, bias }] of outcome.weights) {
       const mine = found.weights.get(name)!;
@@ -116,7 +119,7 @@ describe('the trainable form of a quantized model', () => {
           const noise = normals(start.length, seed, size);
           const flat = start.map((v, i) => v + noise[i]! * Math.max(1, Math.abs(v)));
           const moved = withParameters(trainable.model, trainable.parameters, flat);
-          const found = trainable.of(flat);
+          const found = trainable.of(flat, NONE);
           const inputs = layers.map(({ node, weightIndex }) => readers.get(node.name)!.inputs[weightIndex]!.name);
           const traced = await traceValues(engine, moved, { x }, new Set(inputs));
           layers.forEach((layer, k) => {
