@@ -54,7 +54,11 @@ const LEARNING_FLAGS = [
   valueFlag('--steps <n>', 'updates, 0 for none (default: 1000 without --epochs and --max-time)', parseInteger),
   valueFlag('--max-time <time>', 'wall time of learning: 90s, 10m or 1.5h', parseDuration),
   valueFlag('--batch-size <n>', 'samples per update', parseInteger, STANDARD.batchSize),
-  valueFlag('--lr <rate>', 'learning rate, relative to the size of the weights', parseNumber, STANDARD.lr),
+  valueFlag(
+    '--lr <rate>',
+    'learning rate, relative to the size of the weights (default: 0.01, without convolutions 0.001)',
+    parseNumber,
+  ),
   valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
   switchFlag('--remeasure', 'time the gradients of convolutions anew instead of taking what this machine remembers'),

@@ -229,8 +229,8 @@ export const pruneOptionsSchema = dataOptionsSchema
     steps: z.number().int().min(0).optional(),
     /** Seconds of learning. */
     maxTime: z.number().positive().optional(),
-    /** Share of its own size by which a weight moves per update. */
-    lr: z.number().positive().max(1).default(1e-2),
+    /** Share of its own size by which a weight moves per update; when absent 0.01 for networks of convolutions, 0.001 for others. */
+    lr: z.number().positive().max(1).optional(),
     temperature: z.number().positive().default(1),
     augment,
     bestEffort: z.boolean().default(false),

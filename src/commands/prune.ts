@@ -4,6 +4,8 @@ import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
+import { Graph } from '../onnx/graph.js';
+import { findLayers } from '../onnx/layers.js';
 import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
 import { dependenciesOf } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
@@ -76,7 +78,7 @@ export async function pruneModel(
     const opened = (study = await clock.stage('prepare', () => openPruningStudy(workspace, settings, control)));
     warnings.push(...opened.warnings);
     refuseBlindLimit(settings, workspace, opened);
-    const learning = learningOf(workspace, settings, warnings);
+    const learning = learningOf(workspace, opened.original.model, settings, warnings);
     const pruning = { workspace, study: opened, settings, learning, clock, control, run };
     const { model, limits, ...found } =
       method.kind === 'weights' ? await withoutWeights(pruning, method) : await withoutUnits(pruning, method);
@@ -100,7 +102,11 @@ export async function pruneModel(
       settings: {
         ...found.shown,
         calibration: workspace.working.calib.size,
-        ...(learning && { lr: settings.lr, batchSize: learning.batchSize, temperature: settings.temperature }),
+        ...(learning && {
+          lr: learning.learningRate,
+          batchSize: learning.batchSize,
+          temperature: settings.temperature,
+        }),
         ...(learning && settings.augment.length > 0 && { augment: settings.augment }),
       },
       ...limits,
@@ -194,10 +200,11 @@ function methodOf({ method: name, score }: PruneOptions): PruningMethod {
 /** How long is learned; undefined for no time at all. */
 function learningOf(
   { fixedBatch, working }: Workspace,
+  model: ModelProto,
   settings: PruneOptions,
   warnings: string[],
 ): LearningOptions | undefined {
-  const { epochs, steps, maxTime, lr, temperature } = settings;
+  const { epochs, steps, maxTime, temperature } = settings;
   const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
   if (steps === 0) return undefined;
   if (!asked && fixedBatch !== undefined) {
@@ -216,8 +223,18 @@ function learningOf(
   return {
     ...(limits.length > 0 && { steps: Math.min(...limits) }),
     ...(maxTime !== undefined && { seconds: maxTime }),
-    ...{ evaluations: EVALUATIONS, batchSize, learningRate: lr, temperature },
+    ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model), temperature },
   };
+}
+
+/** Convolutions learn behind a normalization, which bears large steps. */
+function suitableRate(model: ModelProto): number {
+  let [convolutions, others] = [0, 0];
+  for (const { op, params } of findLayers(new Graph(model))) {
+    if (op === 'Conv') convolutions += params;
+    else others += params;
+  }
+  return convolutions > others ? 1e-2 : 1e-3;
 }
 
 /** A short learning, judged at its end alone. */
