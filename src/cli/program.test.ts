@@ -228,6 +228,16 @@ describe('errors', () => {
     expect(stdout).toContain('Budget NOT met');
   });
 
+  it.each([
+    ['budget', { budget: { of: 'macs', requested: 0.9, achieved: 0.5, met: false } }],
+    ['drop', { drop: { metric: 'top1', allowed: 0.01, measured: 0.02, met: false } }],
+  ] as const)('exits with 3 when a pruned model misses its %s', async (_, overrides) => {
+    const prune = ['prune', 'in.onnx', '-o', 'out.onnx', '--data', 'd.npz'];
+    const { code } = await run(prune, { pruneModel: async () => ({ report: pruneReport(overrides) }) });
+    expect(code).toBe(3);
+    expect((await run(prune)).code).toBe(0);
+  });
+
   it('exits with 130 once the signal has fired and says how to go on', async () => {
     const { code, stderr } = await run([...QUANTIZE, '--run-dir', 'runs/1'], {}, AbortSignal.abort());
     expect(code).toBe(130);
