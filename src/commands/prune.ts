@@ -36,7 +36,7 @@ export type PruneInput = Pick<PruneOptions, 'data' | 'output'> & Partial<PruneOp
 
 /** Updates when neither updates nor epochs nor a time are given. */
 const DEFAULT_STEPS = 1000;
-/** Share of the learning that each cut but the last is followed by. */
+/** Share of the learning that a cut is followed by before it is judged. */
 const BETWEEN_CUTS = 0.1;
 /** Evaluations on VAL in the course of the learning. */
 const EVALUATIONS = 8;
@@ -140,7 +140,8 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Prom
   const course = await runCourse(
     {
       ...{ workspace, study, method, settings, clock, run },
-      learn: learning && ((model) => learnBetween(pruning, model, learning)),
+      // Without a limit on the drop nothing is decided between cuts, and closed form serves as well.
+      learn: learning && settings.maxDrop !== undefined ? (model) => learnBetween(pruning, model, learning) : undefined,
     },
     control,
   );

@@ -39,7 +39,7 @@ export interface CourseRequest {
   readonly settings: PruneOptions;
   readonly clock: RunClock;
   readonly run: RunDirectory | undefined;
-  /** A short learning between cuts; undefined where there is none. */
+  /** A short learning before a cut is judged; undefined where there is none. */
   readonly learn: ((model: ModelProto) => Promise<{ model: ModelProto; updates: number }>) | undefined;
 }
 
@@ -58,15 +58,13 @@ export async function runCourse(request: CourseRequest, control: RunControl): Pr
   const whole = costOf(study.cost);
   let course = (await takeUp(request)) ?? startOf(study);
   const goals = goalsFrom(settings, whole);
-  const { maxDrop } = settings;
   let [index, halvings] = countsOf(course.steps, goals.length);
   while (index < goals.length && halvings <= HALVINGS) {
     const now = costOf(course.cost);
     const { goal, allowed } = await nextGoal(request, course, goals, index, now);
     if (goal === undefined) break;
     const wanted = now - (now - goal) / 2 ** halvings;
-    const last = index === goals.length - 1 && maxDrop === undefined;
-    const tried = await attempt(request, course, { goal: wanted, allowed, learns: !last }, control);
+    const tried = await attempt(request, course, { goal: wanted, allowed }, control);
     if (!tried) break;
     course = tried;
     await remember(request, course);
@@ -146,15 +144,11 @@ export async function latencyRatio(
   }
 }
 
-interface Attempt extends Goal {
-  readonly learns: boolean;
-}
-
 /** One cut, judged on VAL; undefined when nothing is left to cut. */
 async function attempt(
   { workspace, study, method, settings, clock, learn }: CourseRequest,
   course: Course,
-  { goal, allowed, learns }: Attempt,
+  { goal, allowed }: Goal,
   control: RunControl,
 ): Promise<Course | undefined> {
   const { engine, feedsFor, fixedBatch, batch } = workspace;
@@ -182,7 +176,7 @@ async function attempt(
     });
   }
   const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
-  const learned = learns && learn ? await clock.stage('learn between cuts', () => learn(step.state.model)) : undefined;
+  const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state.model)) : undefined;
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
   const final = recovered ?? qualities.aligned ?? qualities.cut;
   const drop = errorOf(final).error - errorOf(study.quality).error;
