@@ -3,6 +3,7 @@ import { Graph } from '../onnx/graph.js';
 import { readFloats } from '../onnx/tensor.js';
 import { runOnce } from '../runtime/run-once.js';
 import { engine } from '../testing/graph-writing.js';
+import { tinyResNet } from '../testing/tiny-models.js';
 import { smallNetwork, zooFeeds } from '../testing/zoo-models.js';
 import { readParameters } from '../training/parameters.js';
 import { relativeDifference } from '../pruning/check-cut.js';
@@ -42,7 +43,7 @@ describe('a float model as a student', () => {
   });
 
   it('moves a weight by its own size', () => {
-    const model = smallNetwork('resnet8');
+    const model = tinyResNet();
     const student = floatStudent(model);
     const flat = readParameters(student.model, student.parameters);
     const moved = student.of(
