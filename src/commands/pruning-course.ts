@@ -65,13 +65,18 @@ export async function runCourse(request: CourseRequest, control: RunControl): Pr
     if (goal === undefined) break;
     const wanted = now - (now - goal) / 2 ** halvings;
     const tried = await attempt(request, course, { goal: wanted, allowed }, control);
-    if (!tried) break;
+    if (!tried || isSameRefusal(course.steps.at(-1), tried.steps.at(-1)!)) break;
     course = tried;
     await remember(request, course);
     if (course.steps.at(-1)!.accepted) [index, halvings] = [index + 1, 0];
     else halvings++;
   }
   return course;
+}
+
+/** A smaller step that comes to the same widths is refused again. */
+function isSameRefusal(last: PruningStep | undefined, next: PruningStep): boolean {
+  return last?.accepted === false && !next.accepted && last.params === next.params && last.macs === next.macs;
 }
 
 interface Goal {
