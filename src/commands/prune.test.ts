@@ -187,6 +187,24 @@ describe('pruneModel', () => {
     expect((await readdir(folder)).filter((name) => name.includes('refused'))).toEqual([]);
   });
 
+  it('refuses to let a model of fixed batches learn before it cuts it; left to itself it prunes it without', async () => {
+    const rows = new Graph(MODEL);
+    for (const value of [...rows.inputs, ...rows.outputs].filter((each) => !each.initializer))
+      value.info = value.name === 'x' ? info('x', [1, 3, 8, 8]) : info('logits', [1, 5]);
+    const fixed = rows.toModel();
+    const stages: string[] = [];
+    const refused = pruneModel(fixed, options({ steps: 5, onProgress: ({ stage }) => stages.push(stage) }));
+    await expect(refused).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('batches of 1 only') as string,
+    });
+    expect(stages).not.toContain('measure cuts');
+    const { report } = await pruneModel(fixed, options({ reduce: 0.3, steps: undefined }));
+    expect(report.budget!.met).toBe(true);
+    expect(report.recovery).toBeUndefined();
+    expect(report.warnings!.join()).toContain('does not learn after the cuts');
+  });
+
   it('refuses a model whose output depends on everything', async () => {
     const linear = tinyModel({
       inputs: [info('x', ['N', 3, 8, 8])],

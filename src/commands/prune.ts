@@ -28,6 +28,7 @@ import {
 import { learnFromOriginal } from './recovery.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
+import { refuseFixedBatch } from './training-setup.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 
@@ -200,15 +201,18 @@ function methodOf({ method: name, score }: PruneOptions): PruningMethod {
 
 /** How long is learned; undefined for no time at all. */
 function learningOf(
-  { fixedBatch, working }: Workspace,
+  workspace: Workspace,
   model: ModelProto,
   settings: PruneOptions,
   warnings: string[],
 ): LearningOptions | undefined {
+  const { fixedBatch, working } = workspace;
   const { epochs, steps, maxTime, temperature } = settings;
   const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
   if (steps === 0) return undefined;
-  if (!asked && fixedBatch !== undefined) {
+  // Before the cuts, which take minutes.
+  if (asked) refuseFixedBatch(workspace);
+  else if (fixedBatch !== undefined) {
     warnings.push(
       `The model takes batches of ${String(fixedBatch)} only and does not learn after the cuts: export it with a free batch dimension for that.`,
     );

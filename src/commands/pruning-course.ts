@@ -15,10 +15,9 @@ import { pruningStepSchema, type PruningStep } from '../report/report.js';
 import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { traceShapes } from '../runtime/trace.js';
-import type { PruneOptions } from './options.js';
+import { DEFAULTS, type PruneOptions } from './options.js';
 import { costIn, errorOf, worthIn, type PruningStudy } from './pruning-study.js';
-import { WIDE_BATCH, WIDE_BYTES } from './quantization-study.js';
-import { bytesPerSample } from '../runtime/trace.js';
+import { wideRows } from './quantization-study.js';
 import type { RunClock } from './run-info.js';
 import type { Workspace } from './workspace.js';
 
@@ -159,7 +158,9 @@ async function attempt(
   const { engine, feedsFor, fixedBatch, batch } = workspace;
   const began = performance.now();
   const { state } = course;
-  const rows = wideRows(workspace, state);
+  const rows = wideRows(state.shapes, fixedBatch ?? 1);
+  // Who asks for smaller batches than usual has reasons.
+  const wideSize = rows >= 1 && workspace.batchSize >= DEFAULTS.batchSize ? rows : undefined;
   const block = (await layoutBlock(engine)) ?? GUARDS.align;
   const step = await clock.stage('cut and fit', () =>
     pruneStep(
@@ -168,7 +169,7 @@ async function attempt(
         ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
         guards: { ...GUARDS, align: settings.align ?? block },
         ...{ block, worthOf: worthIn(settings.of) },
-        batches: (wide) => batch(study.calib, wide ? rows : undefined),
+        batches: (wide) => batch(study.calib, wide ? wideSize : undefined),
         samples: study.calib.size,
       },
       control,
@@ -223,12 +224,6 @@ async function qualitiesOf(
     refitted: await study.qualityOf(refitted),
     aligned: await study.qualityOf(state.model),
   };
-}
-
-/** Rows per call where what is read back is the same for any number of rows. */
-function wideRows({ batchSize }: Workspace, { shapes }: PruningState): number | undefined {
-  const rows = Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytesPerSample(shapes.values(), 1), 1)));
-  return rows >= 1 && batchSize >= 32 ? rows : undefined;
 }
 
 function startOf({ original, cost }: PruningStudy): Course {

@@ -2,7 +2,7 @@
 import type { ModelProto } from 'onnx-buf';
 import { batches } from '../data/loader.js';
 import type { Dataset } from '../data/dataset.js';
-import { subset } from '../data/subset.js';
+import { firstSamples } from '../data/subset.js';
 import { FlowCompressError } from '../errors.js';
 import { Graph } from '../onnx/graph.js';
 import type { RunControl } from '../progress.js';
@@ -71,9 +71,9 @@ export async function openPruningStudy(
   )(new Uint8Array(dependencies.units.classOf.length));
   const sites = 3 * dependencies.groups.length + removableBranches(graph, shapes).length;
   const layers = layerUnits(graph, dependencies).length;
-  const probed = subset(working.calib, firstIndices(affordable(settings.probeSamples, sites, cost, working.calib)));
+  const probed = firstSamples(working.calib, affordable(settings.probeSamples, sites, cost, working.calib));
   const size = Math.min(COMPARED_BATCH, settings.batchSize);
-  const open = (dataset: typeof probed): Promise<Validator> =>
+  const open = (dataset: Dataset): Promise<Validator> =>
     openValidator(engine, model, scores, () => (fixedBatch === undefined ? batches(dataset, size) : batch(dataset)));
   const probe = await open(probed);
   const val = await open(working.val);
@@ -84,7 +84,7 @@ export async function openPruningStudy(
     quality: await val.measure(model, signal),
     cost,
     // Every layer sees what the layers before it make of the samples.
-    calib: subset(working.calib, firstIndices(affordable(working.calib.size, layers / 2, cost, working.calib))),
+    calib: firstSamples(working.calib, affordable(working.calib.size, layers / 2, cost, working.calib)),
     close: async () => {
       await probe.release();
       await val.release();
@@ -101,10 +101,6 @@ const LEAST_SAMPLES = 16;
 function affordable(wanted: number, passes: number, { macs }: Cost, { size }: Dataset): number {
   const most = macs === undefined ? wanted : Math.floor(EFFORT / Math.max(macs * passes, 1));
   return Math.min(size, wanted, Math.max(most, LEAST_SAMPLES));
-}
-
-function firstIndices(count: number): Int32Array {
-  return Int32Array.from({ length: count }, (_, i) => i);
 }
 
 /** What a limit on the fall of quality counts, lower being better. */

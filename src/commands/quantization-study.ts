@@ -1,5 +1,5 @@
 /** What `quantize` and `profile` share: the prepared model with everything a quantization method asks for. */
-import { subset } from '../data/subset.js';
+import { firstSamples } from '../data/subset.js';
 import { FlowCompressError } from '../errors.js';
 import { findAttention } from '../flow/attention.js';
 import { magnitudeProbes } from '../flow/magnitude.js';
@@ -62,10 +62,14 @@ export const WIDE_BATCH = 128;
 /** Bytes of all activations of such a call, if none were freed in the course of it. */
 export const WIDE_BYTES = 64e6;
 
-/** Rows per call of a wide pass, as far as the activations stay small; undefined stands for the usual size. */
+/** Rows per call of a wide pass, as far as the activations stay small. @param shapes of `rows` samples */
+export function wideRows(shapes: TracedValues, rows: number): number {
+  return Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytesPerSample(shapes.values(), rows), 1)));
+}
+
+/** The same where it is more than usual; undefined stands for the usual size. */
 function wideBatch({ shapes, rows }: PreparedStudy, usual: number): number | undefined {
-  const bytes = bytesPerSample(shapes.values(), rows);
-  const size = Math.min(WIDE_BATCH, Math.floor(WIDE_BYTES / Math.max(bytes, 1)));
+  const size = wideRows(shapes, rows);
   // Who asks for smaller batches than usual has reasons.
   return size > usual && usual >= DEFAULTS.batchSize ? size : undefined;
 }
@@ -93,10 +97,7 @@ export function quantizationContext(
     warn,
     fixedBatch,
     calibration: ({ limit = working.calib.size, wide = false, rows } = {}) =>
-      batch(
-        limit < working.calib.size ? subset(working.calib, firstIndices(limit)) : working.calib,
-        rows ?? (wide ? wideBatch(study, workspace.batchSize) : undefined),
-      ),
+      batch(firstSamples(working.calib, limit), rows ?? (wide ? wideBatch(study, workspace.batchSize) : undefined)),
     calibrationSamples: working.calib.size,
     scores: workspace.scores,
     async probeBatch(wanted, runs) {
@@ -106,10 +107,6 @@ export function quantizationContext(
     },
     flow: () => flowSource(model, layers, shapes),
   };
-}
-
-function firstIndices(count: number): Int32Array {
-  return Int32Array.from({ length: count }, (_, i) => i);
 }
 
 function flowSource(model: ModelProto, layers: readonly WeightLayer[], shapes: TracedValues): FlowSource {

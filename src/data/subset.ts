@@ -2,6 +2,16 @@
 import { FlowCompressError } from '../errors.js';
 import type { Dataset } from './dataset.js';
 
+/** The first `count` samples; the dataset itself where it has no more. */
+export function firstSamples(base: Dataset, count: number): Dataset {
+  return count < base.size
+    ? subset(
+        base,
+        Int32Array.from({ length: count }, (_, i) => i),
+      )
+    : base;
+}
+
 /**
  * The samples `indices` of a dataset, numbered from 0. Neither the base dataset nor the indices can be taken back out of it.
  * Closing a subset does nothing: the base belongs to whoever opened it.

@@ -15,7 +15,8 @@ import { constantOf, reduce, transpose } from '../onnx/ops.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { tensorInfo } from '../onnx/value-info.js';
 import type { RunControl } from '../progress.js';
-import type { Engine, Feeds } from '../runtime/engine.js';
+import type { Engine } from '../runtime/engine.js';
+import { namedFeeds } from '../runtime/rows.js';
 import { exposeValue, type TracedValues } from '../runtime/trace.js';
 import type { Branch } from './branches.js';
 import { setLayer } from './set-layer.js';
@@ -192,23 +193,19 @@ async function targetsOf(
   graph.outputs.splice(0);
   for (const value of values) exposeValue(graph, value);
   graph.removeDead();
+  const inputs = new Set(graph.inputs.map(({ name }) => name));
   const session = await engine.createSession(toBytes(graph.toModel()), { memoryPattern: false });
   const found: Float32Array[][] = [];
   try {
     for await (const { feeds } of batches()) {
       throwIfAborted(signal);
-      const results = await session.run(feedsFor(graph, feeds));
+      const results = await session.run(namedFeeds(feeds, inputs));
       found.push(values.map(({ name }) => results[name]!.data as Float32Array));
     }
   } finally {
     await session.release();
   }
   return found;
-}
-
-function feedsFor(graph: Graph, feeds: Feeds): Feeds {
-  const names = new Set(graph.inputs.map(({ name }) => name));
-  return Object.fromEntries(Object.entries(feeds).filter(([name]) => names.has(name)));
 }
 
 async function fitLayer(
@@ -239,6 +236,7 @@ async function fitLayer(
   for (const value of values) exposeValue(graph, value);
   graph.removeDead();
   const sums = [cols * cols, cols * channels, cols, channels].map((size) => new Float64Array(size));
+  const inputs = new Set(graph.inputs.map(({ name }) => name));
   const session = await engine.createSession(toBytes(graph.toModel()), { memoryPattern: false });
   let [batch, count] = [0, 0];
   try {
@@ -247,7 +245,7 @@ async function fitLayer(
       const data = targets[batch++]!;
       const rows = data.length / channels;
       const target = { type: 'float32' as const, dims: [rows, channels], data };
-      const results = await session.run({ ...feedsFor(graph, feeds), [given.name]: target });
+      const results = await session.run({ ...namedFeeds(feeds, inputs), [given.name]: target });
       values.forEach(({ name }, i) => {
         const part = results[name]!.data as Float32Array;
         const sum = sums[i]!;

@@ -5,7 +5,7 @@ import { removeBranches } from './branches.js';
 import { cutUnits } from './cut.js';
 import type { Dependencies } from './groups.js';
 import type { LayerUnits } from './layer-units.js';
-import { refitLayers, type LayerRefit } from './refit-layers.js';
+import { refitLayers } from './refit-layers.js';
 import type { Selection } from './selection.js';
 import { takenBy, type Choice, type Site } from './sites.js';
 
@@ -26,19 +26,17 @@ export interface Applied {
   /** The same without the branches. */
   readonly plain: ModelProto;
   readonly selection: Selection;
-  readonly refits: readonly LayerRefit[];
 }
 
 export function applyChoice({ model, dependencies, layers, grams, sites }: Choosable, choice: Choice): Applied {
   const { removed } = takenBy(choice, sites, dependencies.units.classOf.length);
   const selection = { dependencies, removed };
   const cut = removed.includes(1) ? cutUnits(model, selection) : model;
-  const { model: fitted, refits } =
-    cut === model || grams.size === 0 ? { model: cut, refits: [] } : refitLayers(model, cut, layers, removed, grams);
+  const fitted = cut === model || grams.size === 0 ? cut : refitLayers(model, cut, layers, removed, grams);
   const { branches } = choice;
   return {
     model: removeBranches(fitted, branches),
     plain: fitted === cut && branches.size === 0 ? cut : removeBranches(cut, branches),
-    ...{ cut, selection, refits },
+    ...{ cut, selection },
   };
 }

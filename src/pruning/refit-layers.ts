@@ -8,13 +8,6 @@ import type { LayerUnits } from './layer-units.js';
 import { refit } from './refit.js';
 import { setLayer } from './set-layer.js';
 
-/** What re-fitting one layer gave back: mean square error of its output relative to the output's variance. */
-export interface LayerRefit {
-  readonly layer: string;
-  readonly before: number;
-  readonly after: number;
-}
-
 /**
  * @param original the model that `layers` and `grams` are of
  * @param cut the same without the classes that are marked with 1 in `removed`
@@ -26,11 +19,10 @@ export function refitLayers(
   layers: readonly LayerUnits[],
   removed: Uint8Array,
   grams: ReadonlyMap<string, Gram>,
-): { model: ModelProto; refits: LayerRefit[] } {
+): ModelProto {
   const before = new Graph(original);
   const graph = new Graph(cut);
   const left = new Map(findLayers(graph).map((layer) => [layer.name, layer]));
-  const refits: LayerRefit[] = [];
   for (const { layer, made, read, taps } of layers) {
     const gram = grams.get(layer.name);
     const target = left.get(layer.name);
@@ -53,7 +45,6 @@ export function refitLayers(
       weights: Float32Array.from(found.weights),
       bias: Float32Array.from(found.shift, (by, i) => by + (bias?.[i] ?? 0)),
     });
-    refits.push({ layer: layer.name, before: found.before, after: found.after });
   }
-  return { model: graph.toModel(), refits };
+  return graph.toModel();
 }

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { refitLoss } from '../testing/refit-loss.js';
 import { normals } from '../testing/tiny-models.js';
 import { refit, type InputMoments } from './refit.js';
 
@@ -94,7 +95,9 @@ describe('refit', () => {
   it('tells how far the output moves with and without it', () => {
     fc.assert(
       fc.property(cases, (each) => {
-        const { weights, shift, before, after } = refit(each.weights, momentsOf(each), each.kept);
+        const found = refit(each.weights, momentsOf(each), each.kept);
+        const { weights, shift } = found;
+        const { before, after } = refitLoss(each.weights, momentsOf(each), each.kept, found);
         const rows = each.weights.length / each.cols;
         const left = Array.from({ length: rows }, (_, row) => each.kept.map((i) => each.weights[row * each.cols + i]!));
         const whole = variance(each);
@@ -112,7 +115,9 @@ describe('refit', () => {
       return Float64Array.of(a, b, 2 * a - b + 3);
     });
     const each = { cols: 3, samples, weights: Float32Array.of(1, 1, 1), kept: [0, 1] };
-    const { weights, shift, after } = refit(each.weights, momentsOf(each), each.kept, 1e-9);
+    const found = refit(each.weights, momentsOf(each), each.kept, 1e-9);
+    const { weights, shift } = found;
+    const { after } = refitLoss(each.weights, momentsOf(each), each.kept, found);
     expect([...weights, ...shift].map((v) => Math.round(v * 1e6) / 1e6)).toEqual([3, 0, 3]);
     expect(after).toBeLessThan(1e-9);
   });

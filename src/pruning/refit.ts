@@ -18,9 +18,6 @@ export interface Refit {
   readonly weights: Float64Array;
   /** [rows]: to be added to the bias. */
   readonly shift: Float64Array;
-  /** Mean square of what the layer's output moves by, relative to its variance: with the weights that are left as they are, and refitted. */
-  readonly before: number;
-  readonly after: number;
 }
 
 /** Share of the mean variance of a column by which the weights are held where they were. */
@@ -53,16 +50,14 @@ export function refit(
   const factor = cholesky(system, k);
   const result = new Float64Array(rows * k);
   const shift = new Float64Array(rows);
-  const moved = { before: 0, after: 0, whole: 0 };
   const places = new Int32Array(cols).fill(-1);
   for (let a = 0; a < k; a++) places[kept[a]!] = a;
   const lost = Array.from({ length: cols }, (_, i) => i).filter((i) => places[i]! < 0);
   for (let row = 0; row < rows; row++) {
     const own = Float64Array.from({ length: cols }, (_, i) => weights[row * cols + i]!);
     // W' = W_K + change: the change answers for the columns that are lost alone.
-    const change = new Float64Array(k);
-    for (let a = 0; a < k; a++) for (const i of lost) change[a]! += own[i]! * covariance(i, kept[a]!);
-    const answer = change.slice();
+    const answer = new Float64Array(k);
+    for (let a = 0; a < k; a++) for (const i of lost) answer[a]! += own[i]! * covariance(i, kept[a]!);
     solveCholesky(factor, k, answer);
     let sum = 0;
     for (const i of lost) sum += own[i]! * mean[i]!;
@@ -71,27 +66,6 @@ export function refit(
       sum -= answer[a]! * mean[kept[a]!]!;
     }
     shift[row] = sum;
-    // As it was, the bias stays too: the mean of what is lost counts.
-    let mute = 0;
-    let square = 0;
-    for (const i of lost) {
-      mute += own[i]! * mean[i]!;
-      for (const j of lost) square += own[i]! * own[j]! * covariance(i, j);
-    }
-    moved.before += square + mute * mute;
-    // |W_lost x_lost - answer x_K|^2, by the equation that the answer solves.
-    let gain = 0;
-    for (let a = 0; a < k; a++) gain += answer[a]! * (2 * change[a]! - applied(system, k, a, answer, hold));
-    moved.after += Math.max(0, square - gain);
-    for (let i = 0; i < cols; i++) for (let j = 0; j < cols; j++) moved.whole += own[i]! * own[j]! * covariance(i, j);
   }
-  const relative = (value: number): number => (moved.whole > 0 ? value / moved.whole : 0);
-  return { weights: result, shift, before: relative(moved.before), after: relative(moved.after) };
-}
-
-/** Row `a` of C[K, K] times a vector. */
-function applied(system: Float64Array, k: number, a: number, vector: Float64Array, hold: number): number {
-  let sum = -hold * vector[a]!;
-  for (let b = 0; b < k; b++) sum += system[Math.max(a, b) * k + Math.min(a, b)]! * vector[b]!;
-  return sum;
+  return { weights: result, shift };
 }

@@ -6,6 +6,7 @@ import { concat, formula } from '../onnx/ops.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { FlowCompressError } from '../errors.js';
 import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
+import { namedFeeds } from '../runtime/rows.js';
 import { runOnce } from '../runtime/run-once.js';
 import { exposeOnly } from '../runtime/trace.js';
 import { logitsOf } from '../training/logits.js';
@@ -76,7 +77,7 @@ export async function openTeacher(
   const taken = new Set(session.inputs.map(({ name }) => name));
   return {
     async answer(feeds) {
-      const results = await session.run(Object.fromEntries(Object.entries(feeds).filter(([name]) => taken.has(name))));
+      const results = await session.run(namedFeeds(feeds, taken));
       return results[output]!;
     },
     release: () => session.release(),

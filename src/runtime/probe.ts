@@ -8,7 +8,8 @@ import { Graph, type Value } from '../onnx/graph.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
 import type { Batch } from '../data/dataset.js';
-import type { Engine, Feeds, HostTensor } from './engine.js';
+import type { Engine, HostTensor } from './engine.js';
+import { namedFeeds } from './rows.js';
 import { exposeValue, type TracedValues } from './trace.js';
 
 /** What a probe sees while it adds its nodes. */
@@ -58,9 +59,7 @@ export async function runProbes(pass: ProbePass, control: RunControl = {}): Prom
     control.onProgress?.({ stage: pass.stage, done, total: pass.total });
     for await (const batch of pass.batches) {
       throwIfAborted(control.signal);
-      const feeds: Feeds = {};
-      for (const [name, tensor] of Object.entries(batch.feeds)) if (names.has(name)) feeds[name] = tensor;
-      const results = await session.run(feeds);
+      const results = await session.run(namedFeeds(batch.feeds, names));
       pass.probes.forEach((probe, i) => {
         probe.update(
           fetched[i]!.map((name) => results[name]!),

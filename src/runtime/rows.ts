@@ -41,3 +41,8 @@ export function fixedBatchOf(inputs: readonly ValueSignature[]): number | undefi
   }
   return typeof first?.dims[0] === 'number' ? first.dims[0] : undefined;
 }
+
+/** The feeds of these names: a part of a model may not take all inputs. */
+export function namedFeeds(feeds: Feeds, names: ReadonlySet<string>): Feeds {
+  return Object.fromEntries(Object.entries(feeds).filter(([name]) => names.has(name)));
+}
