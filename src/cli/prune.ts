@@ -60,6 +60,12 @@ const LEARNING_FLAGS = [
     parseNumber,
   ),
   valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--hint-weight <w>',
+    'how much values inside the model count that are held against the original, beside its answers',
+    parseNumber,
+    STANDARD.hintWeight,
+  ),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
   switchFlag('--remeasure', 'time the gradients of convolutions anew instead of taking what this machine remembers'),
 ];

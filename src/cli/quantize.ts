@@ -79,6 +79,12 @@ const FLAGS = [
     DEFAULTS.temperature,
   ),
   valueFlag(
+    '--hint-weight <w>',
+    'how much values inside the model count that are held against the original, beside its answers',
+    parseNumber,
+    DEFAULTS.hintWeight,
+  ),
+  valueFlag(
     '--augment <list>',
     'random changes of the images of the recovery: crop, flip, cutout, mixup',
     parseTextList,

@@ -33,6 +33,7 @@ export const DEFAULTS = {
   recoverLr: 1e-3,
   recoverBatchSize: 128,
   temperature: 1,
+  hintWeight: 0,
 } as const;
 
 /** The quantization methods by name, FAAQ first. */
@@ -162,6 +163,8 @@ export const quantizeOptionsSchema = dataOptionsSchema
     recoverBatchSize: positiveInteger.default(DEFAULTS.recoverBatchSize),
     /** Of recovery: what the scores of both models are divided by before they are compared. */
     temperature: z.number().positive().default(DEFAULTS.temperature),
+    /** Of recovery: factor on the relative squared errors of values inside the model. */
+    hintWeight: z.number().min(0).default(DEFAULTS.hintWeight),
     /** Of recovery. */
     augment,
     /** Timed runs per file and batch size. */
@@ -232,6 +235,8 @@ export const pruneOptionsSchema = dataOptionsSchema
     /** Share of its own size by which a weight moves per update; when absent 0.01 for networks of convolutions, 0.001 for others. */
     lr: z.number().positive().max(1).optional(),
     temperature: z.number().positive().default(1),
+    /** Factor on the relative squared errors of values inside the model, beside the loss of its answers. */
+    hintWeight: z.number().min(0).default(10),
     augment,
     bestEffort: z.boolean().default(false),
     remeasure: z.boolean().default(false),

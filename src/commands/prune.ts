@@ -7,7 +7,8 @@ import type { ModelInput } from '../node/model-input.js';
 import { Graph } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
 import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
-import { dependenciesOf } from '../pruning/step.js';
+import { sharedPlaces } from '../pruning/places.js';
+import { cutModel, dependenciesOf, type PruningState } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
 import { normalized } from '../recovery/normalize.js';
 import { traceShapes } from '../runtime/trace.js';
@@ -107,6 +108,7 @@ export async function pruneModel(
           lr: learning.learningRate,
           batchSize: learning.batchSize,
           temperature: settings.temperature,
+          hintWeight: settings.hintWeight,
         }),
         ...(learning && settings.augment.length > 0 && { augment: settings.augment }),
       },
@@ -142,13 +144,13 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Prom
     {
       ...{ workspace, study, method, settings, clock, run },
       // Without a limit on the drop nothing is decided between cuts, and closed form serves as well.
-      learn: learning && settings.maxDrop !== undefined ? (model) => learnBetween(pruning, model, learning) : undefined,
+      learn: learning && settings.maxDrop !== undefined ? (state) => learnBetween(pruning, state, learning) : undefined,
     },
     control,
   );
   const learned =
     learning && course.steps.some(({ accepted }) => accepted)
-      ? await clock.stage('learn', () => learn(pruning, course.state.model, learning, true))
+      ? await clock.stage('learn', () => learn(pruning, course.state, learning, true))
       : undefined;
   const model = learned?.state ?? course.state.model;
   const dependencies = await dependenciesOf(engine, study.original.model, feedsFor, fixedBatch);
@@ -207,7 +209,7 @@ function learningOf(
   warnings: string[],
 ): LearningOptions | undefined {
   const { fixedBatch, working } = workspace;
-  const { epochs, steps, maxTime, temperature } = settings;
+  const { epochs, steps, maxTime, temperature, hintWeight } = settings;
   const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
   if (steps === 0) return undefined;
   // Before the cuts, which take minutes.
@@ -228,7 +230,8 @@ function learningOf(
   return {
     ...(limits.length > 0 && { steps: Math.min(...limits) }),
     ...(maxTime !== undefined && { seconds: maxTime }),
-    ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model), temperature },
+    ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model) },
+    ...{ temperature, hintWeight },
   };
 }
 
@@ -245,7 +248,7 @@ function suitableRate(model: ModelProto): number {
 /** A short learning, judged at its end alone. */
 async function learnBetween(
   pruning: PruningRun,
-  model: ModelProto,
+  pruned: PruningState,
   options: LearningOptions,
 ): Promise<{ model: ModelProto; updates: number }> {
   const { steps, seconds } = options;
@@ -255,19 +258,20 @@ async function learnBetween(
     ...(steps !== undefined && { steps: Math.max(1, Math.round(BETWEEN_CUTS * steps)) }),
     ...(seconds !== undefined && { seconds: BETWEEN_CUTS * seconds }),
   };
-  const { state, summary } = await learn(pruning, model, short, false);
+  const { state, summary } = await learn(pruning, pruned, short, false);
   return { model: state, updates: summary.steps };
 }
 
 /** @param kept whether the run directory keeps the course */
 async function learn(
   { workspace, study, settings, control, run }: PruningRun,
-  model: ModelProto,
+  pruned: PruningState,
   options: LearningOptions,
   kept: boolean,
 ): Promise<{ state: ModelProto; summary: RecoverySummary }> {
   const { engine, feedsFor, batch } = workspace;
-  const { calib } = study;
+  const { calib, original } = study;
+  const { model } = pruned;
   const student = await normalized(
     {
       ...{ engine, model, shapes: await traceShapes(engine, model, feedsFor(1)), samples: calib.size },
@@ -276,8 +280,9 @@ async function learn(
     control,
   );
   const learning = {
-    teacher: study.original.model,
+    teacher: original.model,
     student: floatStudent(student, 'updated'),
+    taught: sharedPlaces(cutModel(original, pruned)),
     start: model,
     build: (state: ModelProto) => state,
     ...{ options, kept },

@@ -39,7 +39,7 @@ export interface CourseRequest {
   readonly clock: RunClock;
   readonly run: RunDirectory | undefined;
   /** A short learning before a cut is judged; undefined where there is none. */
-  readonly learn: ((model: ModelProto) => Promise<{ model: ModelProto; updates: number }>) | undefined;
+  readonly learn: ((pruned: PruningState) => Promise<{ model: ModelProto; updates: number }>) | undefined;
 }
 
 /** Cuts without a goal, each of a sixth of what is left. */
@@ -182,7 +182,7 @@ async function attempt(
     });
   }
   const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
-  const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state.model)) : undefined;
+  const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state)) : undefined;
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
   const final = recovered ?? qualities.aligned ?? qualities.cut;
   const drop = errorOf(final).error - errorOf(study.quality).error;

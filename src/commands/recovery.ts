@@ -8,6 +8,7 @@ import type { RunControl } from '../progress.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
 import { trainableQuantized } from '../quantization/recover/trainable.js';
 import type { ModelProto } from 'onnx-buf';
+import type { TaughtValue } from '../recovery/hints.js';
 import { recover, type RecoveryOptions, type RecoveryStore, type Student } from '../recovery/recover.js';
 import { openValidator } from '../recovery/validate.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
@@ -26,6 +27,8 @@ export interface Learning<T> {
   /** The original, prepared. */
   readonly teacher: ModelProto;
   readonly student: Student<T>;
+  /** As `RecoveryRequest.taught`. */
+  readonly taught?: readonly TaughtValue[];
   readonly start: T;
   /** The file that a state would be. */
   readonly build: (state: T) => ModelProto;
@@ -40,7 +43,7 @@ export interface Learning<T> {
  */
 export async function learnFromOriginal<T>(
   workspace: Workspace,
-  { teacher, student, start, build, options, kept }: Learning<T>,
+  { teacher, student, taught, start, build, options, kept }: Learning<T>,
   settings: RecoverySettings,
   control: RunControl,
   cache: MachineCache | undefined,
@@ -54,7 +57,7 @@ export async function learnFromOriginal<T>(
   try {
     const { state, ...summary } = await recover(
       {
-        ...{ engine, teacher, student, start, scores, feedsFor },
+        ...{ engine, teacher, student, start, scores, feedsFor, ...(taught && { taught }) },
         train: working.train,
         chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
         measure: (candidate) => validator.measure(build(candidate), control.signal),
@@ -102,7 +105,7 @@ export function recoverOutcome(
     build: (state) => choice.build(state),
     options: {
       ...{ steps: settings.recover, evaluations: EVALUATIONS, batchSize: settings.recoverBatchSize },
-      ...{ learningRate: settings.recoverLr, temperature: settings.temperature },
+      ...{ learningRate: settings.recoverLr, temperature: settings.temperature, hintWeight: settings.hintWeight },
     },
     kept: true,
   };
@@ -130,7 +133,8 @@ export function recoverySettings({
   recoverLr,
   recoverBatchSize,
   temperature,
+  hintWeight,
   augment,
 }: QuantizeOptions): NonNullable<QuantizeReport['settings']> {
-  return { recoverLr, recoverBatchSize, temperature, ...(augment.length > 0 && { augment }) };
+  return { recoverLr, recoverBatchSize, temperature, hintWeight, ...(augment.length > 0 && { augment }) };
 }

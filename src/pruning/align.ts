@@ -9,7 +9,7 @@ import { throwIfAborted } from '../errors.js';
 import { gramRows } from '../flow/gather-grams.js';
 import { inputColumns, outputRows } from '../flow/gram-probe.js';
 import { DataType } from '../onnx/dtypes.js';
-import { Graph, type Value } from '../onnx/graph.js';
+import { Graph } from '../onnx/graph.js';
 import { findLayers, type WeightLayer } from '../onnx/layers.js';
 import { constantOf, reduce, transpose } from '../onnx/ops.js';
 import { toBytes } from '../onnx/to-bytes.js';
@@ -19,21 +19,15 @@ import type { Engine } from '../runtime/engine.js';
 import { namedFeeds } from '../runtime/rows.js';
 import { exposeValue, type TracedValues } from '../runtime/trace.js';
 import type { Branch } from './branches.js';
+import { behindGone, branchEnd, resultOf, type CutModel } from './places.js';
 import { setLayer } from './set-layer.js';
 import { solveLayer } from './solve-layer.js';
 
-export interface AlignRequest {
+export interface AlignRequest extends CutModel {
   readonly engine: Engine;
-  readonly original: ModelProto;
   /** Dims of every value for one sample. */
   readonly originalShapes: TracedValues;
-  /** A part of the original, with the names that values and layers have there. */
-  readonly model: ModelProto;
   readonly shapes: TracedValues;
-  /** Output channels of the original that are left of each layer. */
-  readonly kept: ReadonlyMap<string, readonly number[]>;
-  /** What was taken out of the original. */
-  readonly gone: readonly Branch[];
   /** A fresh pass over the samples, the same ones in the same batches. */
   readonly batches: () => AsyncIterable<Batch>;
   readonly samples: number;
@@ -131,45 +125,6 @@ function isFittable(layer: WeightLayer): boolean {
     layer.weight.uses.size === 1 &&
     layer.cols <= MAX_COLUMNS
   );
-}
-
-/** What the layer gives, its bias added. */
-function resultOf({ biasSlot, output }: WeightLayer): Value {
-  return biasSlot?.node.outputs[0] ?? output;
-}
-
-/** The sum that ends a residual branch, and what the branch is added to. */
-function branchEnd(graph: Graph, result: Value): { sum: Value; skip: Value } | undefined {
-  if (result.uses.size !== 1 || graph.isGraphOutput(result)) return undefined;
-  const [use] = result.uses;
-  if (!use || use.index < 0 || !use.node.is('Add')) return undefined;
-  const skip = use.node.inputs[1 - use.index];
-  return skip && skip !== result && !graph.constant(skip) ? { sum: use.node.outputs[0]!, skip } : undefined;
-}
-
-/** The value whose part this one plays once branches that started from it are gone. */
-function behindGone(value: Value, gone: readonly Branch[]): Value {
-  for (let current = value; ;) {
-    const next = goneFrom(current, gone) ?? goneFrom(rectified(current), gone);
-    if (!next) return current;
-    current = next;
-  }
-}
-
-function goneFrom(value: Value | undefined, gone: readonly Branch[]): Value | undefined {
-  const branch = value && gone.find(({ skip }) => skip === value.name);
-  if (!branch) return undefined;
-  const uses = [...value.uses];
-  // The graph of the branch may be another one of the same model: nodes are told by label.
-  const inside = new Set([...branch.nodes].map(({ label }) => label));
-  if (!uses.every(({ node }) => inside.has(node.label))) return undefined;
-  return uses.find(({ node }) => node.label === branch.name)?.node.outputs[0];
-}
-
-/** What Relu makes of the value, if that is all that becomes of it: fitting in front of it, any number below 0 will do for 0. */
-function rectified(value: Value): Value | undefined {
-  const [use] = value.uses;
-  return value.uses.size === 1 && use!.index === 0 && use!.node.is('Relu') ? use!.node.outputs[0] : undefined;
 }
 
 function followsGone(layer: WeightLayer, gone: readonly Branch[]): boolean {

@@ -16,6 +16,7 @@ import { measureDamage } from './damage.js';
 import { dependencyGroups, type Dependencies, type DependencyGroup } from './groups.js';
 import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
 import type { StructuredMethod } from './methods.js';
+import type { CutModel } from './places.js';
 import { planCuts } from './plan.js';
 import { removalOrders } from './removal-order.js';
 import { cutRanked, cutUniformly } from './share-out.js';
@@ -211,20 +212,18 @@ async function align(
   state: PruningState,
   control: RunControl,
 ): Promise<PruningState> {
-  const names = new Set(state.gone);
-  const gone = removableBranches(new Graph(original.model), original.shapes).filter(({ name }) => names.has(name));
   const { model } = await alignLayers(
     {
-      ...{
-        engine,
-        original: original.model,
-        originalShapes: original.shapes,
-        model: state.model,
-        shapes: state.shapes,
-      },
-      ...{ kept: state.kept, gone, samples, batches: () => batches(true) },
+      ...{ ...cutModel(original, state), engine, originalShapes: original.shapes, shapes: state.shapes },
+      ...{ samples, batches: () => batches(true) },
     },
     control,
   );
   return { ...state, model };
+}
+
+/** A state beside the original that it was cut from. */
+export function cutModel(original: PruningState, { model, kept, gone: names }: PruningState): CutModel {
+  const branches = removableBranches(new Graph(original.model), original.shapes);
+  return { original: original.model, model, kept, gone: branches.filter(({ name }) => names.includes(name)) };
 }

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ModelProto } from 'onnx-buf';
 import type { Dataset } from '../data/dataset.js';
 import { seedOf, shuffled } from '../data/random.js';
 import { batches } from '../data/loader.js';
@@ -7,7 +8,9 @@ import { findLayers, weightMatrix } from '../onnx/layers.js';
 import { engine, tensorFeed } from '../testing/graph-writing.js';
 import { normals, tinyResNet } from '../testing/tiny-models.js';
 import { NO_AUGMENTATION } from '../training/augment.js';
+import type { HostTensor } from '../runtime/engine.js';
 import { runOnce } from '../runtime/run-once.js';
+import { traceValues } from '../runtime/trace.js';
 import { argmax } from '../runtime/scores.js';
 import { deploy } from '../quantization/deploy.js';
 import { quantizedValues } from '../quantization/execution/quantized-values.js';
@@ -74,7 +77,7 @@ beforeAll(async () => {
     train: dataset(160, 1),
     ...{ feedsFor: (rows) => ({ x: tensorFeed([rows, 3, 8, 8]) }), measure: measureWith(validator) },
     options: {
-      ...{ steps: 40, evaluations: 10, batchSize: 32, learningRate: 0.01, temperature: 1, seed: 3 },
+      ...{ steps: 40, evaluations: 10, batchSize: 32, learningRate: 0.01, temperature: 1, hintWeight: 0, seed: 3 },
       augment: NO_AUGMENTATION,
     },
   };
@@ -112,6 +115,21 @@ describe('recovery', () => {
     } finally {
       await plain.release();
     }
+  });
+
+  it('holds values inside against those of the original', async () => {
+    const taught = [{ student: 'block.out', teacher: 'block.out' }];
+    const { feeds } = await request.train.read(Int32Array.from({ length: 64 }, (_, i) => i));
+    const [place] = taught;
+    const inside = async (model: ModelProto): Promise<Record<string, HostTensor>> =>
+      Object.fromEntries(await traceValues(engine, model, feeds, new Set([place!.student])));
+    const errorAfter = async (hintWeight: number): Promise<number> => {
+      const options = { ...request.options, hintWeight };
+      const { state } = await recover({ ...request, taught, options });
+      const [a, b] = [await inside(MODEL), await inside(deploy(MODEL, planOf(state)))];
+      return relativeError([place!.student], a, b);
+    };
+    expect(await errorAfter(30)).toBeLessThan(0.8 * (await errorAfter(0)));
   });
 
   it('learns from what the file will compute: its first loss is that of the plan', async () => {

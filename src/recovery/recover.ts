@@ -14,6 +14,7 @@ import { openStepper, startVectors, type TrainingVectors } from '../training/ste
 import { buildTrainingGraph, type TrainingGraphOptions } from '../training/training-graph.js';
 import type { BatchNormMode } from '../training/training-mode.js';
 import { train, type TrainingEvent, type TrainingProgress } from '../training/trainer.js';
+import { hintFactors, spreadOut, type TaughtValue } from './hints.js';
 import { lessonOf, openTeacher } from './teacher.js';
 import type { Quality } from './validate.js';
 
@@ -29,6 +30,8 @@ export interface RecoveryOptions {
   readonly learningRate: number;
   /** Of the softmax of both models in the loss. */
   readonly temperature: number;
+  /** Factor on the relative squared errors of values inside the model, beside the loss of its answers (`RecoveryRequest.taught`). */
+  readonly hintWeight: number;
   readonly augment: AugmentOptions;
   readonly seed: number;
 }
@@ -74,6 +77,8 @@ export interface RecoveryRequest<T> {
   readonly student: Student<T>;
   /** What the student stands for before it learns. */
   readonly start: T;
+  /** Values inside the student that can be held against those of the teacher: some of them are. */
+  readonly taught?: readonly TaughtValue[];
   /** Name of the output with one score per class, if the model has one. */
   readonly scores: string | undefined;
   readonly train: Dataset;
@@ -113,7 +118,8 @@ const CLIP_NORM = 1;
  */
 export async function recover<T>(request: RecoveryRequest<T>, control: RunControl = {}): Promise<Recovery<T>> {
   const { engine, teacher: original, student, scores, feedsFor, options, store } = request;
-  const { steps, seconds, batchSize, learningRate, temperature, augment, seed } = options;
+  const { steps, seconds, batchSize, learningRate, temperature, hintWeight, augment, seed } = options;
+  const taught = hintWeight > 0 ? spreadOut(request.taught ?? []) : [];
   const { parameters, layout } = student;
   const lesson = await lessonOf(engine, original, scores, feedsFor);
   const { model, output } = lesson.of(student.model);
@@ -123,6 +129,7 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
     model,
     {
       ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
+      hints: taught.map(({ student: value }) => ({ value, loss: 'mse' as const })),
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
       ...{ accumulate: 1, batchNorm: student.batchNorm ?? 'frozen', chooseForms: request.chooseForms },
     },
@@ -134,9 +141,10 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
   const before = await request.measure(request.start);
   const kept = await store?.read(layout);
   const start = kept?.vectors ?? startVectors(model, parameters, graph);
-  const teacher = await openTeacher(engine, original, lesson);
+  const teacher = await openTeacher(engine, original, lesson, taught);
   const stepper = await openStepper(engine, graph, optimizer, start, kept?.progress.steps ?? 0);
   try {
+    const factors = await hintFactors(teacher, feedsFor(batchSize), hintWeight);
     const { progress, best } = await train(
       stepper,
       request.train,
@@ -147,7 +155,13 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
         metric: { name: measure, lowerIsBetter: true },
       },
       {
-        targets: { from: 'inputs', of: async (feeds) => ({ target: await teacher.answer(feeds) }) },
+        targets: {
+          from: 'inputs',
+          async of(feeds) {
+            const { target, values } = await teacher.answer(feeds);
+            return { target, hints: values.map((value, i) => ({ target: value, factor: factors[i]! })) };
+          },
+        },
         async evaluate(vectors) {
           const quality = await request.measure(stateOf(vectors));
           return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };

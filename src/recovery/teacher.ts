@@ -2,13 +2,14 @@
 import type { ModelProto } from 'onnx-buf';
 import { intAttribute } from '../onnx/attributes.js';
 import { Graph, rewrite } from '../onnx/graph.js';
-import { concat, formula } from '../onnx/ops.js';
+import { concat, constantOf, formula } from '../onnx/ops.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { FlowCompressError } from '../errors.js';
 import type { Engine, Feeds, HostTensor, Session } from '../runtime/engine.js';
 import { namedFeeds } from '../runtime/rows.js';
 import { runOnce } from '../runtime/run-once.js';
 import { exposeOnly } from '../runtime/trace.js';
+import type { TaughtValue } from './hints.js';
 import { logitsOf } from '../training/logits.js';
 import type { LossName } from '../training/losses.js';
 
@@ -63,22 +64,44 @@ function joined(
   return { model: graph.toModel(), output: all.name };
 }
 
+/** What the teacher says of a batch. */
+export interface Answer {
+  readonly target: HostTensor;
+  /** For every taught value. */
+  readonly values: readonly HostTensor[];
+}
+
+export interface Teacher {
+  answer(feeds: Feeds): Promise<Answer>;
+  release(): Promise<void>;
+}
+
 /** A session of the original that gives the targets of batches. */
 export async function openTeacher(
   engine: Engine,
   model: ModelProto,
   lesson: Lesson,
-): Promise<{ answer(feeds: Feeds): Promise<HostTensor>; release(): Promise<void> }> {
-  const { model: taught, output } = lesson.of(model);
-  const alone = rewrite(taught, (graph) => {
-    exposeOnly(graph, [graph.mustGet(output)]);
+  taught: readonly TaughtValue[] = [],
+): Promise<Teacher> {
+  const { model: whole, output } = lesson.of(model);
+  const names: string[] = [];
+  const alone = rewrite(whole, (graph) => {
+    const values = taught.map(({ teacher, part }) => {
+      const value = graph.mustGet(teacher);
+      // A value of its own, as two of the taught ones may be the same.
+      if (!part) return graph.insertOp('Identity', [value]);
+      const { channels, axis } = part;
+      return graph.insertOp('Gather', [value, constantOf(graph, channels, 'int64')], [intAttribute('axis', axis)]);
+    });
+    names.push(...values.map(({ name }) => name));
+    exposeOnly(graph, [graph.mustGet(output), ...values]);
   });
   const session: Session = await engine.createSession(toBytes(alone));
   const taken = new Set(session.inputs.map(({ name }) => name));
   return {
     async answer(feeds) {
       const results = await session.run(namedFeeds(feeds, taken));
-      return results[output]!;
+      return { target: results[output]!, values: names.map((name) => results[name]!) };
     },
     release: () => session.release(),
   };

@@ -3,6 +3,7 @@ import type { Batch } from '../data/dataset.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
+import type { HintInput } from './stepper.js';
 import type { MeasuringModel } from './trained-model.js';
 
 /** What the loss holds the outputs for a batch against. */
@@ -10,6 +11,8 @@ export interface LossTargets {
   readonly target: HostTensor;
   /** [N]: factors on the losses of the samples. */
   readonly weights?: HostTensor;
+  /** What the hints of the training graph are held against. */
+  readonly hints?: readonly HintInput[];
 }
 
 /**

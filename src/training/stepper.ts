@@ -42,10 +42,21 @@ export interface StepInput {
   readonly target: HostTensor;
   /** [N]: factors on the losses of the samples, where the graph takes them. */
   readonly weights?: HostTensor;
+  /** One for every hint of the graph. */
+  readonly hints?: readonly HintInput[];
+}
+
+export interface HintInput {
+  readonly target: HostTensor;
+  /** On its loss. */
+  readonly factor: number;
 }
 
 export interface StepResult {
+  /** Of the output and the hints together. */
   readonly loss: number;
+  /** Of each hint alone, without its factor. */
+  readonly hints: readonly number[];
   /** Norm of the gradient before clipping. */
   readonly norm: number;
   /** Values of the output that the loss reads. */
@@ -113,18 +124,23 @@ export async function openStepper(
   /** What the session takes of everything that there is to feed. */
   const feedsOf = (
     session: Session,
-    { feeds, target, weights }: StepInput,
+    { feeds, target, weights, hints = [] }: StepInput,
     batch: number,
     learningRate: number,
   ): Feeds => {
     const all: Feeds = { ...feeds, ...vectorFeeds(), ...scalarFeeds(learningRate), [names.target]: target };
     if (names.weights !== undefined && weights) all[names.weights] = weights;
+    names.hints.forEach(({ target, factor }, i) => {
+      all[target] = hints[i]!.target;
+      all[factor] = { type: 'float32', dims: [], data: Float32Array.of(hints[i]!.factor) };
+    });
     for (const { mask, data } of masks) all[mask.input] = drawMask(mask, batch, data);
     const taken = new Set(session.inputs.map(({ name }) => name));
     return Object.fromEntries(Object.entries(all).filter(([name]) => taken.has(name)));
   };
   const stepped = async (inputs: readonly StepInput[], learningRate: number): Promise<StepResult> => {
     const outputs: HostTensor[] = [];
+    const hints = names.hints.map(() => 0);
     let loss = 0;
     let norm = NaN;
     let accumulated = new Float32Array(names.accumulated?.size ?? 0);
@@ -135,15 +151,16 @@ export async function openStepper(
       if (names.accumulated)
         feeds[names.accumulated.input] = { type: 'float32', dims: [accumulated.length], data: accumulated };
       const results = await session.run(feeds);
-      loss += (results[names.loss]!.data as Float32Array)[0]! / inputs.length;
+      loss += scalarOf(results, names.loss) / inputs.length;
+      names.hints.forEach((hint, k) => (hints[k]! += scalarOf(results, hint.loss) / inputs.length));
       outputs.push(results[names.output]!);
-      if (last) norm = (results[names.norm]!.data as Float32Array)[0]!;
+      if (last) norm = scalarOf(results, names.norm);
       else accumulated = results[names.accumulated!.output]!.data as Float32Array<ArrayBuffer>;
       if (!Number.isFinite(loss) || (last && !Number.isFinite(norm)))
         throw notFinite(steps + 1, loss, results[names.output]!);
       adopt(results);
     }
-    return { loss, norm, outputs };
+    return { loss, hints, norm, outputs };
   };
 
   return {
@@ -167,6 +184,10 @@ export async function openStepper(
       await gather?.release();
     },
   };
+}
+
+function scalarOf(results: Record<string, HostTensor>, name: string): number {
+  return (results[name]!.data as Float32Array)[0]!;
 }
 
 function ownVector(vectors: TrainingVectors, { kind }: VectorNames): Float32Array {

@@ -70,7 +70,7 @@ function recorder(start?: TrainingVectors, done = 0, onStep?: (step: number) => 
         vectors.average![0] = 0.3 * vectors.average![0]! + vectors.parameters[0];
       }
       onStep?.(++count);
-      return Promise.resolve({ loss: samples[0]! / 7, norm: 1, outputs: [] });
+      return Promise.resolve({ loss: samples[0]! / 7, hints: [], norm: 1, outputs: [] });
     },
     release: () => Promise.resolve(),
   };

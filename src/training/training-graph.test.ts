@@ -6,6 +6,7 @@ import { layoutBlock } from '../runtime/layout-block.js';
 import { tinyResNet } from '../testing/tiny-models.js';
 import { openTraining, randomInput, samples } from '../testing/tiny-training.js';
 import { OPTIMIZER_DEFAULTS } from './optimizers.js';
+import type { StepInput } from './stepper.js';
 import { classTargets } from './targets.js';
 
 const norm = (name: string) => ['scale', 'shift', 'mean', 'var'].map((part) => `${name}.${part}`);
@@ -59,6 +60,40 @@ describe('buildTrainingGraph', () => {
     };
     expect(await build('conv-transpose')).toEqual({ sizes: ['2x5x5', '2x3x3'], transposed: 1 });
     expect((await build('flipped-conv')).transposed).toBe(0);
+  });
+
+  it('adds to the loss what hints say of values inside, each by its factor', async () => {
+    const inner = tinyModel({
+      inputs: [info('x', ['N', 3])],
+      outputs: [info('y')],
+      nodes: [op('MatMul x w -> m'), op('Tanh m -> h'), op('MatMul h v -> y')],
+      initializers: [weights('w', [3, 4], 1), weights('v', [4, 2], 2)],
+    });
+    const rate = 0.1;
+    const { target: held } = randomInput([3], [4], 5, 7);
+    const input = randomInput([3], [2], 5, 1);
+    const stepWith = async (options: object, hints: StepInput['hints']) => {
+      const { graph, stepper } = await openTraining(inner, [3], { batchSize: 5, ...options });
+      const before = stepper.vectors.parameters.slice();
+      const found = await stepper.step([{ ...input, ...(hints && { hints }) }], rate);
+      await stepper.release();
+      return { ...found, graph, move: stepper.vectors.parameters.map((v, i) => (before[i]! - v) / rate) };
+    };
+    const plain = await stepWith({}, undefined);
+    // The value inside as the output of the loss: the same, seen alone.
+    const alone = await openTraining(inner, [3], { batchSize: 5, output: 'h' });
+    const before = alone.stepper.vectors.parameters.slice();
+    const { loss } = await alone.stepper.step([{ feeds: input.feeds, target: held }], rate);
+    await alone.stepper.release();
+    const move = alone.stepper.vectors.parameters.map((v, i) => (before[i]! - v) / rate);
+    const both = await stepWith({ hints: [{ value: 'h', loss: 'mse' }] }, [{ target: held, factor: 3 }]);
+    expect(both.hints[0]).toBeCloseTo(loss, 5);
+    expect(both.loss).toBeCloseTo(plain.loss + 3 * loss, 4);
+    both.move.forEach((v, i) => {
+      expect(v).toBeCloseTo(plain.move[i]! + 3 * move[i]!, 4);
+    });
+    const without = await stepWith({ hints: [{ value: 'h', loss: 'mse' }] }, [{ target: held, factor: 0 }]);
+    expect(without.loss).toBeCloseTo(plain.loss, 6);
   });
 
   it('trains only what the output depends on', async () => {

@@ -33,6 +33,8 @@ export interface TrainingGraphOptions {
   /** Name of the value that the loss reads: an output, or one on the way to it. */
   readonly output: string;
   /** Samples per step; the graph takes batches of this size only. */
+  /** Further values with a loss of their own, which is added to that of the output. */
+  readonly hints?: readonly Hint[];
   readonly batchSize: number;
   readonly parameters: readonly Parameter[];
   readonly optimizer: OptimizerName;
@@ -57,10 +59,19 @@ export interface TrainingGraphOptions {
   readonly chooseForms?: ((shapes: readonly ConvShape[]) => Promise<FormsFor>) | undefined;
 }
 
+/** A value inside the model that is held against a fed one. */
+export interface Hint {
+  /** Name of the value, [N, ...]. */
+  readonly value: string;
+  readonly loss: LossName;
+}
+
 /** Names of what goes into a step and comes out of it. */
 export interface StepNames {
   /** Fed beside the model's own inputs: numbers of the shape of the loss's output. */
   readonly target: string;
+  /** For every hint: numbers of the shape of its value, and a factor on its loss. */
+  readonly hints: readonly { readonly target: string; readonly factor: string; readonly loss: string }[];
   /** [N]: factors on the losses of the samples. */
   readonly weights?: string;
   /** [P], [B] running statistics, then one [P] per state of the optimiser. */
@@ -113,8 +124,10 @@ export async function buildTrainingGraph(
     throw new FlowCompressError('bad-input', `The model computes no value named '${options.output}'.`, {
       hint: `Its outputs are ${graph.outputs.map((value) => value.name).join(', ')}.`,
     });
+  const hints = options.hints ?? [];
+  const hinted = hints.map(({ value }) => graph.mustGet(value));
   graph.outputs.splice(0);
-  exposeValue(graph, output);
+  for (const value of new Set([output, ...hinted])) exposeValue(graph, value);
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
   const buffers = enterTrainingMode(graph, { batchNorm: options.batchNorm });
@@ -127,12 +140,44 @@ export async function buildTrainingGraph(
   const outputDims = shapes.get(output.name)!;
   shapes.set(target.name, outputDims);
   if (weights) shapes.set(weights.name, [batchSize]);
-  const loss = meanLoss(options.loss, { graph, output, target, rank: outputDims.length, weights, temperature });
-  const fed = [output, target, ...(weights ? [weights] : [])];
+  const main = meanLoss(options.loss, { graph, output, target, rank: outputDims.length, weights, temperature });
+  const terms = hints.map(({ loss: name }, i): HintTerm => {
+    const dims = [...shapes.get(hinted[i]!.name)!] as number[];
+    const target = vectorInput(graph, `hint ${String(i)}`, dims);
+    const factor = vectorInput(graph, `hint factor ${String(i)}`, []);
+    shapes.set(target.name, dims);
+    shapes.set(factor.name, []);
+    return {
+      target,
+      factor,
+      loss: meanLoss(name, { graph, output: hinted[i]!, target, rank: dims.length, temperature: 1 }),
+    };
+  });
+  const op = formula(graph);
+  const loss = terms.reduce((sum, term) => op('Add', sum, op('Mul', term.loss, term.factor)), main);
+  const fed = [
+    output,
+    target,
+    ...(weights ? [weights] : []),
+    ...hinted,
+    ...terms.flatMap((term) => [term.target, term.factor]),
+  ];
   // The shapes of what the loss added follow from those that are known.
   for (const [name, shape] of await shapesBetween(engine, graph, fed, loss, shapes)) shapes.set(name, shape);
   const block = options.layout === 'plain' ? undefined : await layoutBlock(engine);
-  return assemble(engine, graph, { samples, output, target, weights, loss, shapes, block, buffers, masks, options });
+  return assemble(engine, graph, {
+    samples,
+    output,
+    target,
+    weights,
+    terms,
+    loss,
+    shapes,
+    block,
+    buffers,
+    masks,
+    options,
+  });
 }
 
 /** Declares an input with the sizes that it has in training, which the engine plans its memory by. */
@@ -143,12 +188,19 @@ function fixSizes(input: Value, shapes: ReadonlyMap<string, Shape>): void {
   input.info = tensorInfo(input.name, declared.value.elemType, dims as readonly number[]);
 }
 
+interface HintTerm {
+  readonly target: Value;
+  readonly factor: Value;
+  readonly loss: Value;
+}
+
 interface Parts {
   /** The model's own inputs. */
   readonly samples: readonly Value[];
   readonly output: Value;
   readonly target: Value;
   readonly weights?: Value;
+  readonly terms: readonly HintTerm[];
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
   readonly block: number | undefined;
@@ -158,7 +210,7 @@ interface Parts {
 }
 
 async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<TrainingGraph> {
-  const { output, target, weights, loss, shapes, block, buffers, masks, options } = parts;
+  const { output, target, weights, terms, loss, shapes, block, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const op = formula(graph);
   const total = sizeOf(layout);
@@ -197,6 +249,7 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
   graph.outputs.splice(0, graph.outputs.length);
   declare(graph, output, shapes.get(output.name) as readonly number[]);
   declare(graph, loss, []);
+  for (const term of terms) declare(graph, term.loss, []);
 
   let gradient = vector;
   let accumulated: VectorNames | undefined;
@@ -239,6 +292,7 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
     ...(gather && { gather: await lower(gather) }),
     names: {
       target: target.name,
+      hints: terms.map((term) => ({ target: term.target.name, factor: term.factor.name, loss: term.loss.name })),
       ...(weights && { weights: weights.name }),
       vectors,
       ...(accumulated && { accumulated }),
