@@ -15,6 +15,7 @@ import {
 } from './schema/fields.js';
 import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
 import { recoverySchema } from './schema/recovery.js';
+import { trainReportSchema } from './schema/train.js';
 
 export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targetSchema, verificationSchema };
 export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
@@ -27,6 +28,8 @@ export {
   pruningStepSchema,
   removedBranchSchema,
 } from './schema/prune.js';
+export { trainingPointSchema, trainReportSchema } from './schema/train.js';
+export type { TrainingPoint, TrainReport } from './schema/train.js';
 export type { PrunedGroup, PrunedLayer, PruneReport, PruningStep, RemovedBranch } from './schema/prune.js';
 
 const layerFields = {
@@ -225,52 +228,6 @@ export const quantizeReportSchema = z.object({
   verification: verificationSchema.optional(),
 });
 export type QuantizeReport = z.infer<typeof quantizeReportSchema>;
-
-/** One evaluation on VAL in the course of a training. */
-export const trainingPointSchema = z.object({
-  epoch: count,
-  /** Updates so far. */
-  step: count,
-  /** Mean since the evaluation before. */
-  loss: z.number(),
-  /** The metric on VAL. */
-  score: z.number(),
-  /** Share of right answers, where the score is another figure. */
-  accuracy: z.number().min(0).max(1).optional(),
-  learningRate: z.number().nonnegative(),
-  seconds,
-});
-export type TrainingPoint = z.infer<typeof trainingPointSchema>;
-
-export const trainReportSchema = z.object({
-  command: z.literal('train'),
-  ...runFields,
-  seed: count,
-  /** The file that was trained on, or the architecture that was built. */
-  model: z.string(),
-  output: z.string(),
-  data: dataSummarySchema.optional(),
-  settings: settingsSchema.optional(),
-  /** The model before training; absent for an architecture that was built anew. */
-  before: measurementSchema.optional(),
-  after: measurementSchema,
-  training: z.object({
-    /** Elements of all tensors that were trained. */
-    parameters: count,
-    epochs: count,
-    steps: count,
-    seconds,
-    /** Median over the steps. */
-    samplesPerSecond: z.number().nonnegative().optional(),
-    /** What ended it. */
-    stopped: z.enum(['epochs', 'steps', 'time', 'patience']),
-    /** Name of the metric on VAL, and the epoch whose weights were written. */
-    metric: z.string(),
-    bestEpoch: count,
-  }),
-  history: z.array(trainingPointSchema),
-});
-export type TrainReport = z.infer<typeof trainReportSchema>;
 
 /** Any report; `command` tells which. */
 export const reportSchema = z.discriminatedUnion('command', [

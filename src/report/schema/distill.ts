@@ -1,0 +1,58 @@
+/** What `distill` reports. */
+import { z } from 'zod';
+import { count, dataSummarySchema, fraction, measurementSchema, runFields, settingsSchema } from './fields.js';
+import { fidelitySchema } from './fidelity.js';
+import { trainingPointSchema, trainingSummarySchema } from './train.js';
+
+/** An evaluation on VAL with what every term of the loss was on TRAIN since the one before. */
+export const distillationPointSchema = trainingPointSchema.extend({
+  /** Means by name of the term (`task`, `answers`, `flow`, `features`, ...), without their factors. */
+  terms: z.record(z.string(), z.number()),
+});
+export type DistillationPoint = z.infer<typeof distillationPointSchema>;
+
+/** A layer or residual block as flow sees it. */
+export const flowPointSchema = z.object({
+  name: z.string(),
+  /** Position in the network: 0 first, 1 last. */
+  depth: fraction,
+  /** Mean flowChange over samples of CALIB. */
+  change: z.number().nonnegative(),
+});
+export type FlowPoint = z.infer<typeof flowPointSchema>;
+
+/** A layer of the student and the teacher's that it is held against. */
+export const mappedLayerSchema = z.object({
+  student: z.string(),
+  teacher: z.string(),
+  /** Linear CKA on samples of CALIB before the training; absent where it does not decide. */
+  cka: fraction.optional(),
+  /** Share in the loss; 0 for a layer that is not selected. */
+  weight: z.number().nonnegative(),
+});
+export type MappedLayer = z.infer<typeof mappedLayerSchema>;
+
+export const distillReportSchema = z.object({
+  command: z.literal('distill'),
+  method: z.string(),
+  ...runFields,
+  seed: count,
+  teacher: z.string(),
+  /** The file that was trained on, or the architecture that was built. */
+  student: z.string(),
+  output: z.string(),
+  data: dataSummarySchema.optional(),
+  settings: settingsSchema.optional(),
+  /** The teacher. */
+  before: measurementSchema,
+  /** The student that was written. */
+  after: measurementSchema,
+  training: trainingSummarySchema,
+  history: z.array(distillationPointSchema),
+  mapping: z.array(mappedLayerSchema).optional(),
+  /** On samples of CALIB, the student's behind the training. */
+  flow: z.object({ teacher: z.array(flowPointSchema), student: z.array(flowPointSchema) }).optional(),
+  /** On TEST. */
+  fidelity: fidelitySchema.optional(),
+});
+export type DistillReport = z.infer<typeof distillReportSchema>;
