@@ -8,7 +8,6 @@ import {
   measurementSchema,
   metricSchema,
   runFields,
-  seconds,
   settingsSchema,
   targetSchema,
   verificationSchema,
