@@ -33,6 +33,7 @@ const metaSchema = z.object({
     plateau: z.object({ best: finite, waited: z.number().int(), factor: z.number() }),
     learningRate: z.number(),
     best: z.object({ score: z.number(), epoch: z.number().int(), step: z.number().int() }).optional(),
+    notes: z.record(z.string(), z.array(z.number())).optional(),
   }),
 });
 

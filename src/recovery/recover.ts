@@ -157,7 +157,7 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
       {
         targets: {
           from: 'inputs',
-          async of(feeds) {
+          async of({ feeds }) {
             const { target, values } = await teacher.answer(feeds);
             return { target, hints: values.map((value, i) => ({ target: value, factor: factors[i]! })) };
           },

@@ -20,7 +20,7 @@ export interface LossContext {
 }
 
 /** One number per sample, [N]. */
-type Loss = (context: LossContext) => Value;
+export type Loss = (context: LossContext) => Value;
 
 /** Reduces all axes but the first. */
 function within({ graph, rank }: LossContext, reduction: 'ReduceSum' | 'ReduceMean', value: Value): Value {
@@ -95,9 +95,9 @@ const cosine: Loss = (context) => {
 export const LOSSES = { 'cross-entropy': crossEntropy, kl, mse, l1, huber, bce, cosine } as const;
 export type LossName = keyof typeof LOSSES;
 
-/** The mean over the samples, a scalar. */
-export function meanLoss(name: LossName, context: LossContext): Value {
+/** The mean over the samples, a scalar. @param loss its name, or what computes it */
+export function meanLoss(loss: LossName | Loss, context: LossContext): Value {
   const { graph, weights } = context;
-  const losses = LOSSES[name](context);
+  const losses = (typeof loss === 'string' ? LOSSES[loss] : loss)(context);
   return reduce(graph, 'ReduceMean', weights ? formula(graph)('Mul', weights, losses) : losses);
 }

@@ -44,6 +44,8 @@ export interface StepInput {
   readonly weights?: HostTensor;
   /** One for every hint of the graph. */
   readonly hints?: readonly HintInput[];
+  /** On the loss of the output, where the graph has hints; 1 when absent. */
+  readonly factor?: number;
 }
 
 export interface HintInput {
@@ -57,6 +59,10 @@ export interface StepResult {
   readonly loss: number;
   /** Of each hint alone, without its factor. */
   readonly hints: readonly number[];
+  /** Of the output alone, without its factor. */
+  readonly main: number;
+  /** Values that the graph gives out, by batch. */
+  readonly observed: readonly (readonly HostTensor[])[];
   /** Norm of the gradient before clipping. */
   readonly norm: number;
   /** Values of the output that the loss reads. */
@@ -72,6 +78,8 @@ export interface Stepper {
    * @throws FlowCompressError `bad-input` when the loss or a gradient is not finite: the vectors are left as they were
    */
   step(inputs: readonly StepInput[], learningRate: number): Promise<StepResult>;
+  /** What a step would say, with the vectors left as they are. Errors as `step`. */
+  measure(inputs: readonly StepInput[]): Promise<StepResult>;
   release(): Promise<void>;
 }
 
@@ -117,23 +125,22 @@ export async function openStepper(
 
   const scalarFeeds = (learningRate: number): Feeds => {
     const values = [learningRate, ...OPTIMIZERS[optimizer.name].scalars(steps + 1, optimizer.settings)];
-    return Object.fromEntries(
-      names.scalars.map((name, k) => [name, { type: 'float32', dims: [], data: Float32Array.of(values[k]!) }]),
-    );
+    return Object.fromEntries(names.scalars.map((name, k) => [name, scalar(values[k]!)]));
   };
   /** What the session takes of everything that there is to feed. */
   const feedsOf = (
     session: Session,
-    { feeds, target, weights, hints = [] }: StepInput,
+    { feeds, target, weights, hints = [], factor = 1 }: StepInput,
     batch: number,
     learningRate: number,
   ): Feeds => {
     const all: Feeds = { ...feeds, ...vectorFeeds(), ...scalarFeeds(learningRate), [names.target]: target };
     if (names.weights !== undefined && weights) all[names.weights] = weights;
-    names.hints.forEach(({ target, factor }, i) => {
-      all[target] = hints[i]!.target;
-      all[factor] = { type: 'float32', dims: [], data: Float32Array.of(hints[i]!.factor) };
-    });
+    if (names.main) all[names.main.factor] = scalar(factor);
+    for (const [i, hint] of names.hints.entries()) {
+      all[hint.target] = hints[i]!.target;
+      all[hint.factor] = scalar(hints[i]!.factor);
+    }
     for (const { mask, data } of masks) all[mask.input] = drawMask(mask, batch, data);
     const taken = new Set(session.inputs.map(({ name }) => name));
     return Object.fromEntries(Object.entries(all).filter(([name]) => taken.has(name)));
@@ -141,7 +148,8 @@ export async function openStepper(
   const stepped = async (inputs: readonly StepInput[], learningRate: number): Promise<StepResult> => {
     const outputs: HostTensor[] = [];
     const hints = names.hints.map(() => 0);
-    let loss = 0;
+    const observed: HostTensor[][] = [];
+    let [loss, main] = [0, 0];
     let norm = NaN;
     let accumulated = new Float32Array(names.accumulated?.size ?? 0);
     for (const [i, input] of inputs.entries()) {
@@ -152,6 +160,8 @@ export async function openStepper(
         feeds[names.accumulated.input] = { type: 'float32', dims: [accumulated.length], data: accumulated };
       const results = await session.run(feeds);
       loss += scalarOf(results, names.loss) / inputs.length;
+      main += scalarOf(results, names.main?.loss ?? names.loss) / inputs.length;
+      observed.push(names.observed.map((name) => results[name]!));
       names.hints.forEach((hint, k) => (hints[k]! += scalarOf(results, hint.loss) / inputs.length));
       outputs.push(results[names.output]!);
       if (last) norm = scalarOf(results, names.norm);
@@ -160,13 +170,21 @@ export async function openStepper(
         throw notFinite(steps + 1, loss, results[names.output]!);
       adopt(results);
     }
-    return { loss, hints, norm, outputs };
+    return { loss, hints, main, observed, norm, outputs };
   };
 
   return {
     vectors: state,
     get steps() {
       return steps;
+    },
+    async measure(inputs) {
+      const before = { ...state, states: [...state.states] };
+      try {
+        return await stepped(inputs, 0);
+      } finally {
+        Object.assign(state, before);
+      }
     },
     async step(inputs, learningRate) {
       const before = { ...state, states: [...state.states] };
@@ -184,6 +202,10 @@ export async function openStepper(
       await gather?.release();
     },
   };
+}
+
+function scalar(value: number): HostTensor {
+  return { type: 'float32', dims: [], data: Float32Array.of(value) };
 }
 
 function scalarOf(results: Record<string, HostTensor>, name: string): number {

@@ -1,7 +1,6 @@
 import fc from 'fast-check';
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import type { Batch, Dataset } from '../data/dataset.js';
-import type { Feeds } from '../runtime/engine.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { copyVectors } from '../testing/tiny-training.js';
 import { NO_AUGMENTATION } from './augment.js';
@@ -11,6 +10,7 @@ import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
 import {
   NOT_BEGUN,
   train,
+  type FedBatch,
   type Judgement,
   type TrainerHooks,
   type TrainerOptions,
@@ -70,8 +70,16 @@ function recorder(start?: TrainingVectors, done = 0, onStep?: (step: number) => 
         vectors.average![0] = 0.3 * vectors.average![0]! + vectors.parameters[0];
       }
       onStep?.(++count);
-      return Promise.resolve({ loss: samples[0]! / 7, hints: [], norm: 1, outputs: [] });
+      return Promise.resolve({
+        loss: samples[0]! / 7,
+        main: samples[0]! / 7,
+        hints: [],
+        observed: [],
+        norm: 1,
+        outputs: [],
+      });
     },
+    measure: () => Promise.reject(new Error('not asked for')),
     release: () => Promise.resolve(),
   };
   return { steps, stepper };
@@ -275,7 +283,7 @@ describe('train', () => {
 
   it('asks for targets of the inputs as they are fed, mixed ones too', async () => {
     const { stepper, steps } = recorder();
-    const of = ({ x }: Feeds): Promise<LossTargets> =>
+    const of = ({ feeds: { x } }: FedBatch): Promise<LossTargets> =>
       Promise.resolve({ target: { ...x!, data: (x!.data as Float32Array).map((v) => v * v) } });
     const options = { ...OPTIONS, epochs: 2, augment: { ...NO_AUGMENTATION, mixup: 1 } };
     const evaluate = (): Promise<Judgement> => Promise.resolve({ score: 0 });

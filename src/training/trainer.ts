@@ -11,7 +11,7 @@ import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { augmented, mixed, mixShare, type AugmentOptions } from './augment.js';
 import type { LossTargets } from './measure-loss.js';
 import { learningRateAt, observePlateau, PLATEAU_START, type PlateauState, type ScheduleOptions } from './schedule.js';
-import type { Stepper, StepInput, TrainingVectors } from './stepper.js';
+import type { Stepper, StepInput, StepResult, TrainingVectors } from './stepper.js';
 
 export interface TrainerOptions extends ScheduleOptions {
   readonly epochs?: number;
@@ -20,6 +20,8 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly batchSize: number;
   readonly accumulate: number;
   readonly augment: AugmentOptions;
+  /** Epochs after which samples are changed as they were before: what is known of them then can be kept. Never when absent. */
+  readonly rounds?: number;
   /** Updates between evaluations on VAL; an epoch when absent. */
   readonly evaluateEvery?: number;
   /** What VAL is judged by. */
@@ -47,6 +49,8 @@ export interface TrainingProgress {
   /** Rate of the last update. */
   readonly learningRate: number;
   readonly best: { readonly score: number; readonly epoch: number; readonly step: number } | undefined;
+  /** What the hooks remember beside the vectors. */
+  readonly notes?: Readonly<Record<string, readonly number[]>>;
 }
 
 export const NOT_BEGUN: TrainingProgress = {
@@ -84,16 +88,30 @@ export type TrainingEvent =
       readonly metric: string;
       /** Share of right answers, where it is known beside the score. */
       readonly accuracy?: number;
+      /** Means of the parts of the loss since the evaluation before, where there are several. */
+      readonly terms?: Readonly<Record<string, number>>;
       readonly best: boolean;
       /** Of the last update. */
       readonly learningRate: number;
       readonly seconds: number;
     };
 
+/** The samples of a step as they are fed: changed, and mixed. */
+export interface FedBatch {
+  readonly feeds: Feeds;
+  /** The samples' numbers in the dataset. */
+  readonly indices: ArrayLike<number>;
+  /** What changed them beside the seed: equal numbers, equal changes. */
+  readonly round: number;
+  readonly epoch: number;
+  /** Of the training, that lies behind. */
+  readonly share: number;
+}
+
 /** What the loss holds the outputs for a batch against: a property of the samples, mixed like them, or of the inputs as they are fed. */
 export type Targets =
   | { readonly from: 'samples'; of(batch: Batch): LossTargets }
-  | { readonly from: 'inputs'; of(feeds: Feeds): Promise<LossTargets> };
+  | { readonly from: 'inputs'; of(fed: FedBatch): Promise<LossTargets> };
 
 /** What VAL says about some vectors. */
 export interface Judgement {
@@ -103,12 +121,20 @@ export interface Judgement {
   readonly accuracy?: number;
   /** True for vectors that must not be kept, whatever their score. */
   readonly refused?: boolean;
+  /** For the event. */
+  readonly terms?: Readonly<Record<string, number>>;
 }
 
 export interface TrainerHooks {
   readonly targets: Targets;
   /** Called before every update; may put other parameters into the vectors. @param steps updates done @param share of the training */
   adjust?(vectors: TrainingVectors, steps: number, share: number): void;
+  /** Adds to what a step is fed. */
+  complete?(input: StepInput, fed: FedBatch): Promise<StepInput>;
+  /** Called after every update. */
+  onStep?(result: StepResult): void;
+  /** What has to be remembered of all this when the training goes on later. */
+  notes?(): Readonly<Record<string, readonly number[]>>;
   evaluate(vectors: TrainingVectors): Promise<Judgement>;
   onEvent?(event: TrainingEvent): void;
   /** Called after every evaluation, and when the training is interrupted. */
@@ -155,6 +181,7 @@ export async function train(
   const seconds = (): number => before + (performance.now() - began) / 1000;
   const progress = (): TrainingProgress => ({
     ...{ epoch, stepInEpoch, unevaluated, lossSum, steps, seconds: seconds(), plateau, learningRate, best },
+    ...(hooks.notes && { notes: hooks.notes() }),
   });
   const done = (): TrainingOutcome['stopped'] | undefined => {
     if (steps >= limits.steps) return limits.reason;
@@ -176,13 +203,16 @@ export async function train(
     for await (const batch of batches(dataset, options.batchSize, { order: rest, signal: undefined })) {
       const indices = order.subarray(position, position + options.batchSize);
       position += options.batchSize;
-      group.push(await prepared(batch, indices, options, epoch, steps * options.accumulate + group.length, hooks));
+      const share = shareDone(options, limits.steps, steps, seconds());
+      const number = steps * options.accumulate + group.length;
+      group.push(await prepared(batch, indices, options, { epoch, number, share }, hooks));
       if (group.length < options.accumulate) continue;
       throwIfAborted(control.signal);
-      const share = shareDone(options, limits.steps, steps, seconds());
       learningRate = learningRateAt(share, options, plateau.factor);
       hooks.adjust?.(stepper.vectors, steps, share);
-      const { loss, norm } = await stepper.step(group, learningRate);
+      const result = await stepper.step(group, learningRate);
+      const { loss, norm } = result;
+      hooks.onStep?.(result);
       group = [];
       steps++;
       stepInEpoch++;
@@ -222,7 +252,7 @@ export async function train(
         await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
       throw error;
     }
-    const { score, accuracy, refused = false } = judgement;
+    const { score, accuracy, terms, refused = false } = judgement;
     const loss = lossSum / unevaluated;
     unevaluated = 0;
     lossSum = 0;
@@ -237,7 +267,13 @@ export async function train(
     } else sinceBest++;
     hooks.onEvent?.({
       ...{ kind: 'evaluation', step: steps, epoch, loss, score, metric: options.metric.name },
-      ...{ ...(accuracy !== undefined && { accuracy }), best: isBest, learningRate, seconds: seconds() },
+      ...{
+        ...(accuracy !== undefined && { accuracy }),
+        ...(terms && { terms }),
+        best: isBest,
+        learningRate,
+        seconds: seconds(),
+      },
     });
     stopped ??= done();
     await hooks.checkpoint?.(progress(), stepper.vectors, bestVectors);
@@ -270,20 +306,26 @@ async function prepared(
   batch: Batch,
   indices: ArrayLike<number>,
   options: TrainerOptions,
-  epoch: number,
-  number: number,
+  { epoch, number, share }: { readonly epoch: number; readonly number: number; readonly share: number },
   hooks: TrainerHooks,
 ): Promise<StepInput> {
-  const { augment, seed } = options;
-  const feeds = Object.fromEntries(
-    Object.entries(batch.feeds).map(([name, tensor]) => [name, augmented(tensor, indices, augment, seed, epoch)]),
+  const { augment, seed, rounds } = options;
+  const round = rounds === undefined ? epoch : epoch % rounds;
+  const changed = Object.fromEntries(
+    Object.entries(batch.feeds).map(([name, tensor]) => [name, augmented(tensor, indices, augment, seed, round)]),
   );
-  const mix = mixerOf(feeds, options, seedOf(seed, epoch, number, 77));
-  const fed = Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, mix(tensor)]));
+  const mix = mixerOf(changed, options, seedOf(seed, epoch, number, 77));
+  const feeds = Object.fromEntries(Object.entries(changed).map(([name, tensor]) => [name, mix(tensor)]));
+  const fed: FedBatch = { feeds, indices, round, epoch, share };
   const { targets } = hooks;
-  if (targets.from === 'inputs') return { feeds: fed, ...(await targets.of(fed)) };
-  const { target, weights } = targets.of({ ...batch, feeds });
-  return { feeds: fed, target: mix(target), ...(weights && { weights: mix(weights) }) };
+  let input: StepInput;
+  if (targets.from === 'inputs') {
+    input = { feeds, ...(await targets.of(fed)) };
+  } else {
+    const { target, weights } = targets.of({ ...batch, feeds: changed });
+    input = { feeds, target: mix(target), ...(weights && { weights: mix(weights) }) };
+  }
+  return hooks.complete ? hooks.complete(input, fed) : input;
 }
 
 /** Mixes every sample of a batch with the one that faces it, as far as mixing is asked for. */

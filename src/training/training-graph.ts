@@ -22,7 +22,7 @@ import { layoutBlock } from '../runtime/layout-block.js';
 import { exposeValue } from '../runtime/trace.js';
 import { convShapesOf } from './conv-forms.js';
 import { feedDropoutMasks, type DropoutMask } from './dropout.js';
-import { meanLoss, type LossName } from './losses.js';
+import { meanLoss, type Loss, type LossName } from './losses.js';
 import { OPTIMIZERS, split, type OptimizerName, type OptimizerSettings } from './optimizers.js';
 import type { Parameter } from './parameters.js';
 import { shapesBetween, shapesOfBatch } from './step-shapes.js';
@@ -33,8 +33,10 @@ export interface TrainingGraphOptions {
   /** Name of the value that the loss reads: an output, or one on the way to it. */
   readonly output: string;
   /** Samples per step; the graph takes batches of this size only. */
-  /** Further values with a loss of their own, which is added to that of the output. */
+  /** Further values with a loss of their own, which is added to that of the output; all of them have a factor then. */
   readonly hints?: readonly Hint[];
+  /** Names of values that a step gives out beside its results. */
+  readonly observed?: readonly string[];
   readonly batchSize: number;
   readonly parameters: readonly Parameter[];
   readonly optimizer: OptimizerName;
@@ -63,7 +65,9 @@ export interface TrainingGraphOptions {
 export interface Hint {
   /** Name of the value, [N, ...]. */
   readonly value: string;
-  readonly loss: LossName;
+  readonly loss: LossName | Loss;
+  /** Shape of what is fed, where it is not that of the value. */
+  readonly targetDims?: readonly number[];
 }
 
 /** Names of what goes into a step and comes out of it. */
@@ -72,6 +76,9 @@ export interface StepNames {
   readonly target: string;
   /** For every hint: numbers of the shape of its value, and a factor on its loss. */
   readonly hints: readonly { readonly target: string; readonly factor: string; readonly loss: string }[];
+  /** Where there are hints: a factor on the loss of the output, and that loss without it. */
+  readonly main?: { readonly factor: string; readonly loss: string };
+  readonly observed: readonly string[];
   /** [N]: factors on the losses of the samples. */
   readonly weights?: string;
   /** [P], [B] running statistics, then one [P] per state of the optimiser. */
@@ -127,7 +134,8 @@ export async function buildTrainingGraph(
   const hints = options.hints ?? [];
   const hinted = hints.map(({ value }) => graph.mustGet(value));
   graph.outputs.splice(0);
-  for (const value of new Set([output, ...hinted])) exposeValue(graph, value);
+  const observed = (options.observed ?? []).map((name) => graph.mustGet(name));
+  for (const value of new Set([output, ...hinted, ...observed])) exposeValue(graph, value);
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
   const buffers = enterTrainingMode(graph, { batchNorm: options.batchNorm });
@@ -140,43 +148,36 @@ export async function buildTrainingGraph(
   const outputDims = shapes.get(output.name)!;
   shapes.set(target.name, outputDims);
   if (weights) shapes.set(weights.name, [batchSize]);
-  const main = meanLoss(options.loss, { graph, output, target, rank: outputDims.length, weights, temperature });
-  const terms = hints.map(({ loss: name }, i): HintTerm => {
-    const dims = [...shapes.get(hinted[i]!.name)!] as number[];
-    const target = vectorInput(graph, `hint ${String(i)}`, dims);
-    const factor = vectorInput(graph, `hint factor ${String(i)}`, []);
-    shapes.set(target.name, dims);
+  const own = meanLoss(options.loss, { graph, output, target, rank: outputDims.length, weights, temperature });
+  const factorOf = (name: string): Value => {
+    const factor = vectorInput(graph, name, []);
     shapes.set(factor.name, []);
-    return {
-      target,
-      factor,
-      loss: meanLoss(name, { graph, output: hinted[i]!, target, rank: dims.length, temperature: 1 }),
-    };
+    return factor;
+  };
+  const terms = hints.map(({ loss: kind, targetDims }, i): Term => {
+    const value = hinted[i]!;
+    const dims = shapes.get(value.name)!;
+    const target = vectorInput(graph, `hint ${String(i)}`, targetDims ?? (dims as number[]));
+    shapes.set(target.name, targetDims ?? dims);
+    const loss = meanLoss(kind, { graph, output: value, target, rank: dims.length, temperature });
+    return { target, factor: factorOf(`hint factor ${String(i)}`), loss };
   });
   const op = formula(graph);
-  const loss = terms.reduce((sum, term) => op('Add', sum, op('Mul', term.loss, term.factor)), main);
+  const main = terms.length > 0 ? { factor: factorOf('factor'), loss: own } : undefined;
+  const loss = terms.reduce(
+    (sum, term) => op('Add', sum, op('Mul', term.loss, term.factor)),
+    main ? op('Mul', own, main.factor) : own,
+  );
   const fed = [
-    output,
-    target,
-    ...(weights ? [weights] : []),
-    ...hinted,
+    ...[output, target, ...(weights ? [weights] : []), ...hinted, ...(main ? [main.factor] : [])],
     ...terms.flatMap((term) => [term.target, term.factor]),
   ];
   // The shapes of what the loss added follow from those that are known.
   for (const [name, shape] of await shapesBetween(engine, graph, fed, loss, shapes)) shapes.set(name, shape);
   const block = options.layout === 'plain' ? undefined : await layoutBlock(engine);
   return assemble(engine, graph, {
-    samples,
-    output,
-    target,
-    weights,
-    terms,
-    loss,
-    shapes,
-    block,
-    buffers,
-    masks,
-    options,
+    ...{ samples, output, target, weights, terms, main, observed, loss },
+    ...{ shapes, block, buffers, masks, options },
   });
 }
 
@@ -188,10 +189,13 @@ function fixSizes(input: Value, shapes: ReadonlyMap<string, Shape>): void {
   input.info = tensorInfo(input.name, declared.value.elemType, dims as readonly number[]);
 }
 
-interface HintTerm {
-  readonly target: Value;
+interface Factored {
   readonly factor: Value;
   readonly loss: Value;
+}
+
+interface Term extends Factored {
+  readonly target: Value;
 }
 
 interface Parts {
@@ -200,7 +204,9 @@ interface Parts {
   readonly output: Value;
   readonly target: Value;
   readonly weights?: Value;
-  readonly terms: readonly HintTerm[];
+  readonly terms: readonly Term[];
+  readonly main: Factored | undefined;
+  readonly observed: readonly Value[];
   readonly loss: Value;
   readonly shapes: Map<string, Shape>;
   readonly block: number | undefined;
@@ -210,7 +216,7 @@ interface Parts {
 }
 
 async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<TrainingGraph> {
-  const { output, target, weights, terms, loss, shapes, block, buffers, masks, options } = parts;
+  const { output, target, weights, terms, main, observed, loss, shapes, block, buffers, masks, options } = parts;
   const { parameters: layout, accumulate } = options;
   const op = formula(graph);
   const total = sizeOf(layout);
@@ -249,7 +255,8 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
   graph.outputs.splice(0, graph.outputs.length);
   declare(graph, output, shapes.get(output.name) as readonly number[]);
   declare(graph, loss, []);
-  for (const term of terms) declare(graph, term.loss, []);
+  for (const part of main ? [main, ...terms] : terms) declare(graph, part.loss, []);
+  for (const value of observed) declare(graph, value, shapes.get(value.name) as readonly number[]);
 
   let gradient = vector;
   let accumulated: VectorNames | undefined;
@@ -293,6 +300,8 @@ async function assemble(engine: Engine, graph: Graph, parts: Parts): Promise<Tra
     names: {
       target: target.name,
       hints: terms.map((term) => ({ target: term.target.name, factor: term.factor.name, loss: term.loss.name })),
+      ...(main && { main: { factor: main.factor.name, loss: main.loss.name } }),
+      observed: observed.map(({ name }) => name),
       ...(weights && { weights: weights.name }),
       vectors,
       ...(accumulated && { accumulated }),
