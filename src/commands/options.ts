@@ -4,6 +4,7 @@ import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
+import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { PRUNING_METHODS } from '../pruning/methods.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import { LABEL_METRICS } from '../runtime/metric.js';
@@ -236,7 +237,7 @@ export const pruneOptionsSchema = dataOptionsSchema
     lr: z.number().positive().max(1).optional(),
     temperature: z.number().positive().default(1),
     /** Factor on the relative squared errors of values inside the model, beside the loss of its answers. */
-    hintWeight: z.number().min(0).default(10),
+    hintWeight: z.number().min(0).default(100),
     augment,
     bestEffort: z.boolean().default(false),
     remeasure: z.boolean().default(false),
@@ -259,72 +260,100 @@ function removesWeights(method: string): boolean {
 }
 
 /** What trains, how long and how. */
-export const trainOptionsSchema = dataOptionsSchema
-  .extend({
-    ...resumable,
-    output: path,
-    force: z.boolean().default(false),
-    batchSize: positiveInteger.default(128),
-    epochs: positiveInteger.optional(),
-    steps: positiveInteger.optional(),
-    /** Seconds. */
-    maxTime: z.number().positive().optional(),
-    optimizer: z.enum(OPTIMIZER_NAMES).default('adamw'),
-    /** Learning rate; what suits the optimiser when absent. */
-    lr: z.number().positive().optional(),
-    schedule: z.enum(SCHEDULES).default('cosine'),
-    /** Share of the training over which the rate climbs. */
-    warmup: z.number().min(0).max(0.9).default(0.05),
-    /** Pull of the weights towards zero; what suits the optimiser when absent. */
-    weightDecay: z.number().min(0).optional(),
-    momentum: z.number().min(0).max(0.9999).default(0.9),
-    /** Largest norm of the gradient. */
-    clipNorm: z.number().positive().optional(),
-    accumulate: positiveInteger.default(1),
-    /** Decay of a moving average of the weights, which is then what is evaluated and written. */
-    ema: z.number().gt(0).lt(1).optional(),
-    /** When absent `cross-entropy` for labels, `mse` for arrays of targets. */
-    loss: z.enum(LOSS_NAMES).optional(),
-    /** Of `kl`: divides the logits of teacher and student. */
-    temperature: z.number().positive().default(1),
-    labelSmoothing: z.number().min(0).max(0.9).default(0),
-    /** Weigh the loss so that all classes count alike. */
-    balance: z.boolean().default(false),
-    augment,
-    /** What decides on VAL which weights are best. When absent `top1` with labels, else `loss`. */
-    metric: z.enum(TRAINING_METRICS).optional(),
-    /** Epochs without progress on VAL after which training stops. */
-    patience: positiveInteger.optional(),
-    /** Normalize by the running statistics as they are stored, or by each batch, while they follow. When absent `frozen` for a file with statistics, else `updated`. */
-    batchNorm: z.enum(BATCH_NORM_MODES).optional(),
-    /** Compute activations anew in the backward pass instead of keeping them: less memory, more time. */
-    checkpointActivations: z.boolean().default(false),
-    /** Times the gradients of convolutions anew, whatever this machine remembers of earlier runs. */
-    remeasure: z.boolean().default(false),
-    /** Project of Weights & Biases that gets the curves. */
-    wandb: z.string().min(1, 'must not be empty').optional(),
-    /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */
-    classes: positiveInteger.optional(),
-    inputSize: positiveInteger.optional(),
-    width: z.number().positive().optional(),
-    channels: positiveInteger.optional(),
-    depth: positiveInteger.optional(),
-    patchSize: positiveInteger.optional(),
-    dropout: z.number().min(0).lt(1).optional(),
-    shortcut: z.enum(['pad', 'conv']).optional(),
-    latencyRuns: positiveInteger.optional(),
-  })
+const trainingFields = dataOptionsSchema.extend({
+  ...resumable,
+  output: path,
+  force: z.boolean().default(false),
+  batchSize: positiveInteger.default(128),
+  epochs: positiveInteger.optional(),
+  steps: positiveInteger.optional(),
+  /** Seconds. */
+  maxTime: z.number().positive().optional(),
+  optimizer: z.enum(OPTIMIZER_NAMES).default('adamw'),
+  /** Learning rate; what suits the optimiser when absent. */
+  lr: z.number().positive().optional(),
+  schedule: z.enum(SCHEDULES).default('cosine'),
+  /** Share of the training over which the rate climbs. */
+  warmup: z.number().min(0).max(0.9).default(0.05),
+  /** Pull of the weights towards zero; what suits the optimiser when absent. */
+  weightDecay: z.number().min(0).optional(),
+  momentum: z.number().min(0).max(0.9999).default(0.9),
+  /** Largest norm of the gradient. */
+  clipNorm: z.number().positive().optional(),
+  accumulate: positiveInteger.default(1),
+  /** Decay of a moving average of the weights, which is then what is evaluated and written. */
+  ema: z.number().gt(0).lt(1).optional(),
+  /** When absent `cross-entropy` for labels, `mse` for arrays of targets. */
+  loss: z.enum(LOSS_NAMES).optional(),
+  /** Of `kl`: divides the logits of teacher and student. */
+  temperature: z.number().positive().default(1),
+  labelSmoothing: z.number().min(0).max(0.9).default(0),
+  /** Weigh the loss so that all classes count alike. */
+  balance: z.boolean().default(false),
+  augment,
+  /** What decides on VAL which weights are best. When absent `top1` with labels, else `loss`. */
+  metric: z.enum(TRAINING_METRICS).optional(),
+  /** Epochs without progress on VAL after which training stops. */
+  patience: positiveInteger.optional(),
+  /** Normalize by the running statistics as they are stored, or by each batch, while they follow. When absent `frozen` for a file with statistics, else `updated`. */
+  batchNorm: z.enum(BATCH_NORM_MODES).optional(),
+  /** Compute activations anew in the backward pass instead of keeping them: less memory, more time. */
+  checkpointActivations: z.boolean().default(false),
+  /** Times the gradients of convolutions anew, whatever this machine remembers of earlier runs. */
+  remeasure: z.boolean().default(false),
+  /** Project of Weights & Biases that gets the curves. */
+  wandb: z.string().min(1, 'must not be empty').optional(),
+  /** Of an architecture of the zoo: classes (those of the data when absent), size, width and channels. */
+  classes: positiveInteger.optional(),
+  inputSize: positiveInteger.optional(),
+  width: z.number().positive().optional(),
+  channels: positiveInteger.optional(),
+  depth: positiveInteger.optional(),
+  patchSize: positiveInteger.optional(),
+  dropout: z.number().min(0).lt(1).optional(),
+  shortcut: z.enum(['pad', 'conv']).optional(),
+  latencyRuns: positiveInteger.optional(),
+});
+
+export const trainOptionsSchema = trainingFields
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
   .refine((options) => options.temperature === 1 || options.loss === 'kl', {
     message: 'belongs to --loss kl',
     path: ['temperature'],
   });
 
+/** A training with a teacher beside it. */
+export const distillOptionsSchema = trainingFields
+  .omit({ loss: true })
+  .extend({
+    /** The model that is learned from. */
+    teacher: path,
+    method: z
+      .enum(DISTILLATION_METHODS.map(({ name }) => name) as [string, ...string[]])
+      .default(DISTILLATION_METHODS[0]!.name),
+    /** Of the answers: divides the logits of teacher and student. */
+    temperature: z.number().positive().default(4),
+    /** Which layers count in flow alignment. */
+    select: z.enum(['all', 'selective', 'curriculum']).default('all'),
+    /** Flow alignment layer by layer, or along the depth. */
+    flow: z.enum(['layers', 'integrated']).default('layers'),
+    /** Flows of every sample instead of their means over the batch. */
+    perSample: z.boolean().default(false),
+    /** Layers of the student to those of the teacher: by depth, by likeness, or a file {"student": "teacher"}. */
+    mapping: z.string().min(1, 'must not be empty').default('cka'),
+    /** Epochs after which augmentation repeats itself, so that the answers of the teacher can be kept; never when absent. */
+    rounds: positiveInteger.optional(),
+    /** Folder that keeps the answers of the teacher. */
+    cacheTeacher: path.optional(),
+  })
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+
 export type DataOptions = z.output<typeof dataOptionsSchema>;
 export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;
 export type EvaluateOptions = z.output<typeof evaluateOptionsSchema> & RunControl;
 export type ProfileOptions = z.output<typeof profileOptionsSchema> & RunControl;
 export type TrainOptions = z.output<typeof trainOptionsSchema> & RunControl;
+export type DistillOptions = z.output<typeof distillOptionsSchema> & RunControl;
 export type PruneOptions = z.output<typeof pruneOptionsSchema> & RunControl;
 export type QuantizeOptions = z.output<typeof quantizeOptionsSchema> & RunControl;
 

@@ -1,40 +1,23 @@
 /** `train`: trains or fine-tunes a model by gradients on TRAIN; the weights that are best on VAL are written. */
-import { join } from 'node:path';
 import type { ModelProto } from 'onnx-buf';
-import type { Batch, Dataset } from '../data/dataset.js';
-import { batches } from '../data/loader.js';
 import { openTest } from '../data/sealed-test.js';
+import type { Dataset } from '../data/dataset.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
-import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
 import { stageOutput, type StagedOutput } from '../node/staged-output.js';
-import { trainingLog } from '../node/training-log.js';
 import { wandbLog, type WandbLog, type WandbSdk } from '../node/wandb.js';
-import { Graph } from '../onnx/graph.js';
-import { toBytes } from '../onnx/to-bytes.js';
-import type { RunControl } from '../progress.js';
-import type { Measurement, TrainingPoint, TrainReport } from '../report/report.js';
+import type { Measurement, TrainReport } from '../report/report.js';
 import { metricsOf } from '../report/summary.js';
-import { median } from '../runtime/latency.js';
-import type { MachineCache } from '../runtime/machine-cache.js';
-import { evaluateSession } from '../runtime/metric.js';
-import { measureLoss, type LossTargets } from '../training/measure-loss.js';
-import { OPTIMIZER_DEFAULTS, OPTIMIZERS } from '../training/optimizers.js';
-import { layoutOf, trainableParameters } from '../training/parameters.js';
-import { openStepper, startVectors } from '../training/stepper.js';
+import { measureLoss } from '../training/measure-loss.js';
 import { trainedModel } from '../training/trained-model.js';
-import { train } from '../training/trainer.js';
-import { buildTrainingGraph } from '../training/training-graph.js';
-import { suitableBatchNorm } from '../training/training-mode.js';
 import { measureFiles } from './measure.js';
-import { formsByMeasuring } from './measured-machine.js';
 import { objectiveOf, type Objective } from './objective.js';
 import { parseOptions, trainOptionsSchema, type TrainOptions } from './options.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
+import { runTraining } from './run-training.js';
 import { openTrainee } from './trainee.js';
-import { trainerOptionsOf } from './training-setup.js';
 import { openWorkspace, type Workspace } from './workspace.js';
 
 /** Options of `trainModel`: `data` and `output` are needed, everything else has a default. */
@@ -87,7 +70,7 @@ export async function trainModel(
         { model: trainee.name, ...settings, loss: objective.loss, metric },
         options.wandbSdk,
       );
-    const trained = await runTraining(workspace, objective, settings, control, clock, { curves, cache: run?.cache });
+    const trained = await runTraining({ workspace, objective, settings, clock, curves, cache: run?.cache }, control);
     await curves?.close(true);
     curves = undefined;
     const output = await stageOutput(settings.output, { ...rules, signal });
@@ -139,13 +122,6 @@ export async function trainModel(
   }
 }
 
-interface Trained {
-  readonly model: ModelProto;
-  readonly history: TrainingPoint[];
-  readonly summary: TrainReport['training'];
-  readonly shown: NonNullable<TrainReport['settings']>;
-}
-
 /** The loss is what the weights were chosen by: it comes first. */
 function withLoss(measurement: Measurement, { value, samples }: { value: number; samples: number }): Measurement {
   return {
@@ -175,121 +151,4 @@ function lossOn(
     (each) => objective.targets(each, base.activation === 'Softmax'),
     signal,
   );
-}
-
-async function runTraining(
-  workspace: Workspace,
-  objective: Objective,
-  settings: TrainOptions,
-  control: RunControl,
-  clock: ReturnType<typeof startRun>,
-  { curves, cache }: { curves: WandbLog | undefined; cache: MachineCache | undefined },
-): Promise<Trained> {
-  const { engine, working, feedsFor } = workspace;
-  const { loss, metric, dims, weighted } = objective;
-  const { temperature } = settings;
-  const base = trainedModel(workspace.opened.model, objective.output, loss, dims.length);
-  const trainable = new Graph(base.model);
-  const parameters = trainableParameters(trainable);
-  const own = suitableBatchNorm(trainable);
-  const batchNorm = own && (settings.batchNorm ?? own);
-  const weightDecay = settings.weightDecay ?? OPTIMIZERS[settings.optimizer].weightDecay;
-  const optimizerSettings = { ...OPTIMIZER_DEFAULTS, momentum: settings.momentum };
-  const graph = await clock.stage('build gradients', () =>
-    buildTrainingGraph(
-      engine,
-      base.model,
-      {
-        ...{ loss, output: base.output, weighted, batchSize: settings.batchSize, parameters, optimizerSettings },
-        ...{ optimizer: settings.optimizer, weightDecay, clipNorm: settings.clipNorm },
-        ...{ emaDecay: settings.ema, accumulate: settings.accumulate, temperature, seed: settings.seed },
-        batchNorm: batchNorm ?? 'frozen',
-        checkpointActivations: settings.checkpointActivations,
-        chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
-      },
-      feedsFor,
-    ),
-  );
-  const layout = layoutOf([...parameters, ...graph.buffers]);
-  const checkpointPath = settings.runDir === undefined ? undefined : join(settings.runDir, 'checkpoint.npz');
-  const kept =
-    settings.resume && checkpointPath !== undefined ? await readCheckpoint(checkpointPath, layout) : undefined;
-  const start = kept?.vectors ?? startVectors(base.model, parameters, graph, settings.ema !== undefined);
-  const stepper = await openStepper(
-    engine,
-    graph,
-    { name: settings.optimizer, settings: optimizerSettings },
-    start,
-    kept?.progress.steps ?? 0,
-  );
-  const log = trainingLog(settings.runDir, kept !== undefined);
-  // A line may have been written for an epoch whose checkpoint was not.
-  const history = log.earlier.filter(({ step }) => step <= (kept?.progress.steps ?? 0));
-  const rates: number[] = [];
-  const targets = (batch: Batch): LossTargets => objective.targets(batch, base.activation === 'Softmax');
-  try {
-    const trainerOptions = trainerOptionsOf(settings, workspace, metric);
-    const outcome = await clock.stage('train', () =>
-      train(
-        stepper,
-        working.train,
-        trainerOptions,
-        {
-          targets: { from: 'samples', of: targets },
-          async evaluate(vectors) {
-            const stream = batches(working.val, settings.batchSize);
-            if (metric === 'loss') {
-              const options = { loss, temperature, dims, weighted };
-              const measuring = base.finishWithLoss(parameters, graph.buffers, vectors, options);
-              return { score: (await measureLoss(engine, measuring, stream, targets, control.signal)).value };
-            }
-            const session = await engine.createSession(toBytes(base.finish(parameters, graph.buffers, vectors)));
-            try {
-              const found = await evaluateSession(session, stream, { signal: control.signal, main: metric });
-              return { score: found.metric!.value };
-            } finally {
-              await session.release();
-            }
-          },
-          onEvent(event) {
-            log.write(event);
-            curves?.write(event);
-            if (event.kind === 'step') {
-              rates.push(event.samplesPerSecond);
-            } else {
-              const { epoch, step, loss, score, learningRate, seconds } = event;
-              history.push({ epoch, step, loss, score, learningRate, seconds });
-            }
-          },
-          ...(checkpointPath !== undefined && {
-            checkpoint: (progress, vectors, best) =>
-              writeCheckpoint(checkpointPath, layout, { progress, vectors, best }),
-          }),
-        },
-        control,
-        kept,
-      ),
-    );
-    const { progress } = outcome;
-    return {
-      model: base.finish(parameters, graph.buffers, outcome.best),
-      history,
-      summary: {
-        parameters: parameters.reduce((sum, { size }) => sum + size, 0),
-        ...{ epochs: progress.epoch, steps: progress.steps, seconds: progress.seconds, stopped: outcome.stopped },
-        ...(rates.length > 0 && { samplesPerSecond: median(rates) }),
-        ...{ metric, bestEpoch: progress.best?.epoch ?? progress.epoch },
-      },
-      shown: {
-        ...{ optimizer: settings.optimizer, learningRate: trainerOptions.learningRate, schedule: settings.schedule },
-        ...{ batchSize: settings.batchSize, weightDecay, loss },
-        ...(temperature !== 1 && { temperature }),
-        ...(settings.augment.length > 0 && { augment: settings.augment }),
-        ...(batchNorm !== undefined && { batchNorm }),
-      },
-    };
-  } finally {
-    log.close();
-    await stepper.release();
-  }
 }

@@ -2,13 +2,17 @@
 import { appendFileSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { trainingPointSchema, type TrainingPoint } from '../report/report.js';
+import { trainingPointSchema } from '../report/report.js';
 import type { TrainingEvent } from '../training/trainer.js';
 import { tensorboardLog } from './tensorboard.js';
 
+/** As it is logged: with the means of the terms of the loss, where there are several. */
+const loggedPointSchema = trainingPointSchema.extend({ terms: z.record(z.string(), z.number()).optional() });
+export type LoggedPoint = z.infer<typeof loggedPointSchema>;
+
 export interface TrainingLog {
   /** The evaluations that an earlier, interrupted run logged. */
-  readonly earlier: readonly TrainingPoint[];
+  readonly earlier: readonly LoggedPoint[];
   write(event: TrainingEvent): void;
   close(): void;
 }
@@ -75,15 +79,15 @@ function textOf(path: string): string {
   }
 }
 
-function evaluationsIn(text: string): TrainingPoint[] {
+function evaluationsIn(text: string): LoggedPoint[] {
   // By step: what was done again after an interruption replaces what was logged before.
-  const points = new Map<number, TrainingPoint>();
+  const points = new Map<number, LoggedPoint>();
   for (const line of text.split('\n')) {
     try {
       const parsed: unknown = JSON.parse(line);
       evaluationLine.parse(parsed);
       // What else is in the line is left out.
-      const point = trainingPointSchema.parse(parsed);
+      const point = loggedPointSchema.parse(parsed);
       points.set(point.step, point);
     } catch {
       // A line of another kind, or one that was cut short.

@@ -28,7 +28,8 @@ export {
   removedBranchSchema,
 } from './schema/prune.js';
 export { trainingPointSchema, trainReportSchema } from './schema/train.js';
-export type { TrainingPoint, TrainReport } from './schema/train.js';
+export type { TrainingPoint, TrainingSummary, TrainReport } from './schema/train.js';
+export type { DistillationPoint, DistillReport, FlowPoint, MappedLayer } from './schema/distill.js';
 export type { PrunedGroup, PrunedLayer, PruneReport, PruningStep, RemovedBranch } from './schema/prune.js';
 
 const layerFields = {

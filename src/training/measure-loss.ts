@@ -23,7 +23,7 @@ export async function measureLoss(
   engine: Engine,
   { model, names }: MeasuringModel,
   batches: AsyncIterable<Batch>,
-  targetsOf: (batch: Batch) => LossTargets,
+  targetsOf: (batch: Batch) => LossTargets | Promise<LossTargets>,
   signal?: AbortSignal,
 ): Promise<{ value: number; samples: number }> {
   const session = await engine.createSession(toBytes(model));
@@ -31,7 +31,7 @@ export async function measureLoss(
     let [sum, samples] = [0, 0];
     for await (const batch of batches) {
       throwIfAborted(signal);
-      const { target, weights } = targetsOf(batch);
+      const { target, weights } = await targetsOf(batch);
       const feeds: Feeds = { ...batch.feeds, [names.target]: target };
       if (names.weights !== undefined && weights) feeds[names.weights] = weights;
       const results = await session.run(feeds);

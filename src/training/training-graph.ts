@@ -68,6 +68,8 @@ export interface Hint {
   readonly loss: LossName | Loss;
   /** Shape of what is fed, where it is not that of the value. */
   readonly targetDims?: readonly number[];
+  /** Names of initializers that the loss reads and nothing else does. */
+  readonly reads?: readonly string[];
 }
 
 /** Names of what goes into a step and comes out of it. */
@@ -136,8 +138,10 @@ export async function buildTrainingGraph(
   graph.outputs.splice(0);
   const observed = (options.observed ?? []).map((name) => graph.mustGet(name));
   for (const value of new Set([output, ...hinted, ...observed])) exposeValue(graph, value);
+  const read = hints.flatMap((hint) => (hint.reads ?? []).map((name) => graph.mustGet(name).initializer!));
   // First, so that nothing is left of branches that lead elsewhere.
   graph.removeDead();
+  for (const tensor of read) if (!graph.value(tensor.name)) graph.addInitializer(tensor);
   const buffers = enterTrainingMode(graph, { batchNorm: options.batchNorm });
   const shapes = await shapesOfBatch(engine, graph.toModel(), feedsFor, options.batchSize);
   for (const input of graph.inputs) fixSizes(input, shapes);

@@ -1,0 +1,178 @@
+/** A teacher at work in a training: what it says of every batch, and what becomes of that in the loss. */
+import type { ModelProto } from 'onnx-buf';
+import type { Batch, Dataset } from '../data/dataset.js';
+import { fitMaps } from '../distillation/maps.js';
+import type { Lesson, Notes } from '../distillation/lesson.js';
+import type { Answers } from '../distillation/answers.js';
+import type { FlowUnit } from '../distillation/units.js';
+import type { ChannelMap } from '../flow/channel-map.js';
+import type { RunControl } from '../progress.js';
+import type { Engine, Feeds, HostTensor } from '../runtime/engine.js';
+import type { TracedValues } from '../runtime/trace.js';
+import type { LossTargets } from '../training/measure-loss.js';
+import type { Parameter } from '../training/parameters.js';
+import type { HintInput, StepInput, Stepper, StepResult } from '../training/stepper.js';
+import type { FedBatch, Targets } from '../training/trainer.js';
+import type { Hint } from '../training/training-graph.js';
+
+export interface Teaching {
+  /** The form of the student that trains, with the values that are compared. */
+  readonly student: ModelProto;
+  /** What learns beside it. */
+  readonly parameters: readonly Parameter[];
+  readonly hints: readonly Hint[];
+  readonly observed: readonly string[];
+  /** Where the teacher's answers take the place of labels. */
+  readonly answering?: Targets;
+  /** The same for samples as they are. */
+  readonly targets?: (batch: Batch) => Promise<LossTargets>;
+  /** Of the maps of the student's units. */
+  feeds(): Feeds;
+  complete(input: StepInput, fed: FedBatch, student: StudentNow): Promise<StepInput>;
+  onStep(result: StepResult): void;
+  /** Means of the terms since the last call. */
+  means(): Record<string, number>;
+  notes(): Notes;
+  restore(notes: Notes): void;
+}
+
+/** The student in the middle of its training. */
+export interface StudentNow {
+  readonly stepper: Stepper;
+  /** In inference form. */
+  current(): ModelProto;
+}
+
+export interface TeachingRequest {
+  readonly engine: Engine;
+  readonly lesson: Lesson;
+  /** Values by `names`: the logits first where they are the targets, then one per term. */
+  readonly answers: Answers;
+  /** The student's units and dims, and samples that its maps are fitted on. */
+  readonly units: readonly FlowUnit[];
+  readonly shapes: TracedValues;
+  readonly calib: Dataset;
+  readonly batch: (dataset: Dataset) => AsyncIterable<Batch>;
+  readonly maps: ReadonlyMap<string, ChannelMap>;
+}
+
+/** Names of the teacher's values that a lesson asks for, in the order in which `teachingOf` reads them. */
+export function askedOf(lesson: Lesson, logits: string): string[] {
+  return [...(lesson.main === 'answers' ? [logits] : []), ...lesson.terms.map(({ answer }) => answer)];
+}
+
+export function teachingOf(request: TeachingRequest, control: RunControl): Teaching {
+  const { engine, lesson, answers, units, shapes, calib } = request;
+  const { terms, mapInputs, main, control: factors } = lesson;
+  let maps = new Map(request.maps);
+  let mappedIn = -1;
+  let asked: readonly HostTensor[] = [];
+  let sums = new Map<string, { sum: number; count: number }>();
+  const first = main === 'answers' ? 1 : 0;
+  const mapFeeds = (): Feeds =>
+    Object.fromEntries(
+      mapInputs.flatMap(({ unit, inputs }) => {
+        const { matrix, bias } = maps.get(unit)!;
+        const rows = bias.length;
+        return [
+          [inputs.matrix, tensor([rows, matrix.length / rows], matrix)],
+          [inputs.bias, tensor([rows, 1], bias)],
+        ];
+      }),
+    );
+  const add = (name: string, value: number): void => {
+    const known = sums.get(name) ?? { sum: 0, count: 0 };
+    sums.set(name, { sum: known.sum + value, count: known.count + 1 });
+  };
+  const hintsWith = (values: readonly HostTensor[], by: readonly number[]): HintInput[] =>
+    terms.map(({ reduce }, i) => ({ target: reduce ? meanOverBatch(values[i]!) : values[i]!, factor: by[i]! }));
+  return {
+    student: lesson.student,
+    parameters: lesson.parameters,
+    hints: terms.map(({ hint }) => hint),
+    observed: lesson.observed,
+    ...(main === 'answers' && {
+      answering: { from: 'inputs', of: async (fed) => ({ target: (await answers.of(fed))[0]! }) },
+      targets: async ({ feeds, size }) => {
+        const everyone = Int32Array.from({ length: size }, (_, i) => i);
+        // Samples of VAL are not among those that answers are kept for.
+        return { target: (await answers.of({ feeds, indices: everyone, round: -1, epoch: 0, share: 1 }))[0]! };
+      },
+    }),
+    feeds: mapFeeds,
+    async complete(input, fed, { stepper, current }) {
+      if (mapInputs.length > 0 && fed.epoch !== mappedIn) {
+        if (mappedIn >= 0 || fed.epoch > 0) {
+          const fitted = await fitMaps(
+            { engine, model: current(), shapes, units, batches: () => request.batch(calib), samples: calib.size },
+            { ...(control.signal && { signal: control.signal }) },
+          );
+          maps = new Map([...maps, ...fitted]);
+        }
+        mappedIn = fed.epoch;
+      }
+      asked = (await answers.of(fed)).slice(first);
+      const complete = (by: { readonly main: number; readonly terms: readonly number[] }): StepInput => ({
+        ...input,
+        feeds: { ...input.feeds, ...mapFeeds() },
+        factor: by.main,
+        hints: hintsWith(asked, by.terms),
+      });
+      const probes = factors.probes?.(stepper.steps);
+      if (probes) {
+        const [task, part] = [
+          await stepper.measure([complete(probes.task)]),
+          await stepper.measure([complete(probes.part)]),
+        ];
+        factors.balance?.(task.norm, part.norm);
+      }
+      return complete(factors.factors(fed.share));
+    },
+    onStep(result) {
+      factors.observe?.(result, asked);
+      add(main, result.main);
+      result.hints.forEach((loss, i) => {
+        add(terms[i]!.name, loss);
+      });
+    },
+    means() {
+      const found = Object.fromEntries([...sums].map(([name, { sum, count }]) => [name, sum / count]));
+      sums = new Map();
+      return found;
+    },
+    notes: () => ({
+      ...factors.notes?.(),
+      ...(mapInputs.length > 0 && { mapped: [mappedIn] }),
+      ...Object.fromEntries(
+        mapInputs.flatMap(({ unit }) => {
+          const { matrix, bias } = maps.get(unit)!;
+          return [
+            [`map ${unit}`, [...matrix]],
+            [`map bias ${unit}`, [...bias]],
+          ];
+        }),
+      ),
+    }),
+    restore(notes) {
+      factors.restore?.(notes);
+      mappedIn = notes.mapped?.[0] ?? mappedIn;
+      for (const { unit } of mapInputs) {
+        const [matrix, bias] = [notes[`map ${unit}`], notes[`map bias ${unit}`]];
+        if (matrix && bias) maps.set(unit, { matrix: Float32Array.from(matrix), bias: Float32Array.from(bias) });
+      }
+    },
+  };
+}
+
+function tensor(dims: readonly number[], data: Float32Array): HostTensor {
+  return { type: 'float32', dims, data };
+}
+
+/** [N, ...] to [1, ...]. */
+function meanOverBatch({ data, dims }: HostTensor): HostTensor {
+  const [samples = 1, ...rest] = dims;
+  const size = data.length / samples;
+  const mean = new Float32Array(size);
+  for (let i = 0; i < data.length; i++) mean[i % size]! += Number(data[i]) / samples;
+  return tensor([1, ...rest], mean);
+}

@@ -1,0 +1,226 @@
+/** Distillation methods that FAD is compared with, each in the constants of its paper. */
+import { FlowCompressError } from '../errors.js';
+import { randomStream, seedOf } from '../data/random.js';
+import { intAttribute, intsAttribute } from '../onnx/attributes.js';
+import { DataType } from '../onnx/dtypes.js';
+import { Graph, type Value } from '../onnx/graph.js';
+import { formula, reduce, reshape, transpose } from '../onnx/ops.js';
+import { makeTensor } from '../onnx/tensor.js';
+import type { Parameter } from '../training/parameters.js';
+import { constantControl, type Lesson, type LessonRequest, type Term } from './lesson.js';
+import { contrast, distance, relations, unitRows } from './losses.js';
+import type { FlowUnit } from './units.js';
+
+/** Shares of labels and answers in vanilla distillation; without labels the answers are all. */
+const TASK = 0.1;
+const ANSWERS = 0.9;
+/** Of the relative squared errors of features, all together. */
+const FEATURES = 1;
+/** Of the distances of attention maps, all together (beta / 2 with beta = 1000 / elements on feature maps of 8 x 8 is of this size). */
+const ATTENTION = 5;
+const RELATIONS = 10;
+/** Of the contrast, its temperature, and the width of its projections. */
+const CONTRAST = 0.8;
+const CONTRAST_TEMPERATURE = 0.07;
+const CONTRAST_WIDTH = 128;
+
+export function plain({ student, teacher, labelled }: LessonRequest): Lesson {
+  if (!labelled)
+    throw new FlowCompressError('bad-input', 'Without labels there is nothing that the student could learn alone.', {
+      hint: 'Give labelled data, or another --method.',
+    });
+  return lessonOf(student.model, teacher.model, [], 'task', { main: 1, terms: [] });
+}
+
+export function answersOnly(request: LessonRequest): Lesson {
+  return withAnswers(request, () => ({ terms: [], factors: [] }));
+}
+
+/** The representation of every pair through a learned 1x1 map, on the smaller grid of the two. */
+export function featureHints(request: LessonRequest): Lesson {
+  return withAnswers(request, (student, teacher, learn) => {
+    const built = comparable(request).map(([own, theirs]) => {
+      const grid = smallerGrid(own, theirs);
+      const wanted = standardised(teacher, onGrid(teacher, theirs, grid));
+      const channels = [own, theirs].map((unit) => unit.dims[unit.channelAxis]!) as [number, number];
+      const mapped = standardised(student, channelMap(student, onGrid(student, own, grid), channels, learn));
+      return { name: 'features', hint: { value: mapped.name, loss: 'mse' as const }, answer: wanted.name };
+    });
+    return { terms: built, factors: built.map(() => FEATURES / built.length) };
+  });
+}
+
+/** vec(sum over channels of A^2) / its norm, on the smaller grid; for tokens the mean over channels at every position. */
+export function attentionTransfer(request: LessonRequest): Lesson {
+  return withAnswers(request, (student, teacher) => {
+    const pairs = comparable(request).filter(([own]) => own.dims.length > 1);
+    if (pairs.length === 0)
+      throw new FlowCompressError('unsupported', 'No layers of teacher and student have positions to attend to.', {
+        hint: 'Use another --method.',
+      });
+    const built = pairs.map(([own, theirs]): Term => {
+      const grid = smallerGrid(own, theirs);
+      const map = (graph: Graph, unit: FlowUnit): Value => {
+        const calc = formula(graph);
+        const maps = onGrid(graph, unit, grid);
+        const energy = reduce(graph, 'ReduceSum', calc('Mul', maps, maps), [1]);
+        return unitRows(graph, reshape(graph, energy, [0, -1]));
+      };
+      return {
+        ...{ name: 'attention', hint: { value: map(student, own).name, loss: distance } },
+        ...{ answer: map(teacher, theirs).name, kept: true },
+      };
+    });
+    return { terms: built, factors: built.map(() => ATTENTION / built.length) };
+  });
+}
+
+export function relational(request: LessonRequest): Lesson {
+  return withAnswers(request, (student, teacher) => {
+    const built = comparable(request).map(([own, theirs]): Term => {
+      const pooled = (graph: Graph, unit: FlowUnit): Value => onGrid(graph, unit, smallerGrid(own, theirs));
+      const value = pooled(student, own).name;
+      const answer = pooled(teacher, theirs);
+      return {
+        ...{ name: 'relations', answer: answer.name },
+        hint: {
+          ...{ value, loss: relations },
+          targetDims: [request.batchSize, theirs.dims[theirs.channelAxis]!, ...smallerGrid(own, theirs)],
+        },
+      };
+    });
+    return { terms: built, factors: built.map(() => RELATIONS / built.length) };
+  });
+}
+
+/** Features in front of the last layer, both through learned projections of 128 to norm 1. */
+export function contrastive(request: LessonRequest): Lesson {
+  const own = request.student.features;
+  const theirs = request.teacher.features;
+  if (!own || !theirs)
+    throw new FlowCompressError(
+      'unsupported',
+      'Teacher or student has no layer behind features of one row per sample.',
+      {
+        hint: 'Use another --method.',
+      },
+    );
+  return withAnswers(request, (student, teacher, learn) => {
+    const project = (x: Value, size: number, part: string): Value =>
+      student.insertOp('MatMul', [x, learn(`${part} projection`, [size, CONTRAST_WIDTH], size)]);
+    const value = project(student.mustGet(own.value), own.size, 'student');
+    const matrix = learn('teacher projection', [theirs.size, CONTRAST_WIDTH], theirs.size);
+    const loss = contrast(matrix.name, CONTRAST_TEMPERATURE);
+    const answer = teacher.insertOp('Identity', [teacher.mustGet(theirs.value)]).name;
+    const term: Term = {
+      ...{ name: 'contrast', answer, kept: true },
+      hint: { value: value.name, loss, targetDims: [request.batchSize, theirs.size], reads: [matrix.name] },
+    };
+    return { terms: [term], factors: [CONTRAST] };
+  });
+}
+
+type Learn = (name: string, dims: readonly number[], fanIn: number) => Value;
+
+/** Labels and answers, and what `more` adds to the two graphs. */
+function withAnswers(
+  { student, teacher, labelled, seed }: LessonRequest,
+  more: (student: Graph, teacher: Graph, learn: Learn) => { terms: Term[]; factors: number[] },
+): Lesson {
+  const [own, theirs] = [new Graph(student.model), new Graph(teacher.model)];
+  const parameters: Parameter[] = [];
+  const learn: Learn = (name, dims, fanIn) => {
+    const size = dims.reduce((a, b) => a * b, 1);
+    const random = randomStream(seedOf(seed, parameters.length, 4711));
+    const data = Float32Array.from({ length: size }, () => random.normal() / Math.sqrt(fanIn));
+    const value = own.addInitializer(makeTensor(own.uniqueName(name), DataType.FLOAT, dims, data));
+    parameters.push({ name: value.name, dims, size, decays: true });
+    return value;
+  };
+  const { terms, factors } = more(own, theirs, learn);
+  const answers = labelled ? answersTerm({ student, teacher }) : undefined;
+  return {
+    ...lessonOf(
+      own.toModel(),
+      theirs.toModel(),
+      [...(answers ? [answers] : []), ...terms],
+      labelled ? 'task' : 'answers',
+      {
+        main: labelled ? TASK : 1,
+        terms: [...(answers ? [ANSWERS] : []), ...factors],
+      },
+    ),
+    parameters,
+  };
+}
+
+/** T^2 KL of the answers, beside the task. */
+export function answersTerm({ student, teacher }: Pick<LessonRequest, 'student' | 'teacher'>): Term {
+  return {
+    ...{ name: 'answers', hint: { value: student.logits!, loss: 'kl' }, answer: teacher.logits! },
+    kept: true,
+  };
+}
+
+function lessonOf(
+  student: Lesson['student'],
+  teacher: Lesson['teacher'],
+  terms: readonly Term[],
+  main: Lesson['main'],
+  factors: { main: number; terms: number[] },
+): Lesson {
+  return {
+    ...{ student, teacher, terms, main, parameters: [], mapInputs: [], observed: [] },
+    control: constantControl(factors),
+  };
+}
+
+/** Pairs whose representations can be brought to one grid; each unit of the teacher once, by the student's unit nearest to it. */
+function comparable({ student, teacher, pairs }: LessonRequest): [FlowUnit, FlowUnit][] {
+  return pairs.flatMap(({ student: s, teacher: t }): [FlowUnit, FlowUnit][] => {
+    const [own, theirs] = [student.units[s]!, teacher.units[t]!];
+    return own.dims.length === theirs.dims.length && own.dims.length <= 4 ? [[own, theirs]] : [];
+  });
+}
+
+const gridOf = ({ dims, channelAxis }: FlowUnit): number[] => dims.filter((_, axis) => axis !== channelAxis);
+
+function smallerGrid(a: FlowUnit, b: FlowUnit): number[] {
+  const [first, second] = [gridOf(a), gridOf(b)];
+  return first.map((n, i) => greatestCommonDivisor(n, second[i]!));
+}
+
+function greatestCommonDivisor(a: number, b: number): number {
+  return b === 0 ? a : greatestCommonDivisor(b, a % b);
+}
+
+/** The representation [N, channels, ...grid], averaged down to a grid that divides its own. */
+function onGrid(graph: Graph, unit: FlowUnit, grid: readonly number[]): Value {
+  const { value, dims, channelAxis } = unit;
+  const own = gridOf(unit);
+  const given = graph.mustGet(value);
+  const axes = dims.map((_, axis) => axis).filter((axis) => axis !== channelAxis);
+  const first =
+    channelAxis === 0 ? given : transpose(graph, given, [0, channelAxis + 1, ...axes.map((axis) => axis + 1)]);
+  const kernel = own.map((n, i) => n / grid[i]!);
+  if (kernel.every((k) => k === 1)) return graph.insertOp('Identity', [first]);
+  return graph.insertOp(
+    'AveragePool',
+    [first],
+    [intsAttribute('kernel_shape', kernel), intsAttribute('strides', kernel)],
+  );
+}
+
+/** A learned matrix on the channels of [N, C, ...grid]. */
+function channelMap(graph: Graph, x: Value, [from, to]: readonly [number, number], learn: Learn): Value {
+  const rows = reshape(graph, x, [0, from, -1]);
+  return graph.insertOp('MatMul', [learn('channel map', [to, from], from), rows]);
+}
+
+/** In units of its own root mean square over the batch, as [N, C, positions]. */
+function standardised(graph: Graph, x: Value): Value {
+  const calc = formula(graph);
+  const flat = graph.insertOp('Flatten', [x], [intAttribute('axis', 1)]);
+  const square = reduce(graph, 'ReduceMean', calc('Mul', flat, flat));
+  return calc('Div', flat, calc('Sqrt', calc('Add', square, 1e-12)));
+}

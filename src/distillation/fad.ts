@@ -1,0 +1,209 @@
+/** FAD: the student learns labels, answers, and how its representation moves along the depth (algorithms of flow alignment). */
+import { Graph, type Value } from '../onnx/graph.js';
+import { concat, constantOf, reduceKeeping, unsqueeze } from '../onnx/ops.js';
+import type { HostTensor } from '../runtime/engine.js';
+import { answersTerm } from './baselines.js';
+import { adaptiveWeights, curriculum, layerWeights, normalised, selected } from './flow-weights.js';
+import type { Factors, Lesson, LessonControl, LessonRequest, Term } from './lesson.js';
+import { flowAlignment, integratedAlignment } from './losses.js';
+import { needsMap } from './maps.js';
+import { attachChange } from './units.js';
+
+/** Updates between choices of the layers that count, and the memory of the flows behind them. */
+const REFRESH = 10;
+const MEMORY = 0.9;
+/** What the gradient of the flow is brought to, relative to that of the task; updates between, and the bounds of its factor. */
+const FLOW_SHARE = 0.1;
+const BALANCE = 100;
+const BOUNDS = [0.1, 100] as const;
+/** Points of the common depth grid. */
+const GRID = 64;
+
+export function flowAligned(request: LessonRequest): Lesson {
+  const { teacher, student, labelled, options, batchSize } = request;
+  const [theirs, own] = [new Graph(teacher.model), new Graph(student.model)];
+  // A unit of the teacher whose map could not be fitted has no flow to align with.
+  const pairs = request.pairs.filter(({ teacher: t }) => {
+    const unit = teacher.units[t]!;
+    return !needsMap(unit) || request.teacherMaps.has(unit.name);
+  });
+  const studentChanges = new Map<number, Value>();
+  const teacherChanges = new Map<number, Value>();
+  const mapInputs: Lesson['mapInputs'][number][] = [];
+  for (const pair of pairs) {
+    if (!studentChanges.has(pair.student)) {
+      const unit = student.units[pair.student]!;
+      const { value, inputs } = attachChange(own, unit, needsMap(unit) ? 'fed' : undefined);
+      studentChanges.set(pair.student, value);
+      if (inputs) mapInputs.push({ unit: unit.name, inputs });
+    }
+    if (!teacherChanges.has(pair.teacher)) {
+      const unit = teacher.units[pair.teacher]!;
+      teacherChanges.set(pair.teacher, attachChange(theirs, unit, request.teacherMaps.get(unit.name)).value);
+    }
+  }
+  const mean = (graph: Graph, value: Value): Value => reduceKeeping(graph, 'ReduceMean', value, [0]);
+  const reduced = options.perSample ? (_: Graph, value: Value): Value => value : mean;
+  const flows: Term[] =
+    options.flow === 'integrated'
+      ? [integratedTerm(request, pairs, own, theirs, studentChanges, teacherChanges, reduced)]
+      : pairs.map(({ student: s, teacher: t }) => ({
+          ...{ name: 'flow', answer: teacherChanges.get(t)!.name, kept: true },
+          ...(!options.perSample && { reduce: 'mean' as const }),
+          hint: {
+            ...{ value: reduced(own, studentChanges.get(s)!).name, loss: flowAlignment },
+            targetDims: [options.perSample ? batchSize : 1],
+          },
+        }));
+  const answers = labelled ? [answersTerm(request)] : [];
+  // Watched in the order of the pairs.
+  const observed = pairs.map(({ student: s }) => mean(own, studentChanges.get(s)!).name);
+  return {
+    ...{ teacher: theirs.toModel(), student: own.toModel(), parameters: [], mapInputs, observed },
+    terms: [...answers, ...flows],
+    main: labelled ? 'task' : 'answers',
+    control: flowControl({
+      flows: pairs.map(({ teacher: t }) => request.teacherFlow[t]!),
+      depths: pairs.map(({ student: s }) => student.units[s]!.depth),
+      ...{ labelled, select: options.select, integrated: options.flow === 'integrated' },
+    }),
+  };
+}
+
+/** Flows between layers by linear interpolation on 64 points of depth, weighed along it with an integral of 1. */
+function integratedTerm(
+  { teacher, student, teacherFlow, options, batchSize }: LessonRequest,
+  pairs: LessonRequest['pairs'],
+  own: Graph,
+  theirs: Graph,
+  studentChanges: ReadonlyMap<number, Value>,
+  teacherChanges: ReadonlyMap<number, Value>,
+  reduced: (graph: Graph, value: Value) => Value,
+): Term {
+  const alongDepth = (graph: Graph, changes: ReadonlyMap<number, Value>, depthOf: (place: number) => number): Value => {
+    const places = [...changes.keys()].sort((a, b) => a - b);
+    const rows = concat(
+      graph,
+      places.map((place) => unsqueeze(graph, reduced(graph, changes.get(place)!), [1])),
+      1,
+    );
+    const matrix = interpolation(places.map(depthOf), GRID);
+    const weights = constantOf(graph, matrix.flat(), 'float32');
+    const shaped = graph.insertOp('Reshape', [weights, constantOf(graph, [places.length, GRID], 'int64')]);
+    return graph.insertOp('MatMul', [rows, shaped]);
+  };
+  const largest = Math.max(...teacherFlow, Number.MIN_VALUE);
+  const places = [...new Set(pairs.map(({ teacher: t }) => t))].sort((a, b) => a - b);
+  const matrix = interpolation(
+    places.map((t) => teacher.units[t]!.depth),
+    GRID,
+  );
+  const importance = Array.from({ length: GRID }, (_, g) =>
+    places.reduce((sum, t, l) => sum + matrix[l]![g]! * (0.5 + (0.5 * teacherFlow[t]!) / largest), 0),
+  );
+  // Trapezoids: the ends count half.
+  const quadrature = normalised(importance.map((w, g) => (g === 0 || g === GRID - 1 ? w / 2 : w)));
+  const value = alongDepth(own, studentChanges, (s) => student.units[s]!.depth);
+  return {
+    ...{ name: 'flow', answer: alongDepth(theirs, teacherChanges, (t) => teacher.units[t]!.depth).name, kept: true },
+    ...(!options.perSample && { reduce: 'mean' as const }),
+    hint: {
+      ...{ value: value.name, loss: integratedAlignment(quadrature) },
+      targetDims: [options.perSample ? batchSize : 1, GRID],
+    },
+  };
+}
+
+/** [layers][points]: what the values at these depths count at the points of an even grid from 0 to 1; constant beyond the ends. */
+export function interpolation(depths: readonly number[], points: number): number[][] {
+  const matrix = depths.map(() => new Array<number>(points).fill(0));
+  for (let g = 0; g < points; g++) {
+    const s = points > 1 ? g / (points - 1) : 0;
+    const next = depths.findIndex((depth) => depth >= s);
+    if (next === 0) matrix[0]![g] = 1;
+    else if (next < 0) matrix.at(-1)![g] = 1;
+    else {
+      const share = (s - depths[next - 1]!) / (depths[next]! - depths[next - 1]!);
+      matrix[next - 1]![g] = 1 - share;
+      matrix[next]![g] = share;
+    }
+  }
+  return matrix;
+}
+
+interface FlowState {
+  /** Mean flows of the teacher by pair, on CALIB. */
+  readonly flows: readonly number[];
+  /** Depths of the student's units by pair. */
+  readonly depths: readonly number[];
+  readonly labelled: boolean;
+  readonly select: LessonRequest['options']['select'];
+  /** One term for all layers. */
+  readonly integrated: boolean;
+}
+
+function flowControl({ flows, depths, labelled, select, integrated }: FlowState): LessonControl {
+  const base = layerWeights(flows);
+  let teacherMeans = [...flows];
+  let studentMeans: number[] | undefined;
+  let mask = flows.map(() => 1);
+  let [factor, seen] = [1, 0];
+  const depthMean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+  const weightsAt = (share: number): { weights: number[]; strength: number } => {
+    const staged = select === 'curriculum' ? curriculum(depths, share) : { mask, strength: 1 };
+    return { weights: normalised(base.map((w, l) => w * staged.mask[l]!)), strength: staged.strength };
+  };
+  const flowFactors = (share: number): number[] => {
+    const { weights, strength } = weightsAt(share);
+    return integrated ? [strength] : weights.map((w) => w * strength);
+  };
+  const factorsWith = (task: number, answers: number, flow: number, share: number): Factors => {
+    const parts = flowFactors(share).map((w) => flow * w);
+    return labelled ? { main: task, terms: [answers, ...parts] } : { main: answers, terms: parts };
+  };
+  return {
+    factors(share) {
+      const { task, answers, flow } = adaptiveWeights(depthMean(teacherMeans), depthMean(studentMeans ?? teacherMeans));
+      // Without labels the answers take the place of the task.
+      return labelled
+        ? factorsWith(task, answers, flow * factor, share)
+        : factorsWith(0, task + answers, flow * factor, share);
+    },
+    probes: (steps) =>
+      steps % BALANCE === 0
+        ? { task: factorsWith(labelled ? 1 : 0, labelled ? 0 : 1, 0, 0), part: factorsWith(0, 0, 1, 1) }
+        : undefined,
+    balance(task, part) {
+      const wanted = part > 0 ? (FLOW_SHARE * task) / part : BOUNDS[1];
+      factor = Math.min(BOUNDS[1], Math.max(BOUNDS[0], wanted));
+    },
+    observe({ observed }, answers) {
+      const means = (observed[0] ?? []).map(({ data }) => Number(data[0]));
+      const blend = (before: readonly number[] | undefined, now: readonly number[]): number[] =>
+        before ? now.map((v, l) => MEMORY * before[l]! + (1 - MEMORY) * v) : [...now];
+      studentMeans = blend(studentMeans, means);
+      const said = answers.slice(labelled ? 1 : 0).map(({ data }) => meanOf(data as Float32Array));
+      if (!integrated) teacherMeans = blend(teacherMeans, said);
+      seen++;
+      if (select === 'selective' && seen % REFRESH === 0) mask = selected(teacherMeans, studentMeans);
+    },
+    notes: () => ({
+      ...{ teacher: teacherMeans, mask, factor: [factor], seen: [seen] },
+      ...(studentMeans && { student: studentMeans }),
+    }),
+    restore({ teacher, student, mask: chosen, ...rest }) {
+      if (teacher) teacherMeans = [...teacher];
+      if (student) studentMeans = [...student];
+      if (chosen) mask = [...chosen];
+      factor = rest.factor?.[0] ?? factor;
+      seen = rest.seen?.[0] ?? seen;
+    },
+    weights: () => weightsAt(1).weights,
+  };
+}
+
+function meanOf(data: Float32Array | HostTensor['data']): number {
+  let sum = 0;
+  for (const v of data) sum += Number(v);
+  return sum / data.length;
+}

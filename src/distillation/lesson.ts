@@ -1,0 +1,109 @@
+/** What a distillation method makes of a teacher and a student: two models with the values that are compared, and the terms of the loss. */
+import type { ModelProto } from 'onnx-buf';
+import type { ChannelMap } from '../flow/channel-map.js';
+import type { HostTensor } from '../runtime/engine.js';
+import type { Parameter } from '../training/parameters.js';
+import type { StepResult } from '../training/stepper.js';
+import type { Hint } from '../training/training-graph.js';
+import type { FlowUnit, MapInputs } from './units.js';
+
+/** One of the two models. */
+export interface Side {
+  readonly model: ModelProto;
+  /** Name of the value with the logits of the classes; undefined for models without. */
+  readonly logits: string | undefined;
+  /** Name of the features in front of the last layer, [N, D], and D. */
+  readonly features: { readonly value: string; readonly size: number } | undefined;
+  /** In topological order. */
+  readonly units: readonly FlowUnit[];
+}
+
+/** A unit of the student and that of the teacher that it is held against, by their places. */
+export interface Pair {
+  readonly student: number;
+  readonly teacher: number;
+}
+
+export interface LessonRequest {
+  readonly teacher: Side;
+  readonly student: Side;
+  readonly pairs: readonly Pair[];
+  /** Mean flowChange of the teacher's units on CALIB. */
+  readonly teacherFlow: readonly number[];
+  /** Of the teacher's units that need one. */
+  readonly teacherMaps: ReadonlyMap<string, ChannelMap>;
+  /** Whether samples have labels: without them there is no task term. */
+  readonly labelled: boolean;
+  readonly options: LessonOptions;
+  readonly batchSize: number;
+  readonly seed: number;
+}
+
+export interface LessonOptions {
+  readonly temperature: number;
+  /** Which layers count in flow alignment. */
+  readonly select: 'all' | 'selective' | 'curriculum';
+  /** Flows layer by layer, or along the depth. */
+  readonly flow: 'layers' | 'integrated';
+  /** Flows of every sample, or their means over the batch. */
+  readonly perSample: boolean;
+}
+
+/** A part of the loss beside that of the task. */
+export interface Term {
+  /** What the report calls it, and the like. */
+  readonly name: string;
+  readonly hint: Hint;
+  /** Name of the value in the teacher's model that it is held against. */
+  readonly answer: string;
+  /** What is fed of that: the value as it is, or its mean over the batch. */
+  readonly reduce?: 'mean';
+  /** Whether what the teacher says is little enough to be kept for every sample. */
+  readonly kept?: true;
+}
+
+/** Factors of a step. */
+export interface Factors {
+  readonly main: number;
+  /** By term. */
+  readonly terms: readonly number[];
+}
+
+export interface Lesson {
+  readonly teacher: ModelProto;
+  readonly student: ModelProto;
+  /** What learns beside the student, and is left behind. */
+  readonly parameters: readonly Parameter[];
+  readonly terms: readonly Term[];
+  /** Inputs of the student's that maps of its units are fed through, by unit. */
+  readonly mapInputs: readonly { readonly unit: string; readonly inputs: MapInputs }[];
+  /** Names of the student's values that are watched. */
+  readonly observed: readonly string[];
+  /** The loss of the output is that of the labels; else that of the teacher's answers. */
+  readonly main: 'task' | 'answers';
+  readonly control: LessonControl;
+}
+
+/** What is remembered of a training beside its vectors. */
+export type Notes = Readonly<Record<string, readonly number[]>>;
+
+/** How the factors follow the training. */
+export interface LessonControl {
+  factors(share: number): Factors;
+  /** Factors by which the norms of two parts of the gradient are compared; undefined when there is nothing to balance now. */
+  probes?(steps: number): { readonly task: Factors; readonly part: Factors } | undefined;
+  /** Takes the norms in. */
+  balance?(task: number, part: number): void;
+  /** Called with what a step has shown and what the teacher said. */
+  observe?(result: StepResult, answers: readonly HostTensor[]): void;
+  /** State, for a training that goes on later, and the way back. */
+  notes?(): Notes;
+  restore?(notes: Notes): void;
+  /** Share of every pair in the loss, for the report. */
+  weights?(): readonly number[];
+}
+
+/** Factors that never change. */
+export function constantControl(factors: Factors): LessonControl {
+  return { factors: () => factors };
+}

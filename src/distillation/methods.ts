@@ -1,0 +1,51 @@
+/** The distillation methods by name, FAD first: what each adds to the loss of the student. */
+import { answersOnly, attentionTransfer, contrastive, featureHints, plain, relational } from './baselines.js';
+import { flowAligned } from './fad.js';
+import type { Lesson, LessonRequest } from './lesson.js';
+
+export interface DistillationMethod {
+  readonly name: string;
+  readonly summary: string;
+  /** Whether layers of the two networks are held against each other. */
+  readonly mapped: boolean;
+  readonly lesson: (request: LessonRequest) => Lesson;
+}
+
+export const DISTILLATION_METHODS: readonly DistillationMethod[] = [
+  {
+    name: 'fad',
+    summary: 'flow-aligned: answers, and the flow of the layers by adaptive weights',
+    mapped: true,
+    lesson: flowAligned,
+  },
+  { name: 'kd', summary: 'the answers of the teacher (Hinton et al. 2015)', mapped: false, lesson: answersOnly },
+  {
+    name: 'features',
+    summary: 'answers, and representations through learned maps (FitNets)',
+    mapped: true,
+    lesson: featureHints,
+  },
+  {
+    name: 'attention',
+    summary: 'answers, and where representations are large (attention transfer)',
+    mapped: true,
+    lesson: attentionTransfer,
+  },
+  {
+    name: 'relations',
+    summary: 'answers, and how the samples of a batch lie to each other',
+    mapped: true,
+    lesson: relational,
+  },
+  {
+    name: 'crd-lite',
+    summary: 'answers, and features told apart from those of other samples of the batch (CRD)',
+    mapped: false,
+    lesson: contrastive,
+  },
+  { name: 'plain', summary: 'nothing: the student learns alone', mapped: false, lesson: plain },
+];
+
+export function findDistillationMethod(name: string): DistillationMethod | undefined {
+  return DISTILLATION_METHODS.find((method) => method.name === name);
+}
