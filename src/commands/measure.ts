@@ -164,7 +164,7 @@ async function macsOf(
 }
 
 /** @throws FlowCompressError `bad-input` when one set of samples cannot be fed to both models */
-function assertSameInputs(
+export function assertSameInputs(
   first: readonly ValueSignature[],
   other: readonly ValueSignature[],
   firstName: string,

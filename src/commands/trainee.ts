@@ -4,8 +4,9 @@ import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import { openDataset } from '../node/data/open.js';
-import { nameOf, type ModelInput } from '../node/model-input.js';
+import { nameOf, type GivenModel, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
+import { Graph, type Value } from '../onnx/graph.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { buildNetwork } from '../zoo/build.js';
 import type { ZooOptions } from '../zoo/options.js';
@@ -72,4 +73,35 @@ async function classesIn({ data, preprocess }: TrainOptions, model: ModelProto):
   } finally {
     await opened.close();
   }
+}
+
+/**
+ * What a teacher is to have as its student: an architecture is built for its inputs, which get the teacher's names.
+ * @throws FlowCompressError `bad-input` as `openTrainee`
+ */
+export async function openStudent(input: ModelInput, teacher: GivenModel, settings: TrainOptions): Promise<Trainee> {
+  const graph = new Graph(teacher.model);
+  const [image] = graph.inputs.filter((value) => graph.isFed(value));
+  const dims = dimsOf(image);
+  const [channels, side] = dims?.length === 4 ? [dims[1], dims[2]] : [];
+  const [scores] = graph.outputs;
+  const classes = scores && dimsOf(scores)?.[1];
+  const trainee = await openTrainee(input, {
+    ...settings,
+    ...(settings.channels === undefined && channels !== undefined && { channels }),
+    ...(settings.inputSize === undefined && side !== undefined && { inputSize: side }),
+    ...(settings.classes === undefined && classes !== undefined && { classes }),
+  });
+  if (!trainee.isNew || !image) return trainee;
+  const built = new Graph(trainee.input as ModelProto);
+  const [own] = built.inputs.filter((value) => built.isFed(value));
+  if (own && own.name !== image.name) built.rename(own, image.name);
+  return { ...trainee, input: built.toModel() };
+}
+
+/** Sizes as declared; undefined for those that are not. */
+function dimsOf(value: Value | undefined): (number | undefined)[] | undefined {
+  const type = value?.info?.type?.value;
+  if (type?.case !== 'tensorType') return undefined;
+  return type.value.shape?.dim.map(({ value: dim }) => (dim.case === 'dimValue' ? Number(dim.value) : undefined));
 }

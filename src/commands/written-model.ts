@@ -14,7 +14,7 @@ import type { Workspace } from './workspace.js';
 export interface WrittenModel {
   readonly output: StagedOutput;
   readonly saved: SavedModel;
-  /** The model that the command was given. */
+  /** What the file is measured beside. */
   readonly original: MeasuredSubject;
   /** How both were measured. */
   readonly measureOptions: MeasureOptions;
@@ -27,6 +27,7 @@ export interface WrittenModel {
 
 /**
  * @param rules inputs that the output must not replace
+ * @param original what the file is measured beside (default: the model that the command was given)
  * @returns what is to be published or discarded
  * @throws FlowCompressError as `stageOutput`, `saveModel` and `measureFiles`; nothing is left behind then
  */
@@ -41,12 +42,12 @@ export async function writeMeasured(
   rules: AtomicWriteOptions,
   clock: RunClock,
   control: RunControl,
+  original: MeasuredSubject = { input: workspace.input, shownAs: nameOf(workspace.input) },
 ): Promise<WrittenModel> {
   const { signal } = control;
   const output = await stageOutput(settings.output, { ...rules, signal });
   try {
     const saved = await clock.stage('write', () => output.make((file) => saveModel(model, file, { signal })));
-    const original = { input: workspace.input, shownAs: nameOf(workspace.input) };
     const measureOptions: MeasureOptions = {
       ...{ dataset: openTest(workspace.test), split: 'test', clock },
       ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },

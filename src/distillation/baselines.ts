@@ -157,7 +157,7 @@ function withAnswers(
 /** T^2 KL of the answers, beside the task. */
 export function answersTerm({ student, teacher }: Pick<LessonRequest, 'student' | 'teacher'>): Term {
   return {
-    ...{ name: 'answers', hint: { value: student.logits!, loss: 'kl' }, answer: teacher.logits! },
+    ...{ name: 'answers', hint: { value: student.logits, loss: 'kl' }, answer: teacher.logits },
     kept: true,
   };
 }

@@ -10,8 +10,8 @@ import type { FlowUnit, MapInputs } from './units.js';
 /** One of the two models. */
 export interface Side {
   readonly model: ModelProto;
-  /** Name of the value with the logits of the classes; undefined for models without. */
-  readonly logits: string | undefined;
+  /** Name of the value with the logits of the classes, [N, classes]. */
+  readonly logits: string;
   /** Name of the features in front of the last layer, [N, D], and D. */
   readonly features: { readonly value: string; readonly size: number } | undefined;
   /** In topological order. */

@@ -1,0 +1,163 @@
+/** Where a student meets its teacher: layers paired up, the lesson of the method, the teacher's answers, kept where they come again. */
+import { readFile } from 'node:fs/promises';
+import type { ModelProto } from 'onnx-buf';
+import type { Dataset } from '../data/dataset.js';
+import { firstSamples } from '../data/subset.js';
+import { answersInMemory, openAnswers, type AnswerStore } from '../distillation/answers.js';
+import { meanChanges } from '../distillation/changes.js';
+import { ckaMatrix, type CentredGram } from '../distillation/cka.js';
+import { gatherFeatureGrams } from '../distillation/cka-features.js';
+import type { Lesson, Pair, Side } from '../distillation/lesson.js';
+import { mapByAssignment, mapByDepth, readMapping } from '../distillation/mapping.js';
+import { fitMaps } from '../distillation/maps.js';
+import type { DistillationMethod } from '../distillation/methods.js';
+import { sideOf } from '../distillation/side.js';
+import { FlowCompressError, messageOf } from '../errors.js';
+import { openAnswerFiles } from '../node/answer-file.js';
+import { fingerprint } from '../node/fingerprint.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { RunControl } from '../progress.js';
+import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import type { DistillOptions } from './options.js';
+import type { OpenedTeacher } from './teacher-model.js';
+import { askedOf, teachingOf, type Teaching } from './teaching.js';
+import type { Workspace } from './workspace.js';
+
+/** CALIB samples by which layers are likened. */
+const LIKENED = 256;
+/** Samples per engine call for that. */
+const LIKENED_BATCH = 64;
+
+export interface Classroom {
+  readonly teaching: Teaching;
+  readonly lesson: Lesson;
+  readonly teacher: OpenedTeacher;
+  readonly student: Side;
+  readonly shapes: TracedValues;
+  readonly pairs: readonly Pair[];
+  readonly cka: readonly (readonly number[])[] | undefined;
+  readonly teacherFlow: readonly number[];
+  readonly calib: Dataset;
+  readonly close: () => Promise<void>;
+}
+
+interface ClassroomRequest {
+  readonly workspace: Workspace;
+  readonly teacher: OpenedTeacher;
+  /** The form of the student that trains, and its logits. */
+  readonly base: ModelProto;
+  readonly logits: string;
+  readonly method: DistillationMethod;
+  readonly settings: DistillOptions;
+  readonly control: RunControl;
+}
+
+/** @param mixed whether samples are mixed, so that no answer comes again */
+export async function openClassroom(request: ClassroomRequest, mixed: boolean): Promise<Classroom> {
+  const { workspace, teacher, base, method, settings, control } = request;
+  const { engine, working, feedsFor, batch } = workspace;
+  const { calib } = working;
+  const shapes = await traceShapes(engine, base, feedsFor(1));
+  const student: Side = { ...sideOf(base, shapes, workspace.scores!), logits: request.logits };
+  const { pairs, cka } = method.mapped ? await pairUp(request, student, control) : { pairs: [], cka: undefined };
+  const batches = () => batch(calib);
+  const about = (model: ModelProto, values: TracedValues, { units }: Side) => ({
+    ...{ engine, model, shapes: values, units, batches, samples: calib.size },
+  });
+  const theirs = about(teacher.model, teacher.shapes, teacher.side);
+  const teacherMaps = await fitMaps(theirs, control);
+  const teacherFlow = await meanChanges({ ...theirs, maps: teacherMaps }, control);
+  const lesson = method.lesson({
+    ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, options: settings },
+    ...{ labelled: working.train.labels !== undefined, batchSize: settings.batchSize, seed: settings.seed },
+  });
+  const maps = lesson.mapInputs.length > 0 ? await fitMaps(about(base, shapes, student), control) : new Map();
+  const closing: (() => Promise<void>)[] = [];
+  const keeps =
+    lesson.terms.every(({ kept }) => kept) &&
+    !mixed &&
+    (settings.augment.length === 0 || settings.rounds !== undefined);
+  const openStore = async (width: number): Promise<AnswerStore | undefined> => {
+    const samples = working.train.size;
+    if (settings.cacheTeacher === undefined) return answersInMemory(settings.rounds ?? 1, samples, width);
+    const store = await openAnswerFiles(settings.cacheTeacher, await keyOf(request, lesson), samples, width);
+    closing.push(store.close);
+    return store;
+  };
+  if (settings.cacheTeacher !== undefined && !keeps)
+    throw new FlowCompressError('bad-input', 'No answer of the teacher comes again that --cache-teacher could keep.', {
+      hint:
+        mixed || settings.augment.length > 0
+          ? 'Give --rounds, after which augmentation repeats itself, and leave mixup out.'
+          : 'The method compares whole representations: leave --cache-teacher out, or use fad or kd.',
+    });
+  const answers = await openAnswers(
+    engine,
+    lesson.teacher,
+    askedOf(lesson, teacher.side.logits),
+    keeps ? openStore : undefined,
+  );
+  closing.push(() => answers.release());
+  const teaching = teachingOf(
+    { ...{ engine, lesson, answers, units: student.units, shapes, calib, maps }, batch: (dataset) => batch(dataset) },
+    control,
+  );
+  return {
+    ...{ teaching, lesson, teacher, student, shapes, pairs, cka, teacherFlow, calib },
+    close: async () => {
+      for (const close of closing) await close();
+    },
+  };
+}
+
+/** What answers hang on. */
+async function keyOf({ teacher, settings, workspace }: ClassroomRequest, lesson: Lesson): Promise<string> {
+  const { data, preprocess, augment, rounds, seed } = settings;
+  const parts = [
+    await fingerprint(toBytes(teacher.opened.model)),
+    await fingerprint(data),
+    { preprocess, augment, rounds, seed, train: workspace.working.train.size },
+    lesson.terms.map(({ answer }) => answer),
+    lesson.main,
+  ];
+  return JSON.stringify(parts);
+}
+
+async function pairUp(
+  { workspace, teacher, base, settings }: ClassroomRequest,
+  student: Side,
+  control: RunControl,
+): Promise<{ pairs: Pair[]; cka: number[][] | undefined }> {
+  const { engine, working, batch } = workspace;
+  const layers = { teacher: teacher.side.units, student: student.units };
+  const pairsOf = (mapping: readonly number[]): Pair[] => mapping.map((t, s) => ({ student: s, teacher: t }));
+  if (settings.mapping === 'depth') return { pairs: pairsOf(mapByDepth(layers)), cka: undefined };
+  if (settings.mapping !== 'cka') {
+    const names = (side: Side): string[] => side.units.map(({ name }) => name);
+    const mapping = readMapping(await jsonIn(settings.mapping), names(teacher.side), names(student));
+    return { pairs: pairsOf(mapping), cka: undefined };
+  }
+  const samples = firstSamples(working.calib, LIKENED);
+  const gramsOf = async (model: ModelProto, { units }: Side): Promise<CentredGram[]> => {
+    const values = units.map(({ value }) => value);
+    const grams = await gatherFeatureGrams(
+      { ...{ engine, model, values, samples: samples.size }, batches: () => batch(samples, LIKENED_BATCH) },
+      control,
+    );
+    return values.map((value) => grams.get(value)!);
+  };
+  const cka = ckaMatrix(await gramsOf(teacher.model, teacher.side), await gramsOf(base, student));
+  return { pairs: pairsOf(mapByAssignment({ ...layers, cka })), cka };
+}
+
+async function jsonIn(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8'));
+  } catch (error) {
+    throw new FlowCompressError('bad-input', `${path} is no mapping of layers: ${messageOf(error)}`, {
+      node: path,
+      hint: 'Give depth, cka, or a JSON file {"student layer": "teacher layer", ...}.',
+      cause: error,
+    });
+  }
+}
