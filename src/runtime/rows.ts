@@ -8,20 +8,31 @@ import type { Feeds, HostTensor, ValueSignature } from './engine.js';
  * @throws FlowCompressError `internal` for tensors without rows
  */
 export function takeRows(feeds: Feeds, count: number): Feeds {
-  return Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, rowsOf(name, tensor, count)]));
+  return pickRows(
+    feeds,
+    Array.from({ length: count }, (_, i) => i),
+  );
 }
 
-function rowsOf(name: string, { type, dims, data }: HostTensor, count: number): HostTensor {
+/**
+ * These rows of every tensor, in this order; numbers beyond the last row start over.
+ * @throws FlowCompressError `internal` for tensors without rows
+ */
+export function pickRows(feeds: Feeds, rows: readonly number[]): Feeds {
+  return Object.fromEntries(Object.entries(feeds).map(([name, tensor]) => [name, rowsOf(name, tensor, rows)]));
+}
+
+function rowsOf(name: string, { type, dims, data }: HostTensor, picked: readonly number[]): HostTensor {
   const [rows = 0, ...rest] = dims;
   if (rows === 0) throw new FlowCompressError('internal', `The feed ${name} has no rows.`, { node: name });
   const size = rest.reduce((product, dim) => product * dim, BYTES_PER_ELEMENT[type]);
   const source = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
-  const out = new Uint8Array(count * size);
-  for (let row = 0; row < count; row++) {
+  const out = new Uint8Array(picked.length * size);
+  picked.forEach((row, i) => {
     const from = (row % rows) * size;
-    out.set(source.subarray(from, from + size), row * size);
-  }
-  return { type, dims: [count, ...rest], data: viewElements(type, out) };
+    out.set(source.subarray(from, from + size), i * size);
+  });
+  return { type, dims: [picked.length, ...rest], data: viewElements(type, out) };
 }
 
 /**
