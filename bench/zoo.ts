@@ -117,6 +117,7 @@ function describe(report: Report): string {
     case 'prune':
       return measuredText(report.before, report.after);
     case 'train':
+    case 'distill':
       return endSentence(report);
   }
 }

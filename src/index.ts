@@ -27,7 +27,9 @@ export type { OnProgress, ProgressEvent, RunControl } from './progress.js';
 export { parseReport } from './report/report.js';
 export type {
   DataSummary,
+  DistillReport,
   EvaluateReport,
+  Fidelity,
   InspectReport,
   Latency,
   Measurement,

@@ -1,6 +1,7 @@
 /** The HTML report stands alone, cannot be broken by names, and draws only what was measured. */
 import { describe, expect, it } from 'vitest';
 import {
+  distillReport,
   evaluateReport,
   inspectReport,
   profileReport,
@@ -18,18 +19,23 @@ const OUTSIDE = /https?:|<script|<link|<img|<iframe|\ssrc=|@import|url\((?!#)|\s
 const EVIL = `"><script>alert(1)</script><img src=x onerror=alert(1)>`;
 
 describe('reportToHtml', () => {
-  it.each([quantizeReport(), pruneReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
-    '$command is self-contained',
-    async (report) => {
-      const page = await reportToHtml(report);
-      expect(page).toMatch(/^<!doctype html>/);
-      expect(page).toContain('prefers-color-scheme: dark');
-      expect(page).toContain('name="viewport"');
-      expect(page).toContain('<svg ');
-      expect(page.replaceAll('&#39;', "'")).not.toMatch(OUTSIDE);
-      expect(page).not.toMatch(/NaN|undefined|\[object/);
-    },
-  );
+  it.each([
+    quantizeReport(),
+    pruneReport(),
+    evaluateReport(),
+    profileReport(),
+    inspectReport(),
+    trainReport(),
+    distillReport(),
+  ])('$command is self-contained', async (report) => {
+    const page = await reportToHtml(report);
+    expect(page).toMatch(/^<!doctype html>/);
+    expect(page).toContain('prefers-color-scheme: dark');
+    expect(page).toContain('name="viewport"');
+    expect(page).toContain('<svg ');
+    expect(page.replaceAll('&#39;', "'")).not.toMatch(OUTSIDE);
+    expect(page).not.toMatch(/NaN|undefined|\[object/);
+  });
 
   it('escapes names, paths and messages everywhere', async () => {
     const layers = quantizedLayers(2).map((layer) => ({ ...layer, name: EVIL, note: EVIL }));
@@ -45,6 +51,20 @@ describe('reportToHtml', () => {
     const page = await reportToHtml(report);
     expect(page).not.toMatch(/<script|<img/);
     expect(page).toContain('&lt;script&gt;');
+  });
+
+  it('escapes what a distillation is told by names of layers, terms and models', async () => {
+    const { mapping, flow, history } = distillReport();
+    const report = distillReport({
+      ...{ teacher: EVIL, student: EVIL, method: EVIL, stages: [{ name: EVIL, seconds: 1 }] },
+      mapping: mapping!.map((pair) => ({ ...pair, student: EVIL, teacher: EVIL })),
+      flow: { ...flow!, student: [{ name: EVIL, depth: 0.5, change: 1 }] },
+      history: history.map((point) => ({ ...point, terms: { [EVIL]: 1 } })),
+    });
+    const page = await reportToHtml(report);
+    expect(page).not.toMatch(/<script|<img/);
+    expect(page).toContain('&lt;script&gt;');
+    expect(reportToMarkdown(report)).not.toMatch(/(?<!\\)<(script|img)/);
   });
 
   it('has gradients, and the agreement with and without them, where they were computed', async () => {
@@ -143,7 +163,7 @@ describe('reportToMarkdown', () => {
     expect(reportToMarkdown(trainReport({ before: undefined }))).toContain('| top-1 | 91.73 % |');
   });
 
-  it.each([evaluateReport(), profileReport(), inspectReport(), pruneReport(), trainReport()])(
+  it.each([evaluateReport(), profileReport(), inspectReport(), pruneReport(), trainReport(), distillReport()])(
     '$command has tables of equal width',
     (report) => {
       const tables = reportToMarkdown(report)

@@ -1,11 +1,13 @@
 /** The report as one self-contained HTML file: inline SVG and CSS, no script, no address, nothing to load. */
+import { learnedFrom } from './distillation.js';
 import { baseName } from './format.js';
+import { distillBody } from './html/distill.js';
 import { html, trustedMarkup } from './html/markup.js';
 import type { Content } from './html/markup.js';
 import { evaluateBody, inspectBody, profileBody } from './html/others.js';
 import { pruneBody } from './html/prune.js';
 import { quantizeBody } from './html/quantize.js';
-import { reproductionSection, warningNotice } from './html/shared.js';
+import { reproductionSection, timeSection, warningNotice } from './html/shared.js';
 import { STYLE } from './html/style.js';
 import { trainBody } from './html/train.js';
 import { pruningTitle } from './pruning.js';
@@ -35,7 +37,7 @@ export async function reportToHtml(report: Report): Promise<string> {
             <h1>${title}</h1>
             <p class="sub">${subtitle}</p>
           </header>
-          ${await bodyOf(report)} ${warningNotice(report)} ${reproductionSection(report)}
+          ${await bodyOf(report)} ${timeSection(report)} ${warningNotice(report)} ${reproductionSection(report)}
           <footer>${footerOf(report)}</footer>
         </main>
       </body>
@@ -61,6 +63,8 @@ async function partsOf(report: Report): Promise<Content[]> {
       return await pruneBody(report);
     case 'train':
       return await trainBody(report);
+    case 'distill':
+      return await distillBody(report);
   }
 }
 
@@ -91,6 +95,11 @@ function headingOf(report: Report): { title: string; subtitle: string } {
       return {
         title: baseName(report.output),
         subtitle: `${baseName(report.model)} trained: ${trainingTitle(report)}`,
+      };
+    case 'distill':
+      return {
+        title: baseName(report.output),
+        subtitle: `${learnedFrom(report)}: ${trainingTitle(report)}`,
       };
   }
 }

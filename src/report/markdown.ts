@@ -7,16 +7,12 @@ import {
   formatMetric,
   formatMs,
   formatSeconds,
-  formatSetting,
   metricLabel,
   printable,
-  settingLabel,
-  significant,
 } from './format.js';
 import type {
   EvaluateReport,
   InspectReport,
-  Measurement,
   ProfileReport,
   PruneReport,
   QuantizeReport,
@@ -39,12 +35,15 @@ import {
 } from './pruning.js';
 import { recoveryRows, recoverySentence } from './recovery.js';
 import type { RecoveredReport } from './recovery.js';
-import { agreementSentence, budgetSentence, comparisonRows, klWidths, latenciesOf } from './summary.js';
-import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
+import { agreementSentence, budgetSentence, klWidths, latenciesOf } from './summary.js';
+import { distillParts } from './markdown/distill.js';
+import { comparisonTable, epochParts, inline, number, settingsParts, table, titled } from './markdown/parts.js';
+import { timeTable } from './time.js';
+import { endSentence, trainingTitle } from './training.js';
 
 /** GitHub-flavoured Markdown with a final newline. */
 export function reportToMarkdown(report: Report): string {
-  const parts = [...bodyOf(report), ...warningLines(report), ...footer(report)];
+  const parts = [...bodyOf(report), ...timeParts(report), ...warningLines(report), ...footer(report)];
   return `${parts.join('\n\n')}\n`;
 }
 
@@ -62,6 +61,8 @@ function bodyOf(report: Report): string[] {
       return pruneParts(report);
     case 'train':
       return trainParts(report);
+    case 'distill':
+      return distillParts(report);
   }
 }
 
@@ -144,41 +145,13 @@ function recoveryParts(report: RecoveredReport): string[] {
 }
 
 function trainParts(report: TrainReport): string[] {
-  const course = thinnedCourse(courseOf(report));
   return [
     `# ${inline(report.output)}`,
     `${inline(report.model)} trained: ${inline(trainingTitle(report))}. ${inline(endSentence(report))}`,
     comparisonTable(report.before, report.after),
-    ...titled('Epochs', course.length, () =>
-      table(
-        courseHead(report),
-        course.map((point) => courseCells(point, report)),
-        'rrrrrrl',
-      ),
-    ),
+    ...epochParts(report),
     ...settingsParts(report),
   ];
-}
-
-/** What was measured before and after; one column where there is nothing before. */
-function comparisonTable(before: Measurement | undefined, after: Measurement): string {
-  const rows = comparisonRows(before ?? {}, after);
-  if (before === undefined)
-    return table(
-      ['', 'measured'],
-      rows.map((row) => [row.label, row.after]),
-      'lr',
-    );
-  return table(
-    ['', 'before', 'after', 'change'],
-    rows.map((row) => [row.label, row.before, row.after, row.change]),
-    'lrrl',
-  );
-}
-
-function settingsParts({ settings = {} }: QuantizeReport | PruneReport | TrainReport): string[] {
-  const rows = Object.entries(settings).map(([key, value]) => [settingLabel(key), formatSetting(value)]);
-  return titled('Settings', rows.length, () => table(['setting', 'value'], rows, 'll'));
 }
 
 function evaluateParts(report: EvaluateReport): string[] {
@@ -307,6 +280,11 @@ function removableParts(removable: RemovableUnits | undefined): string[] {
   ];
 }
 
+function timeParts(report: Report): string[] {
+  const { head, rows } = timeTable(report);
+  return titled('Where the time went', rows.length, () => table(head, rows, 'lrr'));
+}
+
 function warningLines(report: Report): string[] {
   const warnings = report.warnings ?? [];
   return warnings.length === 0 ? [] : [warnings.map((text) => `> ${inline(text)}`).join('\n>\n')];
@@ -316,25 +294,4 @@ function footer(report: Report): string[] {
   const engine = report.environment === undefined ? '' : `, ${inline(report.environment.engine)}`;
   const command = report.commandLine === undefined ? [] : [`\`\`\`sh\n${printable(report.commandLine)}\n\`\`\``];
   return [...command, `${formatSeconds(report.seconds)}${engine}.`];
-}
-
-function titled(title: string, count: number, content: () => string): string[] {
-  return count === 0 ? [] : [`## ${title}`, content()];
-}
-
-function number(value: number | undefined): string | undefined {
-  return value === undefined ? undefined : significant(value, 3);
-}
-
-/** A pipe table; `align` has one letter per column, l or r. */
-function table(head: readonly string[], rows: readonly (readonly (string | undefined)[])[], align: string): string {
-  const line = (cells: readonly (string | undefined)[]): string =>
-    `| ${cells.map((cell) => inline(cell ?? '')).join(' | ')} |`;
-  const rule = `| ${[...align].map((letter) => (letter === 'r' ? '---:' : '---')).join(' | ')} |`;
-  return [line(head), rule, ...rows.map(line)].join('\n');
-}
-
-/** Text of a model or a path that cannot become Markdown or HTML. */
-function inline(text: string): string {
-  return printable(text).replace(/[\\`*_[\]<>|#]/g, (one) => `\\${one}`);
 }

@@ -1,4 +1,5 @@
 /** Plots fit the width they were asked for, thin their labels and show the values they were given. */
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { quantizeReport, quantizedLayers, top1, trainingHistory, trainReport } from '../testing/reports.js';
 import { plotsOf, plotToSvg } from './plots.js';
@@ -77,6 +78,21 @@ describe('plots', () => {
   it('chooses round ticks inside a logarithmic range', () => {
     expect(logTicks(80_000, 1_200_000)).toEqual([100_000, 200_000, 500_000, 1_000_000]);
     expect(logTicks(1e-6, 1)).toEqual([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1]);
+  });
+
+  it('gives no ticks between ends that have no place on a logarithmic axis', () => {
+    const finite = fc.double({ noNaN: true });
+    fc.assert(
+      fc.property(finite, finite, (low, high) => {
+        const ticks = logTicks(low, high);
+        expect(ticks.every((tick) => tick >= low && tick <= high && tick > 0)).toBe(true);
+        if (!(low > 0) || high === Infinity) expect(ticks).toEqual([]);
+      }),
+    );
+    expect(logTicks(0, 1)).toEqual([]);
+    expect(logTicks(0.1, Infinity)).toEqual([]);
+    expect(logTicks(Number.NaN, 1)).toEqual([]);
+    expect(logTicks(5e-324, 1e-322)).not.toContain(0);
   });
 
   it('gives a legend as many columns as its longest label allows', () => {

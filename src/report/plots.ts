@@ -1,6 +1,8 @@
 /** Which plots a report gets. Each one is drawn at the width the reader has, as SVG text. */
+import { placedLayers } from './distillation.js';
 import { baseName, formatBits, metricLabel } from './format.js';
 import type { TopLevelSpec } from 'vega-lite';
+import { flowDepthPlot, mappingPlot, termsPlot } from './plots/distillation.js';
 import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitivityPlot } from './plots/layers.js';
 import type { PlotLayer } from './plots/layers.js';
 import { renderSvg } from './plots/render.js';
@@ -9,9 +11,10 @@ import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
 import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
 import type { RecoveredReport } from './recovery.js';
-import type { EvaluateReport, PruneReport, QuantizeReport, Report, TrainReport } from './report.js';
+import type { DistillReport, EvaluateReport, PruneReport, QuantizeReport, Report, TrainReport } from './report.js';
 import { latenciesOf } from './summary.js';
-import { courseOf } from './training.js';
+import { courseOf, termsOf } from './training.js';
+import type { CoursePoint, TrainedReport } from './training.js';
 
 export interface Plot {
   /** Letters and hyphens; unique in a report. */
@@ -58,7 +61,18 @@ export function plotsOf(report: Report): Plot[] {
         recoveryOf(report),
       ]);
     case 'train':
-      return trainingPlots(report);
+      return present([courseOfTraining(report), learningRateOf(report)]);
+    case 'distill':
+      return present([
+        courseOfDistillation(report),
+        flowOfBoth(report),
+        mappingOf(report),
+        latencyOf([
+          { label: 'teacher', latencies: latenciesOf(report.before), reference: true },
+          { label: 'student', latencies: latenciesOf(report.after) },
+        ]),
+        learningRateOf(report),
+      ]);
   }
 }
 
@@ -144,27 +158,83 @@ function costOf(rows: readonly PlotLayer[]): Plot | undefined {
   };
 }
 
-/** One evaluation alone is no course. */
-function trainingPlots(report: TrainReport): Plot[] {
-  const course = courseOf(report);
-  if (course.length < 2) return [];
-  const { metric } = report.training;
-  return [
-    {
-      id: 'course',
-      title: 'Course of the training',
-      caption: 'After each epoch. The line marks the weights that were written: those with the best score on VAL.',
-      span: 'full',
-      spec: (width) => coursePlot(course, metric, width),
-    },
-    {
+function courseOfTraining(report: TrainReport): Plot | undefined {
+  const course = drawnCourse(report);
+  return course && coursePlotOf((width) => coursePlot(course, report.training.metric, width), 'After each epoch.');
+}
+
+function courseOfDistillation(report: DistillReport): Plot | undefined {
+  const course = drawnCourse(report);
+  const terms = termsOf(report.history);
+  return (
+    course &&
+    coursePlotOf(
+      (width) => termsPlot(course, terms, report.training.metric, width),
+      'After each epoch. Terms of the loss are means on TRAIN, without their factors.',
+    )
+  );
+}
+
+function coursePlotOf(spec: Plot['spec'], caption: string): Plot {
+  return {
+    id: 'course',
+    title: 'Course of the training',
+    caption: `${caption} The line marks the weights that were written: those with the best score on VAL.`,
+    span: 'full',
+    spec,
+  };
+}
+
+function learningRateOf(report: TrainedReport): Plot | undefined {
+  const course = drawnCourse(report);
+  return (
+    course && {
       id: 'learning-rate',
       title: 'Learning rate',
       caption: 'At the end of each epoch.',
       span: 'full',
       spec: (width) => learningRatePlot(course, width),
-    },
-  ];
+    }
+  );
+}
+
+/** One evaluation alone is no course. */
+function drawnCourse(report: TrainedReport): CoursePoint[] | undefined {
+  const course = courseOf(report);
+  return course.length < 2 ? undefined : course;
+}
+
+function flowOfBoth({ flow }: DistillReport): Plot | undefined {
+  if (flow === undefined || flow.student.length + flow.teacher.length === 0) return undefined;
+  return {
+    id: 'flow-depth',
+    title: 'Information flow through the depth',
+    caption:
+      'Relative difference between what enters a layer and what leaves it, mean over the calibration samples, after the training. A point is a layer.',
+    span: 'full',
+    spec: (width) => flowDepthPlot(flow, width),
+  };
+}
+
+/** Pairs of layers that can be told apart when they are drawn. */
+const DRAWN_PAIRS = 40;
+
+/** Whether the mapping of the layers is drawn; a longer one is better in a table. */
+export function isMappingDrawn({ mapping = [] }: Pick<DistillReport, 'mapping'>): boolean {
+  return mapping.length > 0 && mapping.length <= DRAWN_PAIRS;
+}
+
+function mappingOf(report: DistillReport): Plot | undefined {
+  const { mapping } = report;
+  if (mapping === undefined || !isMappingDrawn(report)) return undefined;
+  const unselected = mapping.some(({ weight }) => weight === 0) ? '; dashed lines have none' : '';
+  return {
+    id: 'mapping',
+    title: 'Layers held against each other',
+    caption: `By depth. The width of a line is the share in the loss${unselected}.`,
+    span: 'full',
+    spec: (width) => mappingPlot(mapping, placedLayers(report), width),
+  };
 }
 
 function dynamicsOf(report: PruneReport): Plot | undefined {

@@ -1,6 +1,7 @@
 /** The report schema accepts what commands measure and refuses what nobody measured. */
 import { describe, expect, it } from 'vitest';
 import {
+  distillReport,
   evaluateReport,
   inspectReport,
   profileReport,
@@ -13,12 +14,17 @@ import { reportToJson } from './json.js';
 import { parseReport } from './report.js';
 
 describe('report', () => {
-  it.each([quantizeReport(), pruneReport(), evaluateReport(), profileReport(), inspectReport(), trainReport()])(
-    '$command survives JSON unchanged',
-    (report) => {
-      expect(parseReport(JSON.parse(reportToJson(report)))).toEqual(report);
-    },
-  );
+  it.each([
+    quantizeReport(),
+    pruneReport(),
+    evaluateReport(),
+    profileReport(),
+    inspectReport(),
+    trainReport(),
+    distillReport(),
+  ])('$command survives JSON unchanged', (report) => {
+    expect(parseReport(JSON.parse(reportToJson(report)))).toEqual(report);
+  });
 
   it('has the keys that scripts rely on', () => {
     const parsed: unknown = JSON.parse(reportToJson(quantizeReport()));
@@ -62,6 +68,8 @@ describe('report', () => {
     [pruneReport({ steps: [{ ...pruneReport().steps[0]!, step: 0 }] }), /steps\.0\.step/],
     [{ ...pruneReport(), budget: { ...pruneReport().budget, of: 'bytes' } }, /budget\.of/],
     [{ ...trainReport(), training: { ...trainReport().training, stopped: 'bored' } }, /training\.stopped/],
+    [distillReport({ mapping: [{ student: 'a', teacher: 'b', cka: 1.5, weight: 1 }] }), /mapping\.0\.cka/],
+    [distillReport({ fidelity: { ...distillReport().fidelity!, agreement: 2 } }), /fidelity\.agreement/],
     [null, /Not a report/],
   ])('refuses %#', (value, message) => {
     expect(() => parseReport(value)).toThrow(message);

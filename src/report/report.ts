@@ -12,12 +12,17 @@ import {
   targetSchema,
   verificationSchema,
 } from './schema/fields.js';
+import { distillReportSchema } from './schema/distill.js';
 import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
 import { recoverySchema } from './schema/recovery.js';
 import { trainReportSchema } from './schema/train.js';
 
 export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targetSchema, verificationSchema };
 export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
+export { distillationPointSchema, distillReportSchema, flowPointSchema, mappedLayerSchema } from './schema/distill.js';
+export type { DistillationPoint, DistillReport, FlowPoint, MappedLayer } from './schema/distill.js';
+export { fidelitySchema, geometrySchema } from './schema/fidelity.js';
+export type { Fidelity, Geometry } from './schema/fidelity.js';
 export { qualitySchema, recoveryPointSchema, recoverySchema } from './schema/recovery.js';
 export type { Quality, RecoveryPoint, RecoverySummary } from './schema/recovery.js';
 export {
@@ -29,7 +34,6 @@ export {
 } from './schema/prune.js';
 export { trainingPointSchema, trainReportSchema } from './schema/train.js';
 export type { TrainingPoint, TrainingSummary, TrainReport } from './schema/train.js';
-export type { DistillationPoint, DistillReport, FlowPoint, MappedLayer } from './schema/distill.js';
 export type { PrunedGroup, PrunedLayer, PruneReport, PruningStep, RemovedBranch } from './schema/prune.js';
 
 const layerFields = {
@@ -237,6 +241,7 @@ export const reportSchema = z.discriminatedUnion('command', [
   quantizeReportSchema,
   pruneReportSchema,
   trainReportSchema,
+  distillReportSchema,
 ]);
 export type Report = z.infer<typeof reportSchema>;
 

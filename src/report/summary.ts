@@ -24,6 +24,16 @@ export interface ComparisonRow {
   readonly verdict?: Verdict;
 }
 
+/** What a comparison of two models and its columns are called. */
+export interface Sides {
+  readonly title: string;
+  readonly before: string;
+  readonly after: string;
+}
+
+export const BEFORE_AND_AFTER: Sides = { title: 'Before and after', before: 'before', after: 'after' };
+export const TEACHER_AND_STUDENT: Sides = { title: 'Teacher and student', before: 'teacher', after: 'student' };
+
 /** All latencies of a measurement, smallest batch first. */
 export function latenciesOf(measurement: Pick<Measurement, 'latency' | 'latencies'>): Latency[] {
   const { latency, latencies } = measurement;

@@ -1,6 +1,7 @@
 /** Terminal tables: width, alignment, colours, absent values. */
 import { describe, expect, it } from 'vitest';
 import {
+  distillReport,
   evaluateReport,
   inspectReport,
   profileReport,
@@ -10,7 +11,7 @@ import {
   pruningSteps,
   trainReport,
 } from '../testing/reports.js';
-import type { PruneReport } from './report.js';
+import type { DistillReport, PruneReport } from './report.js';
 import { reportToTable } from './table.js';
 
 const ANSI = /\u001b\[/; // eslint-disable-line no-control-regex
@@ -25,6 +26,11 @@ function longPruneReport(): PruneReport {
     removed: Array.from({ length: 30 }, () => ({ ...removed[0], name: longName, layers: [longName] })),
     steps: pruningSteps(120).map((step) => ({ ...step, units: 12_345, branches: [longName] })),
   });
+}
+
+function longDistillReport(): DistillReport {
+  const pair = { student: longName, teacher: longName, cka: 0.123456, weight: 1.23456e-7 };
+  return distillReport({ student: longName, teacher: longName, mapping: Array.from({ length: 90 }, () => pair) });
 }
 
 describe('reportToTable', () => {
@@ -55,6 +61,7 @@ describe('reportToTable', () => {
       inspectReport(),
       trainReport({ model: longName }),
       longPruneReport(),
+      longDistillReport(),
     ];
     const [, evaluate, profile, inspect] = reports;
     if (evaluate.command === 'evaluate') evaluate.files[0].path = longName;

@@ -27,10 +27,11 @@ import type {
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, latenciesOf, widthGroups } from './summary.js';
+import { distillLines } from './table/distill.js';
 import { comparisonGrid, fit, grid, heading, nameGrid, painter, wrapped } from './table/grid.js';
 import type { Paint } from './table/grid.js';
 import { pruneLines } from './table/prune.js';
-import { courseCells, courseHead, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
+import { courseTable, endSentence, trainingTitle } from './training.js';
 
 export interface TableOptions {
   /** ANSI colours; leave off unless the output is a terminal. */
@@ -63,6 +64,8 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
       return pruneLines(report, paint, columns);
     case 'train':
       return trainLines(report, paint, columns);
+    case 'distill':
+      return distillLines(report, paint, columns);
   }
 }
 
@@ -92,12 +95,12 @@ function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): s
 }
 
 function trainLines(report: TrainReport, paint: Paint, columns: number): string[] {
-  const course = thinnedCourse(courseOf(report)).map((point) => courseCells(point, report));
+  const { head, rows, align } = courseTable(report);
   return [
     heading(trainingTitle(report), report.model, paint, columns),
     '',
     ...comparisonGrid(report.before, report.after, paint),
-    ...(course.length === 0 ? [] : ['', ...grid(courseHead(report), course, 'rrrrrrl', paint)]),
+    ...(rows.length === 0 ? [] : ['', ...grid(head, rows, align, paint)]),
     '',
     ...wrapped(endSentence(report), columns),
   ];

@@ -3,7 +3,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { trainingHistory, trainReport } from '../testing/reports.js';
 import type { TrainReport } from './report.js';
-import { courseCells, courseOf, endSentence, thinnedCourse, trainingTitle } from './training.js';
+import { courseOf, courseTable, endSentence, thinnedCourse, trainingTitle } from './training.js';
 
 function reportWith(training: Partial<TrainReport['training']>, overrides: Partial<TrainReport> = {}): TrainReport {
   return trainReport({ ...overrides, training: { ...trainReport().training, ...training } });
@@ -17,10 +17,11 @@ const inside: TrainReport['history'] = [
 
 describe('the course', () => {
   it('counts whole epochs and parts of one, and marks exactly one best point', () => {
-    const course = courseOf(reportWith({ bestEpoch: 2 }, { history: inside }));
+    const report = reportWith({ bestEpoch: 2 }, { history: inside });
+    const course = courseOf(report);
     expect(course.map(({ position }) => position)).toEqual([1, 2, 2.5]);
     expect(course.map(({ best }) => best)).toEqual([false, false, true]);
-    expect(courseCells(course[2], trainReport())).toEqual(['2.5', '250', '1.000', '95.00 %', '0.0001', '21 s', 'best']);
+    expect(courseTable(report).rows[2]).toEqual(['2.5', '250', '1.000', '95.00 %', '0.0001', '21 s', 'best']);
   });
 
   it('takes the earlier of two equal scores, as the training does', () => {

@@ -8,19 +8,31 @@ import {
   shortNumber,
   significant,
 } from './format.js';
-import type { TrainingPoint, TrainReport } from './report.js';
+import type { TrainingPoint, TrainingSummary, TrainReport } from './report.js';
 import { thinned } from './thinning.js';
 
+/** What every report of a training has, whatever was learned from. */
+export type TrainedReport = Pick<TrainReport, 'seed' | 'settings' | 'training'> & { history: readonly TermedPoint[] };
+
+/** An evaluation on VAL that may know the terms of the loss. */
+type TermedPoint = TrainingPoint & { readonly terms?: Readonly<Record<string, number>> };
+
 /** One evaluation on VAL with what tables and plots need of it. */
-export interface CoursePoint extends TrainingPoint {
+export type CoursePoint<P extends TrainingPoint = TermedPoint> = P & {
   /** Epochs since the beginning: whole except where training stopped inside an epoch. */
   readonly position: number;
   /** Whether its weights were written. */
   readonly best: boolean;
-}
+};
 
 /** The history in order. Inside an epoch the position follows from the updates of the whole ones. */
-export function courseOf({ history, training }: Pick<TrainReport, 'history' | 'training'>): CoursePoint[] {
+export function courseOf<P extends TrainingPoint>({
+  history,
+  training,
+}: {
+  readonly history: readonly P[];
+  readonly training: TrainingSummary;
+}): CoursePoint<P>[] {
   const whole = history.find((point) => point.epoch > 0 && point.step > 0);
   const gain = ({ score }: TrainingPoint): number => (isLowerBetter(training.metric) ? -score : score);
   const best = history
@@ -34,22 +46,36 @@ export function courseOf({ history, training }: Pick<TrainReport, 'history' | 't
 }
 
 /** At most `rows` of the points (4 or more): the first, the best, the last, and others evenly between. */
-export function thinnedCourse(course: readonly CoursePoint[], rows?: number): CoursePoint[] {
+export function thinnedCourse<P extends CoursePoint>(course: readonly P[], rows?: number): P[] {
   return thinned(course, (point) => point.best, rows);
 }
 
-/** Heads of the columns of `courseCells`. */
-export function courseHead({ training }: Pick<TrainReport, 'training'>): string[] {
-  return ['epoch', 'updates', 'loss', `VAL ${metricLabel(training.metric)}`, 'learning rate', 'time', ''];
+/** Names of the terms of the loss, in order of appearance. */
+export function termsOf(history: readonly TermedPoint[]): string[] {
+  return [...new Set(history.flatMap(({ terms }) => Object.keys(terms ?? {})))];
 }
 
-/** One row of the table of epochs; the last cell marks the point whose weights were written. */
-export function courseCells(point: CoursePoint, { training }: Pick<TrainReport, 'training'>): string[] {
+/** The table of epochs, thinned; its last column marks the point whose weights were written. `align` as for pipe tables. */
+export function courseTable(report: TrainedReport): { head: string[]; rows: string[][]; align: string } {
+  const terms = termsOf(report.history);
+  const { metric } = report.training;
+  return {
+    head: ['epoch', 'updates', 'loss', ...terms, `VAL ${metricLabel(metric)}`, 'learning rate', 'time', ''],
+    rows: thinnedCourse(courseOf(report)).map((point) => courseCells(point, metric, terms)),
+    align: `${'r'.repeat(6 + terms.length)}l`,
+  };
+}
+
+function courseCells(point: CoursePoint, metric: string, terms: readonly string[]): string[] {
   return [
     formatPosition(point.position),
     point.step.toLocaleString('en-US'),
     significant(point.loss, 4),
-    formatMetric({ name: training.metric, value: point.score }),
+    ...terms.map((name) => {
+      const value = point.terms?.[name];
+      return value === undefined ? '' : significant(value, 3);
+    }),
+    formatMetric({ name: metric, value: point.score }),
     shortNumber(point.learningRate, 3),
     formatSeconds(point.seconds),
     point.best ? 'best' : '',
@@ -62,21 +88,21 @@ export function formatPosition(position: number): string {
 }
 
 /** `adamw, 30 epochs, seed 7`. */
-export function trainingTitle({ settings, training, seed }: TrainReport): string {
+export function trainingTitle({ settings, training, seed }: TrainedReport): string {
   const optimizer = settings?.optimizer;
   const length = training.epochs > 0 ? counted(training.epochs, 'epoch') : counted(training.steps, 'update');
   return [...(typeof optimizer === 'string' ? [optimizer] : []), length, `seed ${seed}`].join(', ');
 }
 
 /** How it ended, which weights were written and how fast it was, in one sentence. */
-export function endSentence(report: TrainReport): string {
+export function endSentence(report: TrainedReport): string {
   const { samplesPerSecond } = report.training;
   const parts = [ending(report), written(report)];
   if (samplesPerSecond !== undefined) parts.push(`${Math.round(samplesPerSecond).toLocaleString('en-US')} samples/s`);
   return `${parts.join('; ')}.`;
 }
 
-function ending({ training }: TrainReport): string {
+function ending({ training }: TrainedReport): string {
   const { epochs, steps, stopped } = training;
   const length = epochs > 0 ? counted(epochs, 'epoch') : counted(steps, 'update');
   switch (stopped) {
@@ -91,7 +117,7 @@ function ending({ training }: TrainReport): string {
   }
 }
 
-function written(report: TrainReport): string {
+function written(report: TrainedReport): string {
   const { metric, bestEpoch } = report.training;
   const best = courseOf(report).find((point) => point.best);
   if (best === undefined)

@@ -1,7 +1,12 @@
 /** Minimal reports for the tests of tables, pages and the command line. */
 import type {
+  DistillationPoint,
+  DistillReport,
   EvaluateReport,
+  Fidelity,
+  FlowPoint,
   InspectReport,
+  MappedLayer,
   Metric,
   ProfileReport,
   PrunedLayer,
@@ -189,6 +194,73 @@ export function trainReport(overrides: Partial<TrainReport> = {}): TrainReport {
     },
     history: trainingHistory(30),
     seconds: 270,
+    ...overrides,
+  };
+}
+
+/** The history of a training with three terms: one that falls over four decades, a flat one, and one that begins late. */
+export function distillationHistory(epochs: number): DistillationPoint[] {
+  return trainingHistory(epochs).map((point, i) => ({
+    ...point,
+    terms: {
+      task: 0.2 + 1.9 * 0.85 ** i,
+      answers: 4 * 0.73 ** i + 2e-4,
+      ...(i >= Math.min(3, epochs - 2) && { flow: 0.02 + 0.001 * Math.cos(i) }),
+    },
+  }));
+}
+
+/** Layers at equal distances whose flow change falls with the depth, less so in the `bent` one. */
+export function flowPoints(layers: number, bent: number): FlowPoint[] {
+  return Array.from({ length: layers }, (_, i) => {
+    const depth = layers === 1 ? 0.5 : i / (layers - 1);
+    return { name: `/block${i}/conv/Conv`, depth, change: (1 - 0.6 * depth) * (0.8 + bent * (i % 3)) };
+  });
+}
+
+/** Every layer of the student with the teacher's at the same depth; every fifth is not selected. */
+export function layerMapping(student: number, teacher: number): MappedLayer[] {
+  return Array.from({ length: student }, (_, i) => ({
+    student: `/block${i}/conv/Conv`,
+    teacher: `/block${student === 1 ? 0 : Math.round((i * (teacher - 1)) / (student - 1))}/conv/Conv`,
+    ...{ cka: 0.9 - 0.4 / (i + 1), weight: i % 5 === 4 ? 0 : (2 * (i + 1)) / (student * (student + 1)) },
+  }));
+}
+
+/** Everything that a fidelity can have. */
+export function fidelityOf(overrides: Partial<Fidelity> = {}): Fidelity {
+  return {
+    ...{ split: 'test', samples: 10_000, measure: 'kl', divergence: 0.0812, agreement: 0.9431 },
+    ...{ agreementWhenRight: 0.9612, confidence: 0.984, probed: 512, cka: 0.874, informationKept: -0.012 },
+    geometry: {
+      teacher: { features: 64, effectiveRank: 14.2, topShare: 0.937, diversity: 1.21, separability: 3.41 },
+      student: { features: 32, effectiveRank: 11.3, topShare: 0.962, diversity: 1.17, separability: 2.87 },
+    },
+    ...overrides,
+  };
+}
+
+/** A student of 9 layers that learned from a teacher of 17 for 30 epochs. */
+export function distillReport(overrides: Partial<DistillReport> = {}): DistillReport {
+  const { settings, training } = trainReport();
+  const { before, after } = pruneReport();
+  return {
+    ...{ command: 'distill', method: 'fad', seed: 7, target: 'cpu' },
+    ...{ teacher: 'models/teacher.onnx', student: 'models/student.onnx', output: 'out.onnx' },
+    settings: { ...settings, temperature: 4 },
+    before: { ...before, metric: top1(0.9339) },
+    after: { ...after, metric: top1(0.9173) },
+    training,
+    history: distillationHistory(30),
+    mapping: layerMapping(9, 17),
+    flow: { teacher: flowPoints(17, 0.2), student: flowPoints(9, 0.1) },
+    fidelity: fidelityOf(),
+    stages: [
+      { name: 'read', seconds: 1.5 },
+      { name: 'train', seconds: 255 },
+      { name: 'measure', seconds: 12.25 },
+    ],
+    seconds: 275,
     ...overrides,
   };
 }

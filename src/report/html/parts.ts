@@ -63,8 +63,8 @@ export function settingFacts(
 
 export interface Column<T> {
   readonly head: string;
-  /** Text and names to the left, numbers to the right. */
-  readonly kind: 'name' | 'text' | 'number';
+  /** Text, names and prose to the left, numbers to the right; names and prose are broken into lines; `small` text in prose has lines of its own. */
+  readonly kind: 'name' | 'text' | 'prose' | 'number';
   readonly cell: (row: T, index: number) => Content;
 }
 
@@ -72,7 +72,7 @@ export interface Column<T> {
 export function dataTable<T>(columns: readonly Column<T>[], rows: readonly T[]): Markup {
   const filled = columns.filter((column) => rows.some((row, i) => isFilled(column.cell(row, i))));
   const styleOf = (column: Column<T>): Markup =>
-    trustedMarkup(column.kind === 'number' ? ' class="n"' : column.kind === 'name' ? ' class="name"' : '');
+    trustedMarkup(column.kind === 'text' ? '' : ` class="${column.kind === 'number' ? 'n' : column.kind}"`);
   const head = filled.map(
     (column) => html`<th${column.kind === 'number' ? styleOf(column) : undefined}>${column.head}</th>`,
   );

@@ -1,9 +1,10 @@
 /** Parts of the page that many reports have: data and settings, checks of the file, stages, reproduction, warnings. */
 import { formatBytes, formatSeconds, significant } from '../format.js';
-import type { DataSummary, PruneReport, QuantizeReport, Report, TrainReport } from '../report.js';
+import type { DataSummary, DistillReport, PruneReport, QuantizeReport, Report, TrainReport } from '../report.js';
+import { timeTable } from '../time.js';
 import { html } from './markup.js';
 import type { Content, Markup } from './markup.js';
-import { factList, section, settingFacts } from './parts.js';
+import { factList, section, settingFacts, textTable } from './parts.js';
 
 export function dataFacts(data: DataSummary | undefined): [string, Content][] {
   if (data === undefined) return [];
@@ -29,7 +30,7 @@ export function warningNotice(report: Report): Content {
 
 /** Seed, target, settings and data of a run that wrote a model; `facts` come first. */
 export function makingSection(
-  report: QuantizeReport | PruneReport | TrainReport,
+  report: QuantizeReport | PruneReport | TrainReport | DistillReport,
   facts: readonly (readonly [string, Content])[] = [],
 ): Markup {
   const { seed, target, settings, data } = report;
@@ -66,9 +67,15 @@ export function verificationSection({ verification }: Pick<QuantizeReport | Prun
   );
 }
 
-/** The command that makes the same result, what it ran on and how long each stage took. */
+/** How long each stage took. */
+export function timeSection(report: Report): Content {
+  const table = timeTable(report);
+  return table.rows.length === 0 ? undefined : section('Where the time went', undefined, textTable(table, ['text']));
+}
+
+/** The command that makes the same result, and what it ran on. */
 export function reproductionSection(report: Report): Markup {
-  const { environment, stages = [], peakRssBytes } = report;
+  const { environment, peakRssBytes } = report;
   return section(
     'How to reproduce',
     undefined,
@@ -80,7 +87,6 @@ export function reproductionSection(report: Report): Markup {
       ['processor', environment?.cpu],
       ['time', formatSeconds(report.seconds)],
       ['peak memory', peakRssBytes === undefined ? undefined : formatBytes(peakRssBytes)],
-      ['stages', stages.map((stage) => `${stage.name} ${formatSeconds(stage.seconds)}`).join(', ')],
     ]),
   );
 }

@@ -59,6 +59,8 @@ tr:last-child > td { border-bottom: 0; }
 th { position: sticky; top: 0; background: var(--soft); color: var(--fc-muted); font-weight: 600; font-size: 12.5px; }
 th.n, td.n { text-align: right; }
 td.name { font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; font-size: 12.5px; white-space: normal; overflow-wrap: anywhere; min-width: 220px; }
+td.prose { white-space: normal; min-width: 150px; }
+td.prose small { display: block; color: var(--fc-muted); font-size: 12.5px; }
 pre {
   margin: 10px 0 0; padding: 12px 14px; background: var(--soft); border-radius: 8px; font-size: 13px;
   font-family: ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere;

@@ -3,8 +3,8 @@ import { counted, formatBytes, formatCount, formatMetric, formatSeconds, metricL
 import { plotsOf } from '../plots.js';
 import type { TrainReport } from '../report.js';
 import { comparisonRows } from '../summary.js';
-import { courseCells, courseHead, courseOf, endSentence, formatPosition, thinnedCourse } from '../training.js';
-import type { CoursePoint } from '../training.js';
+import { courseOf, courseTable, endSentence, formatPosition } from '../training.js';
+import type { CoursePoint, TrainedReport } from '../training.js';
 import { comparisonCards, comparisonSection } from './comparison.js';
 import type { Content } from './markup.js';
 import { cardGrid, plotSections, section, textTable } from './parts.js';
@@ -17,7 +17,7 @@ export async function trainBody(report: TrainReport): Promise<Content[]> {
     cardGrid(headlineCards(report, course)),
     ...(await plotSections(plotsOf(report))),
     comparisonSection(report.before, report.after),
-    epochSection(report, course),
+    epochSection(report),
     makingSection(report),
   ];
 }
@@ -52,9 +52,8 @@ function headlineCards(report: TrainReport, course: readonly CoursePoint[]): Car
   ];
 }
 
-function epochSection(report: TrainReport, course: readonly CoursePoint[]): Content {
-  const caption = endSentence(report);
-  if (course.length === 0) return section('Epochs', caption);
-  const rows = thinnedCourse(course).map((point) => courseCells(point, report));
-  return section('Epochs', caption, textTable({ head: courseHead(report), rows }));
+/** The course of a training and how it ended. */
+export function epochSection(report: TrainedReport): Content {
+  const { head, rows } = courseTable(report);
+  return section('Epochs', endSentence(report), rows.length === 0 ? undefined : textTable({ head, rows }));
 }

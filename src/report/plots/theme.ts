@@ -87,8 +87,12 @@ export function unitSuffix(metricName: string): string {
   return metricName.endsWith('Db') ? ', dB' : '';
 }
 
-/** Round values 1, 2, 5 x 10^k inside [low, high] for a logarithmic axis; only the powers of ten when there are many. */
+/**
+ * Round values 1, 2, 5 x 10^k inside [low, high] for a logarithmic axis; only the powers of ten when there are many.
+ * None where the ends are not positive and finite.
+ */
 export function logTicks(low: number, high: number): number[] {
+  if (!(low > 0 && high < Infinity)) return [];
   const make = (mantissas: readonly number[]): number[] => {
     const ticks: number[] = [];
     for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {

@@ -2,8 +2,8 @@
 import CliTable from 'cli-table3';
 import { printable, truncateMiddle } from '../format.js';
 import type { Measurement } from '../report.js';
-import { comparisonRows } from '../summary.js';
-import type { Verdict } from '../summary.js';
+import { BEFORE_AND_AFTER, comparisonRows } from '../summary.js';
+import type { Sides, Verdict } from '../summary.js';
 
 export type Paint = (text: string, style: 'bold' | 'dim' | 'green' | 'red' | 'yellow') => string;
 const ANSI = { bold: [1, 22], dim: [2, 22], green: [32, 39], red: [31, 39], yellow: [33, 39] } as const;
@@ -91,8 +91,13 @@ export function nameGrid(
   return grid(head, fitted, align ?? `l${'r'.repeat(head.length - 1)}`, paint);
 }
 
-/** What was measured before and after; one column where there is nothing before. */
-export function comparisonGrid(before: Measurement | undefined, after: Measurement, paint: Paint): string[] {
+/** What was measured of two models; one column where there is nothing to compare with. */
+export function comparisonGrid(
+  before: Measurement | undefined,
+  after: Measurement,
+  paint: Paint,
+  sides: Sides = BEFORE_AND_AFTER,
+): string[] {
   const rows = comparisonRows(before ?? {}, after);
   if (before === undefined)
     return grid(
@@ -107,5 +112,15 @@ export function comparisonGrid(before: Measurement | undefined, after: Measureme
     row.after ?? '',
     painted(row.change ?? '', row.verdict, paint),
   ]);
-  return grid(['', 'before', 'after', 'change'], cells, 'lrrl', paint);
+  return grid(['', sides.before, sides.after, 'change'], cells, 'lrrl', paint);
+}
+
+/**
+ * Says where the rows are that a table does not show.
+ * @param words for one and for several
+ */
+export function moreLine(count: number, [one, several]: readonly [string, string], columns: number): string[] {
+  if (count <= 0) return [];
+  const what = count === 1 ? `1 more ${one} is` : `${count.toLocaleString('en-US')} more ${several} are`;
+  return wrapped(`${what} in --json and --report.`, columns);
 }

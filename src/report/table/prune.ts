@@ -14,7 +14,7 @@ import {
 } from '../pruning.js';
 import { recoverySentence } from '../recovery.js';
 import type { PruneReport } from '../report.js';
-import { comparisonGrid, grid, heading, nameGrid, wrapped } from './grid.js';
+import { comparisonGrid, grid, heading, moreLine, nameGrid, wrapped } from './grid.js';
 import type { Paint } from './grid.js';
 
 /** Groups and branches that are listed; the others are counted. */
@@ -74,11 +74,4 @@ function branchLines(report: PruneReport, paint: Paint, columns: number): string
     ...nameGrid(branchHead(report), removed.slice(0, ROWS).map(branchCells), paint, columns),
     ...moreLine(removed.length - ROWS, ['branch', 'branches'], columns),
   ];
-}
-
-/** @param words for one and for several */
-function moreLine(count: number, [one, several]: readonly [string, string], columns: number): string[] {
-  if (count <= 0) return [];
-  const what = count === 1 ? `1 more ${one} is` : `${count.toLocaleString('en-US')} more ${several} are`;
-  return wrapped(`${what} in --json and --report.`, columns);
 }

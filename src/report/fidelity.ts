@@ -1,0 +1,97 @@
+/** What the reports say about how much of a teacher a student has, independent of the medium. */
+import { formatMetric, formatShare, significant } from './format.js';
+import type { Fidelity, Geometry } from './report.js';
+
+/** A figure with what it says; a figure of either model has the teacher's beside the student's. */
+export interface FidelityRow {
+  readonly label: string;
+  readonly value: string;
+  readonly teacher?: string;
+  readonly explanation: string;
+}
+
+/** What was measured, answers first; a figure that was not is left out. */
+export function fidelityRows(fidelity: Fidelity): FidelityRow[] {
+  return [...answerRows(fidelity), ...insideRows(fidelity), ...geometryRows(fidelity)];
+}
+
+/** On how many samples of what split. */
+export function fidelityCaption({ split, samples, probed }: Fidelity): string {
+  const inside = probed === undefined ? '' : `; values inside the models on ${probed.toLocaleString('en-US')} of them`;
+  return `On ${samples.toLocaleString('en-US')} samples of ${split.toUpperCase()}${inside}.`;
+}
+
+function answerRows({ measure, divergence, agreement, agreementWhenRight, confidence }: Fidelity): FidelityRow[] {
+  const isKl = measure === 'kl';
+  return [
+    ...shareRow('same class as the teacher', agreement, 'Share of all samples.'),
+    ...shareRow(
+      'same class where the teacher is right',
+      agreementWhenRight,
+      'Share of the samples that the teacher gets right.',
+    ),
+    ...shareRow(
+      'equal confidence',
+      confidence,
+      '1 less the difference of the mean probabilities that the two give the true class.',
+    ),
+    {
+      label: isKl ? 'KL divergence' : 'relative error',
+      value: significant(divergence, 3) + (isKl ? ' nats' : ''),
+      explanation: isKl
+        ? "Of the student's class probabilities from the teacher's, mean over samples; 0 where they are equal."
+        : "Squared difference of the outputs, relative to the energy of the teacher's; 0 where they are equal.",
+    },
+  ];
+}
+
+function insideRows({ cka, informationKept }: Fidelity): FidelityRow[] {
+  return [
+    ...numberRow(
+      'CKA of the last features',
+      cka,
+      'Whether the same samples are alike in both, 0 to 1; not changed by rotation and scale.',
+    ),
+    ...numberRow(
+      'information kept',
+      informationKept,
+      "R² of a linear prediction of the teacher's last features from the student's, on samples that it was not fitted on.",
+    ),
+  ];
+}
+
+function geometryRows({ geometry }: Fidelity): FidelityRow[] {
+  if (geometry === undefined) return [];
+  const row = (label: string, show: (of: Geometry) => string | undefined, explanation: string): FidelityRow[] => {
+    const [student, teacher] = [show(geometry.student), show(geometry.teacher)];
+    if (student === undefined || teacher === undefined) return [];
+    return [{ label, value: student, teacher, explanation }];
+  };
+  return [
+    ...row('last features', ({ features }) => features.toLocaleString('en-US'), 'Values in front of the last layer.'),
+    ...row(
+      'effective rank',
+      ({ effectiveRank }) => significant(effectiveRank, 3),
+      'Directions that the features spread over, of the entropy of their singular values.',
+    ),
+    ...row('top 10 directions', ({ topShare }) => formatShare(topShare), 'Share of the variance in the ten largest.'),
+    ...row(
+      'diversity',
+      ({ diversity }) => significant(diversity, 3),
+      'Mean distance of two samples whose features have norm 1, 0 to 2.',
+    ),
+    ...row(
+      'separability',
+      ({ separability }) => (separability === undefined ? undefined : significant(separability, 3)),
+      'Scatter between the classes relative to that within.',
+    ),
+  ];
+}
+
+function shareRow(label: string, value: number | undefined, explanation: string): FidelityRow[] {
+  return value === undefined ? [] : [{ label, value: formatMetric({ name: 'agreement', value }), explanation }];
+}
+
+function numberRow(label: string, value: number | undefined, explanation: string): FidelityRow[] {
+  return value === undefined ? [] : [{ label, value: value.toFixed(3), explanation }];
+}
