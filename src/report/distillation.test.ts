@@ -18,7 +18,6 @@ async function svgOf(report: DistillReport, id: string, width = 978): Promise<st
   return await plotToSvg(plot!, width);
 }
 
-/** Where the paths and lines of an SVG end, as numbers of its text. */
 function countOf(text: string, pattern: RegExp): number {
   return (text.match(pattern) ?? []).length;
 }
@@ -167,7 +166,23 @@ describe('the plots', () => {
     );
     expect(sorted.at(-1)![1]).toBeCloseTo(5);
     expect(countOf(svg, /stroke-dasharray="3,3"/g)).toBe(1);
+    // Of the teacher's 17 layers 8 have no partner.
+    expect(countOf(svg, /opacity="0\.35"/g)).toBe(8);
     for (const text of ['student', 'teacher', 'input', 'output', 'block1/conv']) expect(svg).toContain(`>${text}<`);
+  });
+
+  it('name layers without letting names touch, those of pairs first', async () => {
+    const mapping = [{ student: '/block0/conv/Conv', teacher: '/block151/conv/Conv', weight: 1 }];
+    const flow = { student: flowPoints(1, 0), teacher: flowPoints(200, 0) };
+    const svg = await svgOf(distillReport({ mapping, flow }), 'mapping');
+    const heights = [...svg.matchAll(/text-anchor="start" transform="translate\([\d.]+,([\d.]+)\)"[^>]*>block/g)].map(
+      ([, y]) => Number(y),
+    );
+    heights.sort((a, b) => a - b);
+    expect(heights.length).toBeGreaterThan(30);
+    const gaps = heights.slice(1).map((y, i) => y - heights[i]);
+    expect(Math.min(...gaps)).toBeGreaterThanOrEqual(10.5);
+    expect(svg).toContain('>block151/conv<');
   });
 
   it('fit a phone and a desktop for any number of layers', { timeout: 30_000 }, async () => {

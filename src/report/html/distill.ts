@@ -59,7 +59,7 @@ function agreementCard(fidelity: DistillReport['fidelity']): Card[] {
     {
       label: `agreement on ${split.toUpperCase()}`,
       value: percent(agreement),
-      note: html`with the teacher${right === undefined ? undefined : html`, ${percent(right)} where it is right`}`,
+      note: html`with the teacher${right === undefined ? undefined : html`<br />${percent(right)} where it is right`}`,
     },
   ];
 }

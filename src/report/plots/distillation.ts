@@ -135,12 +135,12 @@ export function mappingPlot(
       ...(['right', 'left'] as const).map((align, i) => ({
         transform: [{ filter: `datum.side === '${i === 0 ? 'student' : 'teacher'}' && datum.label !== ''` }],
         mark: { ...text, align, dx: i === 0 ? -9 : 9 },
-        encoding: { x, y, text: { field: 'label' } },
+        encoding: { x, y, text: { field: 'label' }, description: { field: 'tip' } },
       })),
       {
         transform: [{ aggregate: [], groupby: ['side', 'at', 'colour'] }],
         mark: { ...text, fontSize: 12, y: -18 },
-        encoding: { x, text: { field: 'side' }, color: own('colour') },
+        encoding: { x, text: { field: 'side' }, color: own('colour'), description: { field: 'side' } },
       },
     ],
   };
