@@ -7,10 +7,12 @@ export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from '
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
 export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
 export { pruneModel, pruneModel as prune, type PruneInput } from './commands/prune.js';
+export { distillModel, distillModel as distill, type DistillInput } from './commands/distill.js';
 export { trainModel, trainModel as train, type TrainInput } from './commands/train.js';
 export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
 export type {
   DataOptions,
+  DistillOptions,
   EvaluateOptions,
   InspectOptions,
   ProfileOptions,

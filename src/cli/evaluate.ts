@@ -12,8 +12,7 @@ export function evaluateCommand({ library }: CliContext): CommandDefinition<Eval
     name: 'evaluate',
     summary: 'metric, bytes and latency of files, side by side',
     description: 'Measures each file in one run with the same data. Ratios are against the first file.',
-    argument: '<model...>',
-    argumentHelp: 'ONNX files; the first one is the reference',
+    argument: { usage: '<model...>', help: 'ONNX files; the first one is the reference' },
     groups: [
       {
         heading: 'Measurement:',

@@ -11,8 +11,7 @@ export function inspectCommand({ library }: CliContext): CommandDefinition<Inspe
     summary: 'what is in a model: layers, parameters, MACs, bytes',
     description:
       'Shows inputs, outputs, opset, parameters, MACs and bytes of a model, a row per layer, and what is not supported and why.',
-    argument: '<model>',
-    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
     groups: [
       {
         heading: 'Inspection:',

@@ -1,5 +1,6 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
 import type {
+  DistillOptions,
   EvaluateOptions,
   InspectOptions,
   ProfileOptions,
@@ -8,6 +9,7 @@ import type {
   TrainOptions,
 } from '../commands/options.js';
 import type {
+  DistillReport,
   EvaluateReport,
   InspectReport,
   ProfileReport,
@@ -24,6 +26,8 @@ export interface Library {
   readonly quantizeModel: (model: string, options: QuantizeOptions) => Promise<{ report: QuantizeReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly pruneModel: (model: string, options: PruneOptions) => Promise<{ report: PruneReport }>;
+  /** Writes `options.output` itself: whole or not at all. */
+  readonly distillModel: (student: string, options: DistillOptions) => Promise<{ report: DistillReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly trainModel: (model: string, options: TrainOptions) => Promise<{ report: TrainReport }>;
 }

@@ -21,8 +21,7 @@ export function profileCommand({ library }: CliContext): CommandDefinition<Profi
     summary: 'information flow, sensitivity and KL per layer',
     description:
       'Measures what each layer contributes and what every stored width of it would cost. The model is not changed.',
-    argument: '<model>',
-    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
     groups: [
       {
         heading: 'Profile:',

@@ -9,6 +9,7 @@ import { QUANTIZATION_METHODS, trainOptionsSchema } from '../commands/options.js
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
 import {
+  distillReport,
   evaluateReport,
   inspectReport,
   profileReport,
@@ -36,6 +37,7 @@ const LIBRARY: Library = {
     return { report: quantizeReport() };
   },
   pruneModel: async () => ({ report: pruneReport() }),
+  distillModel: async () => ({ report: distillReport() }),
   trainModel: async () => ({ report: trainReport() }),
 };
 const TRAIN = ['train', 'in.onnx', '-o', 'out.onnx', '--data', 'd.npz'];

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import type { Report } from '../report/report.js';
 import type { CliContext } from './context.js';
+import { distillCommand } from './distill.js';
 import { evaluateCommand } from './evaluate.js';
 import { errorJson, errorText, EXIT, exitCodeOf } from './exit.js';
 import { inspectCommand } from './inspect.js';
@@ -50,6 +51,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(profileCommand(context));
   add(quantizeCommand(context));
   add(pruneCommand(context));
+  add(distillCommand(context));
   add(trainCommand(context));
   program.addCommand(zooCommand(context, onExitCode));
   for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {

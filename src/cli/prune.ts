@@ -81,8 +81,7 @@ export function pruneCommand({ library }: CliContext): CommandDefinition<PruneRe
       'Methods:',
       ...PRUNING_METHODS.map((method) => `  ${method.name.padEnd(17)}${method.summary}`),
     ].join('\n'),
-    argument: '<model>',
-    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
     groups: [
       { heading: 'Pruning:', flags: PRUNING_FLAGS },
       { heading: 'Learning from the original:', flags: LEARNING_FLAGS },

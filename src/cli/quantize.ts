@@ -103,8 +103,7 @@ export function quantizeCommand({ library }: CliContext): CommandDefinition<Quan
       'Methods:',
       ...QUANTIZATION_METHODS.map((method) => `  ${method.name.padEnd(14)}${method.summary}`),
     ].join('\n'),
-    argument: '<model>',
-    argumentHelp: 'ONNX file, or folder in the Hugging Face layout',
+    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
     groups: [
       { heading: 'Quantization:', flags: FLAGS },
       { heading: 'Data:', flags: [...DATA_FLAGS, ...RUN_DIR_FLAGS] },

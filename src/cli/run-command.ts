@@ -28,9 +28,8 @@ export interface CommandDefinition<T extends Report> {
   readonly name: string;
   readonly summary: string;
   readonly description: string;
-  /** `<model>` or `<model...>`. */
-  readonly argument: string;
-  readonly argumentHelp: string;
+  /** `<model>` or `<model...>`; absent for a command that takes its models as flags. */
+  readonly argument?: { readonly usage: string; readonly help: string };
   readonly groups: readonly FlagGroup[];
   readonly examples: readonly string[];
   /** Checks the values and makes the library call. */
@@ -51,10 +50,8 @@ export function defineCommand<T extends Report>(
   context: CliContext,
   onExitCode: (code: number) => void,
 ): Command {
-  const command = new Command(definition.name)
-    .summary(definition.summary)
-    .description(definition.description)
-    .argument(definition.argument, definition.argumentHelp);
+  const command = new Command(definition.name).summary(definition.summary).description(definition.description);
+  if (definition.argument) command.argument(definition.argument.usage, definition.argument.help);
   for (const { heading, flags } of definition.groups) addFlags(command, heading, flags);
   addGeneralFlags(command);
   command.addHelpText(
@@ -62,8 +59,8 @@ export function defineCommand<T extends Report>(
     ['', 'Examples:', ...definition.examples.map((line) => `  $ flow-compress ${line}`)].join('\n'),
   );
   const flags = [...definition.groups.flatMap((group) => group.flags), ...GENERAL_FLAGS];
-  return command.action(async (argument: string | string[]) => {
-    const models = typeof argument === 'string' ? [argument] : argument;
+  return command.action(async (argument?: unknown) => {
+    const models = definition.argument ? [argument as string | string[]].flat() : [];
     const values = await collectFlags(flags, command.opts());
     const inputs = [...models, ...inputFiles(values), ...inputFiles(command.opts())];
     onExitCode(await execute(definition, { models, inputs }, values, context));
@@ -76,7 +73,7 @@ interface GivenFiles {
   readonly inputs: readonly string[];
 }
 
-const INPUT_KEYS = ['data', 'test', 'preprocess', 'config'];
+const INPUT_KEYS = ['data', 'test', 'preprocess', 'config', 'teacher', 'student'];
 
 function inputFiles(values: Readonly<Record<string, unknown>>): string[] {
   return INPUT_KEYS.map((key) => values[key]).filter((value) => typeof value === 'string');

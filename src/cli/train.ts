@@ -14,6 +14,7 @@ import {
   SOURCE_FLAGS,
   switchFlag,
   valueFlag,
+  type Flag,
 } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
@@ -25,8 +26,8 @@ const STANDARD = trainOptionsSchema.parse({ data: '-', output: '-' });
 const DECAYS = Object.entries(OPTIMIZERS).map(([name, { weightDecay }]) => `${weightDecay} for ${name}`);
 const RATES = Object.entries(OPTIMIZERS).map(([name, { learningRate }]) => `${learningRate} for ${name}`);
 
-const TRAINING_FLAGS = [
-  valueFlag('-o, --output <file>', 'where the trained model goes', parseText),
+/** How long and how is trained: of every command that trains a model from labels. */
+export const COURSE_FLAGS: readonly Flag[] = [
   valueFlag('--epochs <n>', 'passes over TRAIN (default: 30 without --steps and --max-time)', parseInteger),
   valueFlag('--steps <n>', 'updates of the weights; the first limit that is reached ends the training', parseInteger),
   valueFlag('--max-time <time>', 'wall time: 90s, 10m or 1.5h', parseDuration),
@@ -49,12 +50,6 @@ const TRAINING_FLAGS = [
   switchFlag('--checkpoint-activations', 'less memory, more time: compute activations again instead of keeping them'),
   switchFlag('--remeasure', 'time the gradients of convolutions anew instead of taking what this machine remembers'),
   valueFlag(
-    '--loss <name>',
-    `${Object.keys(LOSSES).join(', ')} (default: cross-entropy for labels, mse for arrays of targets)`,
-    parseText,
-  ),
-  valueFlag('--temperature <t>', 'of kl: logits are divided by it', parseNumber, STANDARD.temperature),
-  valueFlag(
     '--metric <name>',
     `what is best on VAL: ${TRAINING_METRICS.join(', ')} (default: top1 with labels, else loss)`,
     parseText,
@@ -62,12 +57,22 @@ const TRAINING_FLAGS = [
   valueFlag('--label-smoothing <share>', 'target taken from the true class', parseNumber, STANDARD.labelSmoothing),
   switchFlag('--balance', 'weigh the loss so that all classes count alike'),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
+  valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
+];
+
+const TRAINING_FLAGS: readonly Flag[] = [
+  valueFlag('-o, --output <file>', 'where the trained model goes', parseText),
+  valueFlag('--temperature <t>', 'of kl: logits are divided by it', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--loss <name>',
+    `${Object.keys(LOSSES).join(', ')} (default: cross-entropy for labels, mse for arrays of targets)`,
+    parseText,
+  ),
   valueFlag(
     '--wandb <project>',
     'curves to this project of Weights & Biases (needs npm package @wandb/sdk)',
     parseText,
   ),
-  valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
 ];
 
 export function trainCommand({ library }: CliContext): CommandDefinition<TrainReport> {
@@ -79,10 +84,12 @@ export function trainCommand({ library }: CliContext): CommandDefinition<TrainRe
       'It learns from labels, or from the array of a .npz file that has the name of an output: what this output should be.',
       'An ONNX model is trained further; an architecture of `zoo list` is built and trained from random weights.',
     ].join('\n'),
-    argument: '<model>',
-    argumentHelp: 'ONNX file, folder in the Hugging Face layout, or an architecture of `zoo list`',
+    argument: {
+      usage: '<model>',
+      help: 'ONNX file, folder in the Hugging Face layout, or an architecture of `zoo list`',
+    },
     groups: [
-      { heading: 'Training:', flags: TRAINING_FLAGS },
+      { heading: 'Training:', flags: [...TRAINING_FLAGS, ...COURSE_FLAGS] },
       { heading: 'Architecture of the zoo (--classes as the data has when absent):', flags: ARCHITECTURE_FLAGS },
       { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
       { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },

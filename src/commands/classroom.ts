@@ -34,7 +34,6 @@ export interface Classroom {
   readonly teacher: OpenedTeacher;
   readonly student: Side;
   readonly shapes: TracedValues;
-  readonly pairs: readonly Pair[];
   readonly cka: readonly (readonly number[])[] | undefined;
   readonly teacherFlow: readonly number[];
   readonly calib: Dataset;
@@ -67,11 +66,11 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   const theirs = about(teacher.model, teacher.shapes, teacher.side);
   const teacherMaps = await fitMaps(theirs, control);
   const teacherFlow = await meanChanges({ ...theirs, maps: teacherMaps }, control);
+  const studentMaps = method.mapped ? await fitMaps(about(base, shapes, student), control) : new Map();
   const lesson = method.lesson({
-    ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, options: settings },
+    ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, studentMaps, options: settings },
     ...{ labelled: working.train.labels !== undefined, batchSize: settings.batchSize, seed: settings.seed },
   });
-  const maps = lesson.mapInputs.length > 0 ? await fitMaps(about(base, shapes, student), control) : new Map();
   const closing: (() => Promise<void>)[] = [];
   const keeps =
     lesson.terms.every(({ kept }) => kept) &&
@@ -99,11 +98,14 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   );
   closing.push(() => answers.release());
   const teaching = teachingOf(
-    { ...{ engine, lesson, answers, units: student.units, shapes, calib, maps }, batch: (dataset) => batch(dataset) },
+    {
+      ...{ engine, lesson, answers, units: student.units, shapes, calib, maps: studentMaps },
+      batch: (dataset) => batch(dataset),
+    },
     control,
   );
   return {
-    ...{ teaching, lesson, teacher, student, shapes, pairs, cka, teacherFlow, calib },
+    ...{ teaching, lesson, teacher, student, shapes, cka, teacherFlow, calib },
     close: async () => {
       for (const close of closing) await close();
     },

@@ -168,7 +168,8 @@ async function flowsOf(
   return { teacher: points(teacher.side.units, teacherFlow), student: points(units, changes) };
 }
 
-function mappedLayers({ lesson, student, teacher, pairs, cka }: Classroom): MappedLayer[] {
+function mappedLayers({ lesson, student, teacher, cka }: Classroom): MappedLayer[] {
+  const { pairs } = lesson;
   const weights = lesson.control.weights?.();
   return pairs.map(({ student: s, teacher: t }, i) => ({
     ...{ student: student.units[s]!.name, teacher: teacher.side.units[t]!.name },

@@ -7,6 +7,7 @@ import { openDataset } from '../node/data/open.js';
 import { nameOf, type GivenModel, type ModelInput } from '../node/model-input.js';
 import { nodeEngine } from '../node/onnxruntime.js';
 import { Graph, type Value } from '../onnx/graph.js';
+import { withFields } from '../onnx/message.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import { buildNetwork } from '../zoo/build.js';
 import type { ZooOptions } from '../zoo/options.js';
@@ -95,7 +96,9 @@ export async function openStudent(input: ModelInput, teacher: GivenModel, settin
   if (!trainee.isNew || !image) return trainee;
   const built = new Graph(trainee.input as ModelProto);
   const [own] = built.inputs.filter((value) => built.isFed(value));
-  if (own && own.name !== image.name) built.rename(own, image.name);
+  if (!own?.info || own.name === image.name) return trainee;
+  built.replaceUses(own, built.addInput(withFields(own.info, { name: image.name })));
+  built.dropUnreadInputs();
   return { ...trainee, input: built.toModel() };
 }
 

@@ -124,7 +124,7 @@ type Learn = (name: string, dims: readonly number[], fanIn: number) => Value;
 
 /** Labels and answers, and what `more` adds to the two graphs. */
 function withAnswers(
-  { student, teacher, labelled, seed }: LessonRequest,
+  { student, teacher, pairs, labelled, seed }: LessonRequest,
   more: (student: Graph, teacher: Graph, learn: Learn) => { terms: Term[]; factors: number[] },
 ): Lesson {
   const [own, theirs] = [new Graph(student.model), new Graph(teacher.model)];
@@ -151,6 +151,7 @@ function withAnswers(
       },
     ),
     parameters,
+    pairs,
   };
 }
 
@@ -170,7 +171,7 @@ function lessonOf(
   factors: { main: number; terms: number[] },
 ): Lesson {
   return {
-    ...{ student, teacher, terms, main, parameters: [], mapInputs: [], observed: [] },
+    ...{ student, teacher, terms, main, pairs: [], parameters: [], mapInputs: [], observed: [] },
     control: constantControl(factors),
   };
 }

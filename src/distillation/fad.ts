@@ -1,4 +1,5 @@
 /** FAD: the student learns labels, answers, and how its representation moves along the depth (algorithms of flow alignment). */
+import { FlowCompressError } from '../errors.js';
 import { Graph, type Value } from '../onnx/graph.js';
 import { concat, constantOf, reduceKeeping, unsqueeze } from '../onnx/ops.js';
 import type { HostTensor } from '../runtime/engine.js';
@@ -22,11 +23,18 @@ const GRID = 64;
 export function flowAligned(request: LessonRequest): Lesson {
   const { teacher, student, labelled, options, batchSize } = request;
   const [theirs, own] = [new Graph(teacher.model), new Graph(student.model)];
-  // A unit of the teacher whose map could not be fitted has no flow to align with.
-  const pairs = request.pairs.filter(({ teacher: t }) => {
-    const unit = teacher.units[t]!;
-    return !needsMap(unit) || request.teacherMaps.has(unit.name);
+  // A unit whose map could not be fitted has no flow to align.
+  const pairs = request.pairs.filter(({ teacher: t, student: s }) => {
+    const [theirUnit, ownUnit] = [teacher.units[t]!, student.units[s]!];
+    return (
+      (!needsMap(theirUnit) || request.teacherMaps.has(theirUnit.name)) &&
+      (!needsMap(ownUnit) || request.studentMaps.has(ownUnit.name))
+    );
   });
+  if (pairs.length === 0)
+    throw new FlowCompressError('unsupported', 'No layers of teacher and student have a flow that could be aligned.', {
+      hint: 'Give more --calib-samples, or use --method kd.',
+    });
   const studentChanges = new Map<number, Value>();
   const teacherChanges = new Map<number, Value>();
   const mapInputs: Lesson['mapInputs'][number][] = [];
@@ -60,6 +68,7 @@ export function flowAligned(request: LessonRequest): Lesson {
   const observed = pairs.map(({ student: s }) => mean(own, studentChanges.get(s)!).name);
   return {
     ...{ teacher: theirs.toModel(), student: own.toModel(), parameters: [], mapInputs, observed },
+    pairs,
     terms: [...answers, ...flows],
     main: labelled ? 'task' : 'answers',
     control: flowControl({

@@ -30,8 +30,9 @@ export interface LessonRequest {
   readonly pairs: readonly Pair[];
   /** Mean flowChange of the teacher's units on CALIB. */
   readonly teacherFlow: readonly number[];
-  /** Of the teacher's units that need one. */
+  /** Of the units that need one, as far as there are samples enough to fit it. */
   readonly teacherMaps: ReadonlyMap<string, ChannelMap>;
+  readonly studentMaps: ReadonlyMap<string, ChannelMap>;
   /** Whether samples have labels: without them there is no task term. */
   readonly labelled: boolean;
   readonly options: LessonOptions;
@@ -75,6 +76,8 @@ export interface Lesson {
   /** What learns beside the student, and is left behind. */
   readonly parameters: readonly Parameter[];
   readonly terms: readonly Term[];
+  /** Units that are compared. */
+  readonly pairs: readonly Pair[];
   /** Inputs of the student's that maps of its units are fed through, by unit. */
   readonly mapInputs: readonly { readonly unit: string; readonly inputs: MapInputs }[];
   /** Names of the student's values that are watched. */

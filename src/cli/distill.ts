@@ -1,0 +1,88 @@
+/** `flow-compress distill`: a student learns from a teacher. */
+import { distillOptionsSchema, parseOptions } from '../commands/options.js';
+import { DISTILLATION_METHODS } from '../distillation/methods.js';
+import { FlowCompressError } from '../errors.js';
+import type { DistillReport } from '../report/report.js';
+import type { CliContext } from './context.js';
+import {
+  ARCHITECTURE_FLAGS,
+  flagName,
+  PREPROCESS_FILE_FLAG,
+  PREPROCESS_FLAGS,
+  RUN_DIR_FLAGS,
+  SOURCE_FLAGS,
+  switchFlag,
+  valueFlag,
+} from './flags.js';
+import { dataValues } from './run-command.js';
+import type { CommandDefinition } from './run-command.js';
+import { COURSE_FLAGS } from './train.js';
+import { parseInteger, parseNumber, parseText } from './values.js';
+
+/** What holds for flags that are not given. */
+const STANDARD = distillOptionsSchema.parse({ teacher: '-', data: '-', output: '-' });
+
+const DISTILLATION_FLAGS = [
+  valueFlag('--teacher <model>', 'ONNX file, or folder in the Hugging Face layout, that is learned from', parseText),
+  valueFlag('--student <model>', 'ONNX file that learns, or an architecture of `zoo list`', parseText),
+  valueFlag('-o, --output <file>', 'where the trained student goes', parseText),
+  valueFlag('--method <name>', 'one of the methods above', parseText, STANDARD.method),
+  valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--mapping <how>',
+    'which layers face each other: cka (by likeness), depth, or a JSON file {"student layer": "teacher layer"}',
+    parseText,
+    STANDARD.mapping,
+  ),
+  valueFlag(
+    '--select <which>',
+    'layers whose flow is aligned: all, selective (critical ones that differ) or curriculum (from the first on)',
+    parseText,
+    STANDARD.select,
+  ),
+  valueFlag('--flow <how>', 'flows layer by layer (layers) or along the depth (integrated)', parseText, STANDARD.flow),
+  switchFlag('--per-sample', 'align the flows of every sample instead of their means over the batch'),
+  valueFlag(
+    '--rounds <n>',
+    'epochs after which augmentation repeats itself, so that the teacher is asked only once per sample and round',
+    parseInteger,
+  ),
+  valueFlag('--cache-teacher <folder>', "keeps the teacher's answers on disk, for this run and the next", parseText),
+];
+
+export function distillCommand({ library }: CliContext): CommandDefinition<DistillReport> {
+  return {
+    name: 'distill',
+    summary: 'a small student learns what a teacher knows',
+    description: [
+      'Trains the student on labels and on what the teacher says of the same samples; writes what was best on VAL and measures it',
+      'on TEST beside the teacher. Without labels the answers of the teacher are all it learns from.',
+      '',
+      'Methods:',
+      ...DISTILLATION_METHODS.map((method) => `  ${method.name.padEnd(12)}${method.summary}`),
+    ].join('\n'),
+    groups: [
+      { heading: 'Distillation:', flags: DISTILLATION_FLAGS },
+      { heading: 'Training:', flags: COURSE_FLAGS },
+      {
+        heading: "Architecture of the zoo (inputs and classes as the teacher's when absent):",
+        flags: ARCHITECTURE_FLAGS,
+      },
+      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
+      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+    ],
+    examples: [
+      'distill --teacher resnet56.onnx --student resnet8 -o student.onnx --data cifar-train.npz --test cifar-test.npz --epochs 20',
+      'distill --teacher big.onnx --student small.onnx -o student.onnx --data images/ --method kd --max-time 1h --augment crop,flip',
+      'distill --teacher big.onnx --student resnet20 --width 0.5 -o student.onnx --data train.npz --augment crop,flip --rounds 5 --cache-teacher answers/',
+    ],
+    call: (_, values, control) => {
+      const { student, ...rest } = dataValues(values);
+      if (typeof student !== 'string')
+        throw new FlowCompressError('bad-input', '--student is missing.', {
+          hint: 'Give an ONNX file, or an architecture of `flow-compress zoo list`.',
+        });
+      return library.distillModel(student, { ...parseOptions(distillOptionsSchema, rest, flagName), ...control });
+    },
+  };
+}
