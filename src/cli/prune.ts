@@ -20,6 +20,9 @@ import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } fr
 /** What holds for flags that are not given. */
 const STANDARD = pruneOptionsSchema.parse({ data: '-', output: '-' });
 
+/** Columns for the names of methods, in front of what they do. */
+const NAME_WIDTH = 2 + Math.max(...PRUNING_METHODS.map(({ name }) => name.length));
+
 const PRUNING_FLAGS = [
   valueFlag('-o, --output <file>', 'where the pruned model goes', parseText),
   valueFlag('--reduce <share>', 'share of the cost that is to go (default: 0.5 without --max-drop)', parseNumber),
@@ -35,6 +38,12 @@ const PRUNING_FLAGS = [
     '--score <name>',
     `what filters are ranked by: ${SCORE_NAMES.join(', ')} (default: the method's)`,
     parseText,
+  ),
+  valueFlag(
+    '--order <end>',
+    'which filters of a group go first: those that score lowest, or highest as a check of the score',
+    parseText,
+    STANDARD.order,
   ),
   valueFlag('--stages <order>', PRUNING_STAGES.join(', '), parseText, STANDARD.stages),
   valueFlag('--cuts <n>', 'cuts on the way to the goal (default: as many as it asks for)', parseInteger),
@@ -79,7 +88,7 @@ export function pruneCommand({ library }: CliContext): CommandDefinition<PruneRe
       'original, and measures the file that it writes. Labels are not needed.',
       '',
       'Methods:',
-      ...PRUNING_METHODS.map((method) => `  ${method.name.padEnd(17)}${method.summary}`),
+      ...PRUNING_METHODS.map((method) => `  ${method.name.padEnd(NAME_WIDTH)}${method.summary}`),
     ].join('\n'),
     argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
     groups: [

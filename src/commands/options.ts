@@ -5,7 +5,8 @@ import { FlowCompressError } from '../errors.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
 import { DISTILLATION_METHODS } from '../distillation/methods.js';
-import { PRUNING_METHODS } from '../pruning/methods.js';
+import { findPruningMethod, PRUNING_METHODS, type PruningMethod } from '../pruning/methods.js';
+import { ORDERS } from '../pruning/removal-order.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import { LABEL_METRICS } from '../runtime/metric.js';
 import { LOSSES, type LossName } from '../training/losses.js';
@@ -221,6 +222,8 @@ export const pruneOptionsSchema = dataOptionsSchema
     maxDrop: z.number().gt(0).optional(),
     /** What filters are ranked by; as the method does when absent. */
     score: z.enum(SCORE_NAMES).optional(),
+    /** Whether filters that score lowest go first or, as a check of the score, highest. */
+    order: z.enum(ORDERS).default('lowest'),
     stages: z.enum(PRUNING_STAGES).default('joint'),
     /** Cuts on the way to the goal; as many as it asks for when absent. */
     cuts: positiveInteger.max(50).optional(),
@@ -253,10 +256,36 @@ export const pruneOptionsSchema = dataOptionsSchema
   .refine((options) => options.reduce === undefined || !removesWeights(options.method), {
     message: 'belongs to methods that remove filters and layers; single weights go by --sparsity',
     path: ['reduce'],
+  })
+  .refine((options) => options.order === 'lowest' || !removesWeights(options.method), {
+    message: 'belongs to methods that remove filters',
+    path: ['order'],
+  })
+  .superRefine((options, { addIssue }) => {
+    if (kindOf(options.method) !== 'shrinking') return;
+    for (const [option, message] of unfitForShrinking(options)) addIssue({ code: 'custom', path: [option], message });
   });
 
+const kindOf = (method: string): PruningMethod['kind'] | undefined => findPruningMethod(method)?.kind;
+
 function removesWeights(method: string): boolean {
-  return PRUNING_METHODS.some(({ name, kind }) => name === method && kind === 'weights');
+  return kindOf(method) === 'weights';
+}
+
+/** Options that say how cuts are chosen and judged, which methods that learn before they cut have settled by then. */
+function* unfitForShrinking(
+  options: Partial<z.input<typeof pruneOptionsSchema>>,
+): Generator<readonly [option: string, reason: string]> {
+  const { maxDrop, of, score, order, cuts, stages, steps } = options;
+  const shrinking = 'methods that learn before they cut (sfp, swd)';
+  if (maxDrop !== undefined) yield ['maxDrop', `${shrinking} take a share of the cost only: give --reduce`];
+  if (of === 'latency')
+    yield ['of', `${shrinking} choose filters before there is anything to time: take macs or params`];
+  if (score !== undefined) yield ['score', `${shrinking} go by the norms of the filters`];
+  if (order === 'highest') yield ['order', `${shrinking} go by the norms of the filters, the least first`];
+  if (cuts !== undefined && cuts > 1) yield ['cuts', `${shrinking} cut once`];
+  if (stages !== 'joint' && stages !== 'filters') yield ['stages', `${shrinking} remove filters only`];
+  if (steps === 0) yield ['steps', `${shrinking} need time to learn`];
 }
 
 /** What trains, how long and how. */

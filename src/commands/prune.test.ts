@@ -2,9 +2,11 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { ModelProto } from 'onnx-buf';
+import { floatAttribute } from '../onnx/attributes.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import { Graph } from '../onnx/graph.js';
-import { findLayers } from '../onnx/layers.js';
+import { findLayers, weightMatrix } from '../onnx/layers.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { ProgressEvent } from '../progress.js';
 import { PRUNING_METHODS } from '../pruning/methods.js';
@@ -25,6 +27,23 @@ const options = (more: Partial<PruneInput> = {}): PruneInput => ({
   ...{ data: at('train.npz'), test: at('test.npz'), output: at('out.onnx'), force: true, align: 4 },
   ...{ calibSamples: 64, probeSamples: 32, steps: 0, batchSize: 32, latencyRuns: 2, ...more },
 });
+
+/** The model with a normalization inside the block, and its scales. */
+function withNorms(): { model: ModelProto; gammas: Float32Array } {
+  const graph = new Graph(MODEL);
+  const output = graph.mustGet('block.a.y');
+  const uses = [...output.uses];
+  const gammas = normals(16, 77);
+  const vector = (name: string, values: Float32Array) => graph.addInitializer(makeTensor(name, 1, [16], values));
+  const inputs = [vector('gamma', gammas), vector('beta', normals(16, 78)), vector('mean', normals(16, 79))];
+  const norm = graph.insertOp('BatchNormalization', [
+    output,
+    ...inputs,
+    vector('variance', new Float32Array(16).fill(1)),
+  ]);
+  for (const { node, index } of uses) graph.setInput(node, index, norm);
+  return { model: graph.toModel(), gammas };
+}
 
 /** Samples with the class that the model gives them. */
 async function labelled(count: number, seed: number): Promise<Uint8Array> {
@@ -72,15 +91,13 @@ describe('pruneModel', () => {
     expect(first.report.recovery!.after.divergence).toBeLessThan(first.report.recovery!.before.divergence);
   });
 
-  it.each(PRUNING_METHODS.flatMap(({ name, kind }) => (kind === 'structured' ? name : [])))(
-    'reaches the goal with %s',
-    async (method) => {
-      const { report } = await pruneModel(at('model.onnx'), options({ method, reduce: 0.3 }));
-      expect(report.method).toBe(method);
-      expect(report.budget!.met).toBe(true);
-      expect(report.steps.at(-1)!.units + report.steps.at(-1)!.branches.length).toBeGreaterThan(0);
-    },
-  );
+  const cutting = PRUNING_METHODS.filter(({ kind, name }) => kind === 'structured' && name !== 'bn-scale');
+  it.each(cutting.map(({ name }) => name))('reaches the goal with %s', async (method) => {
+    const { report } = await pruneModel(at('model.onnx'), options({ method, reduce: 0.3 }));
+    expect(report.method).toBe(method);
+    expect(report.budget!.met).toBe(true);
+    expect(report.steps.at(-1)!.units + report.steps.at(-1)!.branches.length).toBeGreaterThan(0);
+  });
 
   it.each(PRUNING_METHODS.flatMap(({ name, kind }) => (kind === 'weights' ? name : [])))(
     'removes single weights with %s, and stores what is left',
@@ -101,6 +118,125 @@ describe('pruneModel', () => {
       expect(toBytes(again.model)).toEqual(toBytes(model));
     },
   );
+
+  it.each([1, 2])(
+    'ranks filters by the scales of normalizations that its own form no longer has (cuts: %i)',
+    async (cuts) => {
+      const { model, gammas } = withNorms();
+      const { report } = await pruneModel(model, options({ method: 'bn-scale', reduce: 0.3, cuts }));
+      expect(report.budget!.met).toBe(true);
+      expect(report.steps).toHaveLength(cuts);
+      // Only the layer inside the block has a normalization.
+      expect(report.warnings!.join()).toMatch(/1 of 2 groups .* no batch normalization and keep their widths: stem/);
+      expect(report.layers.map(({ channels }) => channels.after)).toEqual([16, 8, 16, 5]);
+      const graph = new Graph((await openModel(at('out.onnx'))).model);
+      const kept = findLayers(graph).find(({ name }) => name === 'block.a')!;
+      const rows = weightMatrix(graph, kept);
+      const original = findLayers(new Graph(model)).find(({ name }) => name === 'block.a')!;
+      const before = weightMatrix(new Graph(model), original);
+      const largest = [...gammas.keys()].sort((a, b) => Math.abs(gammas[b]!) - Math.abs(gammas[a]!)).slice(0, 8);
+      largest.sort((a, b) => a - b);
+      largest.forEach((channel, row) => {
+        // The scale is folded in.
+        const [was, is] = [before[channel * original.cols]!, rows[row * kept.cols]!];
+        expect(is / was).toBeCloseTo(gammas[channel]! / Math.sqrt(1 + 1e-5), 4);
+      });
+    },
+  );
+
+  it('says what to do where the normalizations are folded', async () => {
+    const refused = pruneModel(at('model.onnx'), options({ method: 'bn-scale', output: at('refused.onnx') }));
+    await expect(refused).rejects.toMatchObject({
+      code: 'bad-input',
+      message: expect.stringContaining('fold them into the convolutions') as string,
+      hint: expect.stringContaining('BatchNormalization nodes') as string,
+    });
+    expect((await readdir(folder)).filter((name) => name.includes('refused'))).toEqual([]);
+  });
+
+  it('names an operator without a gradient rule before anything is cut', async () => {
+    const graph = new Graph(MODEL);
+    const relu = graph.nodes.find((node) => node.outputs[0]!.name === 'block.relu')!;
+    const value = relu.outputs[0]!;
+    const uses = [...value.uses];
+    const shrunk = graph.insertOp('Shrink', [value], [floatAttribute('lambd', 0.1)], 'block.shrink');
+    for (const { node, index } of uses) graph.setInput(node, index, shrunk);
+    const model = graph.toModel();
+    const stages = new Set<string>();
+    const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
+    for (const score of ['taylor', 'fisher'] as const)
+      await expect(pruneModel(model, options({ score, onProgress }))).rejects.toMatchObject({
+        code: 'unsupported',
+        message: expect.stringContaining('Shrink') as string,
+      });
+    expect([...stages].filter((stage) => /calibrate|cut/.test(stage))).toEqual([]);
+  });
+
+  it('removes what scores highest on request, which hurts more', async () => {
+    const agreement = async (order: 'lowest' | 'highest'): Promise<number> => {
+      const { report } = await pruneModel(at('model.onnx'), options({ method: 'taylor', order, reduce: 0.3 }));
+      expect(report.budget!.met).toBe(true);
+      expect(report.settings!['order']).toBe(order === 'highest' ? order : undefined);
+      return report.steps.at(-1)!.cut.divergence;
+    };
+    expect(await agreement('highest')).toBeGreaterThan(2 * (await agreement('lowest')));
+  });
+
+  describe.each(['sfp', 'swd'])('%s', (method) => {
+    const shrink = (more: Partial<PruneInput> = {}) =>
+      pruneModel(at('model.onnx'), options({ method, reduce: 0.4, steps: 40, lr: 2e-3, ...more }));
+
+    it('learns first and then cuts to the goal, with the same bytes every time', async () => {
+      const { model, report } = await shrink();
+      expect(report.budget).toMatchObject({ requested: 0.4, met: true });
+      expect(report.after.macs!).toBeLessThanOrEqual(0.605 * report.before.macs!);
+      const { before, after, bestStep } = report.recovery!;
+      // What VAL judged is what was cut, and nothing was learned after that.
+      expect(report.steps).toHaveLength(1);
+      expect(report.steps[0]!.cut.divergence).toBeCloseTo(after.divergence, 5);
+      expect(report.steps[0]!.recovered).toBeUndefined();
+      expect(bestStep).toBeGreaterThan(0);
+      expect(after.divergence).toBeLessThan(0.7 * before.divergence);
+      // Without learning it is the same share of the filters of least norm.
+      const plain = await pruneModel(at('model.onnx'), options({ method: 'l2', reduce: 0.4, cuts: 1 }));
+      expect(before.divergence).toBeCloseTo(plain.report.steps[0]!.cut.divergence, 5);
+      expect(report.after.macs).toBe(plain.report.after.macs);
+      expect(toBytes((await shrink()).model)).toEqual(toBytes(model));
+    });
+
+    it('goes on after an interrupt to the same bytes', async () => {
+      const whole = await shrink({ runDir: at(`${method}-whole`) });
+      const runDir = at(`${method}-stopped`);
+      const abort = new AbortController();
+      const onProgress = (event: ProgressEvent): unknown =>
+        event.stage === 'recover' && event.done === 23 && abort.abort();
+      await expect(shrink({ runDir, signal: abort.signal, onProgress })).rejects.toMatchObject({ code: 'aborted' });
+      const again = await shrink({ runDir, resume: true });
+      expect(toBytes(again.model)).toEqual(toBytes(whole.model));
+    });
+
+    it.each<[Partial<PruneInput>, RegExp]>([
+      [{ maxDrop: 0.1 }, /maxDrop: .*share of the cost only/],
+      [{ of: 'latency' }, /of: .*anything to time/],
+      [{ score: 'l1' }, /score: .*norms/],
+      [{ order: 'highest' }, /order: .*least first/],
+      [{ cuts: 2 }, /cuts: .*once/],
+      [{ stages: 'layers' }, /stages: .*filters only/],
+      [{ steps: 0 }, /steps: .*time to learn/],
+    ])('refuses %o', async (more, message) => {
+      await expect(shrink(more)).rejects.toMatchObject({
+        code: 'bad-input',
+        message: expect.stringMatching(message) as string,
+      });
+    });
+
+    it('says before it learns that the goal cannot be met', async () => {
+      const stages = new Set<string>();
+      const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
+      await expect(shrink({ reduce: 0.99, onProgress })).rejects.toMatchObject({ code: 'infeasible' });
+      expect(stages.has('recover')).toBe(false);
+    });
+  });
 
   it('takes out whole branches where only layers may go, and none where only filters may', async () => {
     const layers = await pruneModel(at('model.onnx'), options({ stages: 'layers', reduce: 0.3 }));
@@ -171,6 +307,12 @@ describe('pruneModel', () => {
   it.each<[string, Partial<PruneInput>, string, RegExp]>([
     ['a sparsity for filters', { sparsity: 0.5 }, 'bad-input', /belongs to methods that remove single weights/],
     ['a reduction for weights', { method: 'magnitude', reduce: 0.5 }, 'bad-input', /single weights go by --sparsity/],
+    [
+      'an order for weights',
+      { method: 'magnitude', order: 'highest' },
+      'bad-input',
+      /belongs to methods that remove filters/,
+    ],
     ['a drop that VAL cannot tell', { maxDrop: 0.001 }, 'bad-input', /cannot be told on VAL/],
     [
       'widths that leave nothing to remove',
@@ -203,6 +345,14 @@ describe('pruneModel', () => {
     expect(report.budget!.met).toBe(true);
     expect(report.recovery).toBeUndefined();
     expect(report.warnings!.join()).toContain('does not learn after the cuts');
+    // Gradients are taken in the batches that the model insists on; there is no learning before a cut either.
+    for (const method of ['taylor', 'fisher']) {
+      const scored = await pruneModel(fixed, options({ method, reduce: 0.3, steps: 0 }));
+      expect(scored.report.budget!.met).toBe(true);
+    }
+    await expect(pruneModel(fixed, options({ method: 'swd', steps: undefined }))).rejects.toMatchObject({
+      code: 'unsupported',
+    });
   });
 
   it('refuses a model whose output depends on everything', async () => {

@@ -1,12 +1,17 @@
 /** `prune`: fewer filters and layers; what is left learns from the original; the file is written and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
-import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
 import { Graph } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
-import { findPruningMethod, type PruningMethod, type StructuredMethod, type WeightMethod } from '../pruning/methods.js';
+import {
+  findPruningMethod,
+  type PruningMethod,
+  type ShrinkingMethod,
+  type StructuredMethod,
+  type WeightMethod,
+} from '../pruning/methods.js';
 import { sharedPlaces } from '../pruning/places.js';
 import { cutModel, dependenciesOf, type PruningState } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
@@ -15,11 +20,12 @@ import { traceShapes } from '../runtime/trace.js';
 import type { PruneReport, RecoverySummary } from '../report/report.js';
 import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
 import { prunedRows } from './pruned-rows.js';
+import { normScalesFor } from './norm-scales.js';
+import { cutOfShrunk, learnShrinking, planShrinking } from './prune-shrinking.js';
 import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
-import { latencyRatio, runCourse, type Course } from './pruning-course.js';
+import { runCourse, type Course } from './pruning-course.js';
+import { budgetFor, budgetOf, dropOf, refuseUnmet, SLACK, type Limits } from './pruning-limits.js';
 import {
-  costIn,
-  errorOf,
   openPruningStudy,
   refuseBlindLimit,
   type LearningOptions,
@@ -82,8 +88,7 @@ export async function pruneModel(
     refuseBlindLimit(settings, workspace, opened);
     const learning = learningOf(workspace, opened.original.model, settings, warnings);
     const pruning = { workspace, study: opened, settings, learning, clock, control, run };
-    const { model, limits, ...found } =
-      method.kind === 'weights' ? await withoutWeights(pruning, method) : await withoutUnits(pruning, method);
+    const { model, limits, ...found } = await pruned(pruning, method, warnings);
     refuseUnmet(limits, settings);
 
     const made = (written = await writeMeasured(workspace, model, settings, rules, clock, control));
@@ -135,14 +140,27 @@ interface Pruned {
   readonly rows: Pick<PruneReport, 'groups' | 'layers' | 'removed' | 'steps' | 'recovery' | 'verification'>;
 }
 
-type Limits = Pick<PruneReport, 'budget' | 'drop'>;
+function pruned(pruning: PruningRun, method: PruningMethod, warnings: string[]): Promise<Pruned> {
+  switch (method.kind) {
+    case 'structured':
+      return withoutUnits(pruning, method, warnings);
+    case 'shrinking':
+      return withoutShrunk(pruning, method);
+    case 'weights':
+      return withoutWeights(pruning, method);
+  }
+}
 
-async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Promise<Pruned> {
+/** Cuts, and learns afterwards. */
+async function withoutUnits(pruning: PruningRun, method: StructuredMethod, warnings: string[]): Promise<Pruned> {
   const { workspace, study, settings, learning, clock, control, run } = pruning;
-  const { engine, feedsFor, fixedBatch } = workspace;
+  const normScales =
+    method.score === 'bn-scale'
+      ? await clock.stage('prepare', () => normScalesFor(workspace, study, settings, warnings))
+      : undefined;
   const course = await runCourse(
     {
-      ...{ workspace, study, method, settings, clock, run },
+      ...{ workspace, study, method, normScales, settings, clock, run },
       // Without a limit on the drop nothing is decided between cuts, and closed form serves as well.
       learn: learning && settings.maxDrop !== undefined ? (state) => learnBetween(pruning, state, learning) : undefined,
     },
@@ -152,22 +170,51 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod): Prom
     learning && course.steps.some(({ accepted }) => accepted)
       ? await clock.stage('learn', () => learn(pruning, course.state, learning, true))
       : undefined;
-  const model = learned?.state ?? course.state.model;
+  return cutDown(pruning, course, learned?.state ?? course.state.model, learned?.summary, {
+    score: method.score,
+    ...(settings.order !== 'lowest' && { order: settings.order }),
+    stages: settings.stages,
+  });
+}
+
+/** Learns, and cuts afterwards. */
+async function withoutShrunk(pruning: PruningRun, method: ShrinkingMethod): Promise<Pruned> {
+  const { workspace, study, settings, learning, clock, control, run } = pruning;
+  refuseFixedBatch(workspace);
+  const plan = await planShrinking(pruning, method);
+  refuseUnmet({ budget: budgetFor(settings, plan.left) }, settings);
+  const learned = await clock.stage('learn', () => learnShrinking(pruning, learning!, method, plan));
+  const cut = cutOfShrunk(method, settings);
+  const course = await runCourse(
+    { workspace, study, ...cut, start: learned.state, learn: undefined, clock, run },
+    control,
+  );
+  return cutDown(pruning, course, course.state.model, learned.summary, { stages: cut.settings.stages });
+}
+
+async function cutDown(
+  { workspace, study, settings, clock }: PruningRun,
+  course: Course,
+  model: ModelProto,
+  recovery: RecoverySummary | undefined,
+  shown: Pruned['shown'],
+): Promise<Pruned> {
+  const { engine, feedsFor, fixedBatch } = workspace;
   const dependencies = await dependenciesOf(engine, study.original.model, feedsFor, fixedBatch);
   return {
     model,
     limits: {
-      ...(await budgetOf(workspace, study, settings, course, model)),
+      ...(await budgetOf(workspace, study, settings, course.cost, model)),
       ...(await clock.stage('evaluate on VAL', () => dropOf(study, settings, model))),
     },
     shown: {
-      ...{ score: method.score, stages: settings.stages },
+      ...shown,
       ...(settings.align !== undefined && { align: settings.align }),
     },
     rows: {
       ...prunedRows(study.original, course.state, dependencies, course.divergences, fixedBatch ?? 1),
       steps: [...course.steps],
-      ...(learned && { recovery: learned.summary }),
+      ...(recovery && { recovery }),
       verification: {
         checks: [
           {
@@ -198,7 +245,7 @@ async function withoutWeights(pruning: PruningRun, method: WeightMethod): Promis
 
 function methodOf({ method: name, score }: PruneOptions): PruningMethod {
   const method = findPruningMethod(name)!;
-  return score === undefined || method.kind === 'weights' ? method : { ...method, score };
+  return score === undefined || method.kind !== 'structured' ? method : { ...method, score };
 }
 
 /** How long is learned; undefined for no time at all. */
@@ -288,53 +335,4 @@ async function learn(
     ...{ options, kept },
   };
   return learnFromOriginal(workspace, learning, settings, control, run?.cache);
-}
-
-/** A goal counts as met within so much of it: widths come in steps. */
-const SLACK = 0.005;
-
-async function budgetOf(
-  workspace: Workspace,
-  study: PruningStudy,
-  { reduce, of, maxDrop }: PruneOptions,
-  { cost }: Course,
-  model: ModelProto,
-): Promise<Pick<Limits, 'budget'>> {
-  const requested = reduce ?? (maxDrop === undefined ? 0.5 : undefined);
-  if (requested === undefined) return {};
-  const left =
-    of === 'latency' ? await latencyRatio(workspace, study, model) : costIn(of)(cost) / costIn(of)(study.cost);
-  return { budget: { of, requested, achieved: 1 - left, met: 1 - left >= requested - SLACK } };
-}
-
-async function dropOf(
-  study: PruningStudy,
-  { maxDrop }: PruneOptions,
-  model: ModelProto,
-): Promise<Pick<Limits, 'drop'>> {
-  if (maxDrop === undefined) return {};
-  const was = errorOf(study.quality);
-  const measured = errorOf(await study.qualityOf(model)).error - was.error;
-  return { drop: { metric: was.metric, allowed: maxDrop, measured, met: measured <= maxDrop } };
-}
-
-function refuseUnmet({ budget, drop }: Limits, { bestEffort }: PruneOptions): void {
-  if (bestEffort) return;
-  const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
-  if (budget?.met === false)
-    throw new FlowCompressError(
-      'infeasible',
-      `Only ${percent(budget.achieved)} of the ${budget.of} could be removed, not ${percent(budget.requested)}.`,
-      {
-        hint: drop
-          ? 'Allow a larger --max-drop, learn longer, or write the best model found with --best-effort.'
-          : 'Ask for less, lower --align, or write the best model found with --best-effort.',
-      },
-    );
-  if (drop?.met === false)
-    throw new FlowCompressError(
-      'infeasible',
-      `The pruned model loses ${drop.measured.toPrecision(3)} of ${drop.metric} on VAL, ${String(drop.allowed)} are allowed.`,
-      { hint: 'Ask for less, learn longer, or write the model with --best-effort.' },
-    );
 }

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
+import { firstSamples } from '../data/subset.js';
 import type { RunDirectory } from '../node/run-dir.js';
 import { openModel, saveModel } from '../node/model-file.js';
 import { toBytes } from '../onnx/to-bytes.js';
@@ -10,7 +11,7 @@ import type { RunControl } from '../progress.js';
 import type { Cost } from '../pruning/cost.js';
 import type { StructuredMethod } from '../pruning/methods.js';
 import { GUARDS } from '../pruning/sites.js';
-import { pruneStep, type PruningState, type Step } from '../pruning/step.js';
+import { pruneStep, type PruningState, type Step, type StepRequest } from '../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../report/report.js';
 import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { layoutBlock } from '../runtime/layout-block.js';
@@ -35,6 +36,10 @@ export interface CourseRequest {
   readonly workspace: Workspace;
   readonly study: PruningStudy;
   readonly method: StructuredMethod;
+  /** Of the original, for the score of normalization scales. */
+  readonly normScales?: ReadonlyMap<string, Float64Array> | undefined;
+  /** What is cut, where it is not the original itself but of its structure. */
+  readonly start?: ModelProto | undefined;
   readonly settings: PruneOptions;
   readonly clock: RunClock;
   readonly run: RunDirectory | undefined;
@@ -55,7 +60,7 @@ export async function runCourse(request: CourseRequest, control: RunControl): Pr
   const { study, settings } = request;
   const costOf = costIn(settings.of);
   const whole = costOf(study.cost);
-  let course = (await takeUp(request)) ?? startOf(study);
+  let course = (await takeUp(request)) ?? startOf(request);
   const goals = goalsFrom(settings, whole);
   let [index, halvings] = countsOf(course.steps, goals.length);
   while (index < goals.length && halvings <= HALVINGS) {
@@ -78,7 +83,7 @@ function isSameRefusal(last: PruningStep | undefined, next: PruningStep): boolea
   return last?.accepted === false && !next.accepted && last.params === next.params && last.macs === next.macs;
 }
 
-interface Goal {
+export interface Goal {
   readonly goal: number;
   readonly allowed: { readonly filters: boolean; readonly layers: boolean };
 }
@@ -148,38 +153,48 @@ export async function latencyRatio(
   }
 }
 
-/** One cut, judged on VAL; undefined when nothing is left to cut. */
-async function attempt(
-  { workspace, study, method, settings, clock, learn }: CourseRequest,
-  course: Course,
+/** What a cut of a state is told. */
+export async function stepRequestOf(
+  { workspace, study, method, settings, normScales }: CourseRequest,
+  state: PruningState,
   { goal, allowed }: Goal,
-  control: RunControl,
-): Promise<Course | undefined> {
-  const { engine, feedsFor, fixedBatch, batch } = workspace;
-  const began = performance.now();
-  const { state } = course;
+): Promise<StepRequest> {
+  const { engine, feedsFor, fixedBatch, batch, scores } = workspace;
   const rows = wideRows(state.shapes, fixedBatch ?? 1);
   // Who asks for smaller batches than usual has reasons.
   const wideSize = rows >= 1 && workspace.batchSize >= DEFAULTS.batchSize ? rows : undefined;
   const block = (await layoutBlock(engine)) ?? GUARDS.align;
-  const step = await clock.stage('cut and fit', () =>
-    pruneStep(
-      {
-        ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch },
-        ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf },
-        guards: { ...GUARDS, align: settings.align ?? block },
-        ...{ block, worthOf: worthIn(settings.of) },
-        batches: (wide) => batch(study.calib, wide ? wideSize : undefined),
-        samples: study.calib.size,
-      },
-      control,
-    ),
-  );
+  return {
+    ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch, scores, normScales },
+    ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf, order: settings.order },
+    guards: { ...GUARDS, align: settings.align ?? block },
+    ...{ block, worthOf: worthIn(settings.of) },
+    batches: (wide) => batch(study.calib, wide ? wideSize : undefined),
+    gradientBatches: (samples, size) => batch(firstSamples(study.calib, samples), size),
+    samples: study.calib.size,
+  };
+}
+
+export function nothingToRemove(): FlowCompressError {
+  return new FlowCompressError('infeasible', 'There is nothing in the model that could be removed.', {
+    hint: '`flow-compress inspect MODEL --groups` shows what stays, and why; narrow layers may need a lower --align.',
+  });
+}
+
+/** One cut, judged on VAL; undefined when nothing is left to cut. */
+async function attempt(
+  request: CourseRequest,
+  course: Course,
+  goal: Goal,
+  control: RunControl,
+): Promise<Course | undefined> {
+  const { study, settings, clock, learn } = request;
+  const began = performance.now();
+  const wanted = await stepRequestOf(request, course.state, goal);
+  const step = await clock.stage('cut and fit', () => pruneStep(wanted, control));
   if (!step) {
     if (course.steps.length > 0) return undefined;
-    throw new FlowCompressError('infeasible', 'There is nothing in the model that could be removed.', {
-      hint: '`flow-compress inspect MODEL --groups` shows what stays, and why; narrow layers may need a lower --align.',
-    });
+    throw nothingToRemove();
   }
   const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
   const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state)) : undefined;
@@ -226,8 +241,9 @@ async function qualitiesOf(
   };
 }
 
-function startOf({ original, cost }: PruningStudy): Course {
-  return { state: original, cost, steps: [], divergences: new Map(), difference: 0 };
+function startOf({ study: { original, cost }, start }: CourseRequest): Course {
+  const state = start ? { ...original, model: start } : original;
+  return { state, cost, steps: [], divergences: new Map(), difference: 0 };
 }
 
 const keptSchema = z.object({

@@ -31,7 +31,21 @@ export interface WeightMethod {
   readonly choice: 'global' | 'local' | 'gradual' | 'surgeon';
 }
 
-export type PruningMethod = StructuredMethod | WeightMethod;
+/** Filters are pulled to 0 while the whole model learns, and cut afterwards; nothing is fitted or learned after that. */
+export interface ShrinkingMethod {
+  readonly kind: 'shrinking';
+  readonly name: string;
+  readonly summary: string;
+  /** `zero`: the filters of least norm are set to 0 from time to time and go on learning; `decay`: they decay more and more. */
+  readonly pull: 'zero' | 'decay';
+}
+
+export type PruningMethod = StructuredMethod | ShrinkingMethod | WeightMethod;
+
+/** How filters that were pulled to 0 are cut: those of least norm, the same share of every layer. */
+export const CUT_OF_SHRUNK: Omit<StructuredMethod, 'name' | 'summary'> = {
+  ...{ kind: 'structured', score: 'l2', sharing: 'uniform', layers: false, fit: false },
+};
 
 const baseline = (name: string, summary: string, score: ScoreName, sharing: Sharing = 'uniform'): StructuredMethod => ({
   ...{ kind: 'structured', name, summary, score, sharing },
@@ -65,7 +79,32 @@ export const PRUNING_METHODS: readonly PruningMethod[] = [
   baseline('l2', 'filters of the least norm, the same share of every layer', 'l2'),
   baseline('fpgm', 'filters nearest to the others of their layer, the same share of every layer', 'fpgm'),
   baseline('group-magnitude', 'norms of coupled filters, in one list over all layers', 'l2', 'ranked'),
+  baseline(
+    'bn-scale',
+    'smallest scales of the batch normalizations, in one list over all layers',
+    'bn-scale',
+    'ranked',
+  ),
+  baseline('taylor', 'filters by the first-order change of the loss, in one list over all layers', 'taylor', 'ranked'),
+  baseline(
+    'fisher',
+    'filters by the diagonal of the Fisher information, in one list over all layers',
+    'fisher',
+    'ranked',
+  ),
   baseline('random', 'random filters, the same share of every layer', 'random'),
+  {
+    kind: 'shrinking',
+    name: 'sfp',
+    summary: 'soft filter pruning: filters of least norm are zeroed now and then while the model learns, then cut',
+    pull: 'zero',
+  },
+  {
+    kind: 'shrinking',
+    name: 'swd',
+    summary: 'selective weight decay: filters of least norm decay more and more while the model learns, then are cut',
+    pull: 'decay',
+  },
   { kind: 'weights', name: 'magnitude', summary: 'single weights, the smallest of all layers', choice: 'global' },
   {
     kind: 'weights',

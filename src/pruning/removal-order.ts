@@ -6,7 +6,7 @@ import { weightMatrix } from '../onnx/layers.js';
 import { canEliminate, eliminationOrder, type Reader } from './elimination.js';
 import type { Dependencies, DependencyGroup } from './groups.js';
 import type { LayerUnits } from './layer-units.js';
-import { pruningScore, unitScores, type ScoredLayer, type ScoreName } from './scores.js';
+import { FLOW_OUT, pruningScore, unitScores, type PruningScore, type ScoredLayer, type ScoreName } from './scores.js';
 
 export interface OrderRequest {
   readonly graph: Graph;
@@ -15,41 +15,74 @@ export interface OrderRequest {
   /** By layer name. */
   readonly grams: ReadonlyMap<string, Gram>;
   readonly score: ScoreName;
+  /** What goes first: what is worth least, or, as a check of the score, most. */
+  readonly order: Order;
   readonly seed: number;
+  /** By layer name and channel, for the score of normalization scales. */
+  readonly normScales?: ReadonlyMap<string, Float64Array> | undefined;
+  /** By class, for scores from gradients. */
+  readonly measured?: Float64Array | undefined;
 }
+
+export const ORDERS = ['lowest', 'highest'] as const;
+export type Order = (typeof ORDERS)[number];
 
 export interface RemovalOrder {
   /** Classes of the group, the first to go first. */
   readonly units: readonly number[];
-  /** What each is worth, comparable over all groups, never falling; absent for scores that only order. */
+  /** What each is worth, comparable over all groups, never falling (negative where the highest go first); absent for scores that only order. */
   readonly scores?: readonly number[];
 }
 
-/** By place of the group in the list. */
-export function removalOrders(request: OrderRequest): RemovalOrder[] {
-  const { graph, dependencies, layers, grams, seed } = request;
+/** By place of the group in the list; undefined for a group of which the score cannot tell. */
+export function removalOrders(request: OrderRequest): (RemovalOrder | undefined)[] {
+  const { dependencies, order } = request;
   const score = pruningScore(request.score);
-  // Where readers are too large, or none has weights, the flow into them tells.
-  const plain = score.kind === 'channels' ? score : pruningScore('flow-out');
-  if (plain.kind !== 'channels') return [];
+  const scored = scoredLayers(request);
+  const scores = scoresOf(request, score, scored);
+  return dependencies.groups.map((group) => {
+    if (score.kind === 'elimination') {
+      const readers = readersOf(group, scored);
+      if (canEliminate(readers)) {
+        const units = eliminationOrder(readers, group.units.length).map((place) => group.units[place]!);
+        return { units: order === 'highest' ? units.reverse() : units };
+      }
+    }
+    if (group.units.some((unit) => Number.isNaN(scores[unit]!))) return undefined;
+    const rank = (unit: number): number => (order === 'highest' ? -scores[unit]! : scores[unit]!);
+    const units = [...group.units].sort((a, b) => rank(a) - rank(b) || a - b);
+    return { units, scores: units.map(rank) };
+  });
+}
+
+function scoredLayers({ graph, dependencies, layers, grams, seed, normScales }: OrderRequest): ScoredLayer[] {
   const strengths = unitStrengths(layers, grams, dependencies.units.classOf.length);
-  const scored = layers.map((units, i): ScoredLayer => ({
+  return layers.map((units, i): ScoredLayer => ({
     units,
     weights: weightMatrix(graph, units.layer),
     gram: grams.get(units.layer.name),
     strength: Float64Array.from(units.made, (unit) => (unit < 0 ? 1 : strengths[unit]!)),
+    normScale: normScales?.get(units.layer.name),
     random: randomStream(seedOf(seed, i)),
   }));
-  const scores = unitScores(plain, scored, dependencies.units.classOf.length);
-  return dependencies.groups.map((group) => {
-    if (score.kind === 'elimination') {
-      const readers = readersOf(group, scored);
-      if (canEliminate(readers))
-        return { units: eliminationOrder(readers, group.units.length).map((place) => group.units[place]!) };
-    }
-    const units = [...group.units].sort((a, b) => scores[a]! - scores[b]! || a - b);
-    return { units, scores: units.map((unit) => scores[unit]!) };
-  });
+}
+
+/** By class. */
+function scoresOf(
+  { dependencies, measured }: OrderRequest,
+  score: PruningScore,
+  scored: readonly ScoredLayer[],
+): Float64Array {
+  const classes = dependencies.units.classOf.length;
+  switch (score.kind) {
+    case 'channels':
+      return unitScores(score, scored, classes);
+    case 'elimination':
+      // Where readers are too large, or none has weights, the flow into them tells.
+      return unitScores(FLOW_OUT, scored, classes);
+    case 'gradients':
+      return measured ?? new Float64Array(classes).fill(NaN);
+  }
 }
 
 /** Root mean square of what every class gives, as the layers that multiply it see it. */

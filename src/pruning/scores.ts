@@ -1,6 +1,7 @@
 /** What a unit is worth, by many measures, looked up by name. */
 import type { RandomStream } from '../data/random.js';
 import type { Gram } from '../flow/gram-probe.js';
+import { ordinaryLoss, type GradientPass } from '../quantization/risk-gradients.js';
 import type { LayerUnits } from './layer-units.js';
 
 /** One layer, as a score sees it. */
@@ -12,8 +13,8 @@ export interface ScoredLayer {
   readonly gram: Gram | undefined;
   /** Root mean square over CALIB of what each output channel gives behind its activation, as its readers see it; 1 where none tells. */
   readonly strength: Float64Array;
-  /** Gradient of the loss in the weights, laid out like them; absent unless the score asks for it. */
-  readonly gradient?: Float32Array;
+  /** Magnitude of the normalization's scale by output channel, NaN where there is none; absent unless the score asks for it. */
+  readonly normScale?: Float64Array | undefined;
   readonly random: RandomStream;
 }
 
@@ -25,6 +26,21 @@ interface ChannelScore {
   readonly side: 'made' | 'read';
   /** One number per channel of that side, small for what is worth little; undefined where a layer cannot tell. */
   readonly of: (layer: ScoredLayer) => Float64Array | undefined;
+  /** Whether values compare across layers as they are, and are not counted in the mean of their layer. */
+  readonly absolute?: boolean;
+}
+
+/** Scores from the gradients of a loss, summed over all weights and biases that make a unit: see gradient-scores.ts. */
+export interface GradientScore {
+  readonly kind: 'gradients';
+  readonly summary: string;
+  readonly loss: GradientPass['kindOf'];
+  /** Samples per gradient. */
+  readonly batchSize: number;
+  /** What a weight adds: its product with its derivative, or the square of that. */
+  readonly ofWeight: 'product' | 'square';
+  /** Of the sum over a unit, for a batch of so many samples; averaged over batches. */
+  readonly ofUnit: (sum: number, samples: number) => number;
 }
 
 /** Channels go one after another, each judged by what goes with it from those that are left: see elimination.ts. */
@@ -33,9 +49,20 @@ interface EliminationScore {
   readonly summary: string;
 }
 
-export type PruningScore = ChannelScore | EliminationScore;
+export type PruningScore = ChannelScore | EliminationScore | GradientScore;
 
-export const SCORE_NAMES = ['obs', 'flow', 'flow-out', 'l1', 'l2', 'fpgm', 'random'] as const;
+export const SCORE_NAMES = [
+  'obs',
+  'flow',
+  'flow-out',
+  'l1',
+  'l2',
+  'fpgm',
+  'bn-scale',
+  'taylor',
+  'fisher',
+  'random',
+] as const;
 export type ScoreName = (typeof SCORE_NAMES)[number];
 
 /** Per output channel, a measure of its rows of the weight matrix. */
@@ -46,7 +73,15 @@ function perRow({ units: { layer }, weights }: ScoredLayer, measure: (row: Float
 
 const norm = (row: Float32Array): number => Math.sqrt(row.reduce((sum, v) => sum + v * v, 0));
 
-const SCORES: Record<ScoreName, ChannelScore | EliminationScore> = {
+/** Does not change when a positive scale moves between consecutive layers. */
+export const FLOW_OUT: ChannelScore = {
+  kind: 'channels',
+  side: 'read',
+  summary: 'flow into the readers: rms of the activation times the norm of the weights that read it',
+  of: flowIntoReader,
+};
+
+const SCORES: Record<ScoreName, PruningScore> = {
   obs: {
     kind: 'elimination',
     summary: 'what the readers lose after least squares on the channels that are left (Optimal Brain Surgeon)',
@@ -57,13 +92,7 @@ const SCORES: Record<ScoreName, ChannelScore | EliminationScore> = {
     summary: 'flow divergence: rms of the activation times the norm of the filter',
     of: (layer) => perRow(layer, norm).map((size, c) => size * layer.strength[c]!),
   },
-  // Does not change when a positive scale moves between consecutive layers.
-  'flow-out': {
-    kind: 'channels',
-    side: 'read',
-    summary: 'flow into the readers: rms of the activation times the norm of the weights that read it',
-    of: flowIntoReader,
-  },
+  'flow-out': FLOW_OUT,
   l1: {
     kind: 'channels',
     side: 'made',
@@ -77,6 +106,27 @@ const SCORES: Record<ScoreName, ChannelScore | EliminationScore> = {
     side: 'made',
     summary: 'distance of the filter to all others of the layer (FPGM)',
     of: distanceToOthers,
+  },
+  'bn-scale': {
+    kind: 'channels',
+    side: 'made',
+    summary: 'magnitude of the scale of the batch normalization',
+    of: ({ normScale }) => normScale,
+    absolute: true,
+  },
+  taylor: {
+    kind: 'gradients',
+    summary: 'first-order change of the loss without the filter (Taylor expansion)',
+    ...{ loss: ordinaryLoss, batchSize: 32, ofWeight: 'product' },
+    ofUnit: (sum) => sum ** 2,
+  },
+  // With labels drawn from the model, gradients of different samples are uncorrelated: the square of their mean over n samples is 1/n
+  // of the mean of their squares.
+  fisher: {
+    kind: 'gradients',
+    summary: 'second-order change of the answers without the filter (diagonal of the Fisher information)',
+    ...{ loss: ({ scores }) => ordinaryLoss({ scores, labels: false }), batchSize: 8, ofWeight: 'square' },
+    ofUnit: (sum, samples) => (samples * sum) / 2,
   },
   random: {
     kind: 'channels',
@@ -119,22 +169,26 @@ function distanceToOthers({ units: { layer }, weights }: ScoredLayer): Float64Ar
 }
 
 /**
- * Score by class: the mean over all layers that make (or read) it of the layer's score in units of the layer's own mean, so that
- * layers of all sizes can be ranked together; 1 where no layer tells.
+ * Score by class: the mean over all layers that make (or read) it of the layer's score, in units of the layer's own mean unless it is
+ * absolute, so that layers of all sizes can be ranked together. Where no layer tells it is 1, or NaN for an absolute score.
  */
-export function unitScores({ side, of }: ChannelScore, layers: readonly ScoredLayer[], classes: number): Float64Array {
+export function unitScores(
+  { side, of, absolute = false }: ChannelScore,
+  layers: readonly ScoredLayer[],
+  classes: number,
+): Float64Array {
   const sums = new Float64Array(classes);
   const counts = new Float64Array(classes);
   for (const layer of layers) {
     const own = side === 'made' ? layer.units.made : layer.units.read;
     const values = own && of(layer);
     if (!values) continue;
-    const mean = values.reduce((a, b) => a + b, 0) / values.length;
+    const mean = absolute ? 1 : values.reduce((a, b) => a + b, 0) / values.length;
     own.forEach((unit, c) => {
-      if (unit < 0) return;
+      if (unit < 0 || Number.isNaN(values[c])) return;
       sums[unit]! += values[c]! / (mean > 0 ? mean : 1);
       counts[unit]!++;
     });
   }
-  return sums.map((sum, unit) => (counts[unit]! > 0 ? sum / counts[unit]! : 1));
+  return sums.map((sum, unit) => (counts[unit]! > 0 ? sum / counts[unit]! : absolute ? NaN : 1));
 }

@@ -5,7 +5,7 @@ import { takenBy, type Choice, type Site, type WidthSite } from './sites.js';
 export interface ShareOutRequest {
   readonly sites: readonly Site[];
   /** By place of the group in the list. */
-  readonly orders: readonly RemovalOrder[];
+  readonly orders: readonly (RemovalOrder | undefined)[];
   readonly classes: number;
   readonly costOf: (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
   readonly goal: number;
@@ -29,8 +29,8 @@ function walk(request: ShareOutRequest, moves: readonly (readonly [group: number
 /** By rising score of what goes next; a group never goes on before what it has left is worth as little. */
 export function cutRanked(request: ShareOutRequest): Choice {
   const moves = widthSites(request.sites).flatMap(({ group, order, widths }) => {
-    const scores = request.orders[group]!.scores ?? order.map((_, i) => i / order.length);
-    let score = 0;
+    const scores = request.orders[group]?.scores ?? order.map((_, i) => i / order.length);
+    let score = -Infinity;
     return widths.slice(1).map((width, i) => {
       const [from, to] = [order.length - widths[i]!, order.length - width];
       const part = scores.slice(from, to);

@@ -39,12 +39,13 @@ export type Site = WidthSite | BranchSite;
 const LEVELS = 8;
 
 /**
+ * @param orders by place of the group; groups without one keep their units
  * @param firstUnits units that every group had in the original, by place in the list
  * @param allowed what may be taken: filters (units of groups), layers (branches)
  */
 export function findSites(
   { groups }: Dependencies,
-  orders: readonly RemovalOrder[],
+  orders: readonly (RemovalOrder | undefined)[],
   firstUnits: readonly number[],
   branches: readonly Branch[],
   guards: Guards,
@@ -53,9 +54,10 @@ export function findSites(
   const sites: Site[] = [];
   if (allowed.filters) {
     for (const { index, kind, units } of groups) {
-      if (kind === 'inputs') continue;
+      const order = orders[index];
+      if (kind === 'inputs' || !order) continue;
       const widths = widthsOf(units.length, firstUnits[index]!, kind === 'heads' ? 1 : guards.align, guards);
-      if (widths.length > 1) sites.push({ kind: 'width', group: index, order: orders[index]!.units, widths });
+      if (widths.length > 1) sites.push({ kind: 'width', group: index, order: order.units, widths });
     }
   }
   if (allowed.layers) for (const branch of branches) sites.push({ kind: 'branch', branch });

@@ -18,7 +18,10 @@ import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
 import type { StructuredMethod } from './methods.js';
 import type { CutModel } from './places.js';
 import { planCuts } from './plan.js';
-import { removalOrders } from './removal-order.js';
+import { gradientScores } from './gradient-scores.js';
+import { keptScales } from './norm-scales.js';
+import { removalOrders, type Order } from './removal-order.js';
+import { pruningScore } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
 import { findSites, takenBy, type Choice, type Guards } from './sites.js';
 
@@ -50,6 +53,12 @@ export interface StepRequest {
   readonly worthOf?: ((cost: Cost) => number | undefined) | undefined;
   /** Channels that convolution kernels of the machine compute at a time. */
   readonly block: number;
+  /** Whether what scores lowest goes first, or highest. */
+  readonly order: Order;
+  /** Of the original, by layer name and channel; for the score of normalization scales. */
+  readonly normScales?: ReadonlyMap<string, Float64Array> | undefined;
+  /** Name of the output with one score per class, if the model has one. */
+  readonly scores: string | undefined;
   readonly seed: number;
   /** Feeds of a few real samples. */
   readonly feedsFor: (rows: number) => Feeds;
@@ -57,6 +66,8 @@ export interface StepRequest {
   readonly fixedBatch: number | undefined;
   /** A fresh pass over CALIB. */
   readonly batches: (wide: boolean) => AsyncIterable<Batch>;
+  /** The first samples of CALIB in batches of so many rows, for scores from gradients. */
+  readonly gradientBatches: (samples: number, rows: number) => AsyncIterable<Batch>;
   readonly samples: number;
   /** Of a model's outputs from the original's, on a few samples of CALIB. */
   readonly divergenceOf: (model: ModelProto) => Promise<number>;
@@ -114,7 +125,7 @@ export function groupKey({ kind, layers, members }: DependencyGroup): string {
 
 /**
  * @returns undefined when nothing can be removed
- * @throws FlowCompressError `unsupported` where costs cannot be counted; `internal` when the cut model does not compute what the
+ * @throws FlowCompressError as `gradientScores`, before anything is cut; `unsupported` where costs cannot be counted; `internal` when the cut model does not compute what the
  *   original computes with zeros; `aborted`
  */
 export async function pruneStep(request: StepRequest, control: RunControl = {}): Promise<Step | undefined> {
@@ -123,12 +134,13 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
   const graph = new Graph(model);
   const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
   const layers = layerUnits(graph, dependencies);
+  const measured = await measuredScores(request, graph, dependencies, layers, control);
   const grams = await gatherGrams(
     { ...{ engine, model, shapes, samples, batches: request.batches }, layers: layers.map(({ layer }) => layer) },
     control,
   );
   const branches = removableBranches(graph, shapes);
-  const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, branches }, control);
+  const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, branches, measured }, control);
   if (!chosen || (chosen.choice.widths.size === 0 && chosen.choice.branches.size === 0)) return undefined;
   const { choice, base, damages } = chosen;
   const applied = applyChoice({ ...base, grams: method.fit ? grams : new Map() }, choice);
@@ -160,6 +172,26 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
   };
 }
 
+/**
+ * What would go, and what would be left to pay for, of a method that measures nothing: neither gradients nor activations nor cuts.
+ * @returns undefined when nothing can be removed
+ */
+export async function plannedChoice(
+  request: StepRequest,
+  control: RunControl = {},
+): Promise<{ choice: Choice; dependencies: Dependencies; cost: Cost } | undefined> {
+  const { engine, state, feedsFor, fixedBatch } = request;
+  const graph = new Graph(state.model);
+  const dependencies = await dependenciesOf(engine, state.model, feedsFor, fixedBatch);
+  const layers = layerUnits(graph, dependencies);
+  const findings = { dependencies, layers, graph, grams: new Map<string, Gram>(), branches: [], measured: undefined };
+  const chosen = await chooseCuts(request, findings, control);
+  if (!chosen) return undefined;
+  const { removed, gone } = takenBy(chosen.choice, chosen.base.sites, dependencies.units.classOf.length);
+  const cost = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1)(removed, gone);
+  return { choice: chosen.choice, dependencies, cost };
+}
+
 /** Samples on which the cut model is held against the original with zeros. */
 const CHECKED_ROWS = 2;
 
@@ -169,15 +201,35 @@ interface Findings {
   readonly grams: ReadonlyMap<string, Gram>;
   readonly graph: Graph;
   readonly branches: readonly Branch[];
+  readonly measured: Float64Array | undefined;
+}
+
+/** By class, where the score takes gradients. */
+async function measuredScores(
+  { engine, state, method, scores, fixedBatch, samples, seed, gradientBatches }: StepRequest,
+  graph: Graph,
+  dependencies: Dependencies,
+  layers: readonly LayerUnits[],
+  control: RunControl,
+): Promise<Float64Array | undefined> {
+  const score = pruningScore(method.score);
+  if (score.kind !== 'gradients') return undefined;
+  const source = { engine, shapes: state.shapes, scores, fixedBatch, seed, batches: gradientBatches };
+  const { length } = dependencies.units.classOf;
+  return gradientScores(graph, layers, length, score, { ...source, available: samples, wanted: samples }, control);
 }
 
 async function chooseCuts(
   request: StepRequest,
-  { dependencies, layers, grams, graph, branches }: Findings,
+  { dependencies, layers, grams, graph, branches, measured }: Findings,
   control: RunControl,
 ): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
   const { state, method, guards, allowed, goal, costOf, seed, fixedBatch, divergenceOf, block } = request;
-  const orders = removalOrders({ graph, dependencies, layers, grams, score: method.score, seed });
+  const normScales = request.normScales && keptScales(request.normScales, state.kept);
+  const orders = removalOrders({
+    ...{ graph, dependencies, layers, grams, score: method.score, order: request.order, seed },
+    ...{ normScales, measured },
+  });
   const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
   const sites = findSites(dependencies, orders, firstUnits, branches, guards, {
     filters: allowed.filters,
