@@ -5,7 +5,7 @@ import type { CliContext } from './context.js';
 import { DATA_FLAGS, flagName, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, valueFlag } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
-import { parseInteger, parseNumberList } from './values.js';
+import { parseInteger, parseNumberList, parseText } from './values.js';
 
 export function evaluateCommand({ library }: CliContext): CommandDefinition<EvaluateReport> {
   return {
@@ -21,12 +21,23 @@ export function evaluateCommand({ library }: CliContext): CommandDefinition<Eval
           valueFlag('--latency-runs <n>', 'timed runs per file and batch size', parseInteger),
         ],
       },
+      {
+        heading: 'Comparison:',
+        flags: [
+          valueFlag(
+            '--teacher <model>',
+            'how much of this model each file has: its answers, and the features in front of the last layer',
+            parseText,
+          ),
+        ],
+      },
       { heading: 'Data:', flags: DATA_FLAGS },
       { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
     ],
     examples: [
       'evaluate model.onnx small.onnx --data train.npz --test test.npz',
       'evaluate model.onnx small.onnx --data images/ --batch-sizes 1,32 --report compare.html',
+      'evaluate student.onnx --teacher teacher.onnx --data train.npz --test test.npz',
     ],
     call: (models, values, control) =>
       library.evaluateModels(models, {

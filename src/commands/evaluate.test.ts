@@ -138,6 +138,77 @@ describe('evaluateModels', () => {
     expect(free.report.files[0].macs).toBe(report.files[0].macs);
   });
 
+  it('holds every file against a teacher, on the same TEST that is opened once', async () => {
+    const opened = vi.spyOn(sealed, 'openTest');
+    const stages = new Set<string>();
+    const { report } = await evaluateModels([at('same.onnx'), at('mixed.onnx')], {
+      ...{ data: at('train.npz'), test: at('test.npz'), teacher: at('same.onnx'), ...QUICK },
+      onProgress: ({ stage }) => stages.add(stage),
+    });
+    expect(opened).toHaveBeenCalledTimes(1);
+    opened.mockRestore();
+    expect(evaluateReportSchema.parse(report)).toEqual(report);
+    expect(report.teacher).toBe(at('same.onnx'));
+    expect(stages).toContain('fidelity');
+    const [same, mixed] = report.files.map(({ fidelity }) => fidelity!);
+    expect(same).toMatchObject({ split: 'test', samples: 20, divergence: 0, agreement: 1, confidence: 1, probed: 20 });
+    expect(same.cka).toBeCloseTo(1, 10);
+    // As `agreement` with the first file, which is the teacher here; it gets 15 right, and both say class 0 five times of them.
+    expect(mixed.agreement).toBe(report.files[1].metrics?.[0].value);
+    expect(mixed.agreementWhenRight).toBeCloseTo(5 / 15, 10);
+    expect(mixed.divergence).toBeGreaterThan(0.1);
+  });
+
+  it('takes a teacher in memory with other names of outputs, and says where features cannot be compared', async () => {
+    const teacher = linearNet([
+      [2, 0, 0],
+      [0, 2, 0],
+      [0, 0, 2],
+    ]);
+    teacher.graph!.node[0].output = ['answer'];
+    teacher.graph!.output[0].name = 'answer';
+    const evaluated = await evaluateModels([at('same.onnx')], { data: at('train.npz'), teacher, ...QUICK });
+    expect(evaluated.report.teacher).toBe('the teacher, in memory');
+    // Three samples of TEST.
+    expect(evaluated.report.files[0].fidelity).toMatchObject({ samples: 3, agreement: 1 });
+    expect(evaluated.report.files[0].fidelity).not.toHaveProperty('cka');
+    expect(evaluated.report.warnings?.join()).toMatch(/features of .*same.onnx and of the teacher were not compared/);
+    const { report } = await evaluateModels([at('same.onnx')], { data: at('train.npz'), ...QUICK });
+    expect(report).not.toHaveProperty('teacher');
+    expect(report.files[0]).not.toHaveProperty('fidelity');
+  });
+
+  it('refuses a teacher that is no model, takes other inputs or knows other classes, before it measures', async () => {
+    await modelAt('inputs.onnx', linearNet([[1], [2], [3], [4]]));
+    await modelAt(
+      'classes.onnx',
+      linearNet([
+        [1, 0, 0, 0],
+        [0, 1, 0, 0],
+        [0, 0, 1, 0],
+      ]),
+    );
+    const refused = async (teacher: string): Promise<unknown> => {
+      const stages: string[] = [];
+      const error = await evaluateModels([at('same.onnx')], {
+        ...{ data: at('train.npz'), teacher, ...QUICK },
+        onProgress: ({ stage }) => stages.push(stage),
+      }).catch((reason: unknown) => reason);
+      expect(stages.filter((stage) => stage.startsWith('evaluate') || stage.startsWith('latency'))).toEqual([]);
+      return error;
+    };
+    const message = (pattern: RegExp): unknown => expect.stringMatching(pattern);
+    expect(await refused(at('none.onnx'))).toMatchObject({ code: 'io', node: at('none.onnx') });
+    expect(await refused(at('train.npz'))).toMatchObject({ code: 'bad-input', node: at('train.npz') });
+    expect(await refused(at('inputs.onnx'))).toMatchObject({
+      ...{ code: 'bad-input', message: message(/inputs.onnx takes x float32 \[N, 4\].*same samples/) },
+    });
+    expect(await refused(at('classes.onnx'))).toMatchObject({
+      ...{ code: 'bad-input', message: message(/classes.onnx has 4 classes, .*same.onnx has 3/) },
+    });
+    expect(await refused('')).toMatchObject({ code: 'bad-input', message: message(/teacher: must be a model/) });
+  });
+
   it('says that other targets are not run here', async () => {
     const { report } = await evaluateModels([at('same.onnx')], { data: at('train.npz'), target: 'wasm', ...QUICK });
     expect(report.warnings?.join()).toMatch(/native CPU .* wasm/);

@@ -4,9 +4,10 @@ import { FlowCompressError } from '../errors.js';
 import { nameOf, type ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { EvaluateReport } from '../report/report.js';
-import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
 import { measureFiles } from './measure.js';
+import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
 import { startRun } from './run-info.js';
+import { compareWithTeacher, openTeacherFile } from './teacher-fidelity.js';
 import { openWorkspace } from './workspace.js';
 
 /** Options of `evaluateModels`: `data` is needed, everything else has a default. */
@@ -14,11 +15,11 @@ export type EvaluateInput = Pick<EvaluateOptions, 'data'> & Partial<EvaluateOpti
 
 /**
  * Measures files on the TEST split: of `options.test`, or a seeded tenth of `options.data`. All files see the same batches
- * and are timed in turns; ratios are against the first one. Preprocessing comes from the first one's folder where the
- * options are silent.
+ * and are timed in turns; ratios are against the first one. With `options.teacher` their answers and features are compared
+ * with that model's too. Preprocessing comes from the first one's folder where the options are silent.
  * @param models paths of ONNX files or Hugging Face folders, bytes, or models, with the same inputs
  * @throws FlowCompressError `bad-input` (files, data or options that cannot be used, files with different inputs, labels
- *   that are no classes of the model), `unsupported`, `io`, `aborted`
+ *   that are no classes of the model, answers that cannot be compared with the teacher's), `unsupported`, `io`, `aborted`
  */
 export async function evaluateModels(
   models: readonly ModelInput[],
@@ -38,11 +39,17 @@ export async function evaluateModels(
     openWorkspace(first, settings, control, { name: subjects[0].shownAs }),
   );
   try {
+    const teacher =
+      settings.teacher === undefined ? undefined : await openTeacherFile(workspace, settings.teacher, control);
+    const dataset = openTest(workspace.test);
+    const compared =
+      teacher &&
+      (await clock.stage('fidelity', () => compareWithTeacher(workspace, teacher, subjects, dataset, control)));
     const { files, warnings } = await measureFiles(
       workspace,
       subjects,
       {
-        dataset: openTest(workspace.test),
+        dataset,
         split: 'test',
         batchSizes: settings.batchSizes,
         latencyRuns: settings.latencyRuns,
@@ -51,7 +58,7 @@ export async function evaluateModels(
       },
       control,
     );
-    const notes = [...workspace.notes, ...warnings];
+    const notes = [...workspace.notes, ...warnings, ...(compared?.warnings ?? [])];
     return {
       report: {
         command: 'evaluate',
@@ -60,7 +67,11 @@ export async function evaluateModels(
         ...clock.info(workspace.engine),
         ...(notes.length > 0 && { warnings: notes }),
         data: workspace.data,
-        files: files.map(({ name, measurement }) => ({ path: name, ...measurement })),
+        ...(teacher && { teacher: teacher.name }),
+        files: files.map(({ name, measurement }, i) => ({
+          ...{ path: name, ...measurement },
+          ...(compared && { fidelity: compared.fidelities[i] }),
+        })),
       },
     };
   } finally {

@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
+import type { ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
 import { DISTILLATION_METHODS } from '../distillation/methods.js';
@@ -106,6 +107,10 @@ export const evaluateOptionsSchema = dataOptionsSchema.extend({
   batchSizes: z.array(positiveInteger).min(1).optional(),
   /** Timed runs per file and batch size. */
   latencyRuns: positiveInteger.optional(),
+  /** Model whose answers and features every file is held against. */
+  teacher: z
+    .custom<ModelInput>((value) => value !== '', 'must be a model, such as the path of an ONNX file')
+    .optional(),
 });
 
 export const profileOptionsSchema = dataOptionsSchema

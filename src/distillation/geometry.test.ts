@@ -124,7 +124,7 @@ describe('informationKept', () => {
     const sxt = fit.reduce((sum, i) => sum + (x[i] - mx) * (t[i] - mt), 0);
     const base = mean(t, held);
     const total = held.reduce((sum, i) => sum + (t[i] - base) ** 2, 0);
-    const scores = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1].map((r) => {
+    const scores = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100].map((r) => {
       const slope = sxt / (sxx + (r * sxx) / fit.length);
       return 1 - held.reduce((sum, i) => sum + (t[i] - mt - slope * (x[i] - mx)) ** 2, 0) / total;
     });

@@ -86,7 +86,7 @@ function separabilityOf({ size, values }: Gram, labels: ArrayLike<number>): numb
 }
 
 /** Strengths of the ridge that are tried, relative to the mean square of a sample of the student's features. */
-const RIDGES = [1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1];
+const RIDGES = [1e-4, 1e-3, 1e-2, 1e-1, 1, 10, 100];
 
 /**
  * R^2 of a ridge regression of the teacher's features on the student's. Every other sample is fitted to, and the strength of the

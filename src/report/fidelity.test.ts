@@ -1,12 +1,47 @@
 /** The rows of a fidelity: what was measured, with its unit, and nothing else. */
 import { describe, expect, it } from 'vitest';
-import { fidelityOf } from '../testing/reports.js';
-import { fidelityCaption, fidelityRows } from './fidelity.js';
+import { evaluateReport, fidelityOf } from '../testing/reports.js';
+import { fidelitiesOf, fidelityCaption, fidelityRows } from './fidelity.js';
+import { reportToHtml } from './html.js';
 import { fidelitySection } from './html/fidelity.js';
+import { reportToMarkdown } from './markdown.js';
 import { fidelityParts } from './markdown/fidelity.js';
 import type { Fidelity } from './report.js';
-import { fidelitySchema } from './report.js';
+import { evaluateReportSchema, fidelitySchema } from './report.js';
+import { reportToTable } from './table.js';
 import { fidelityLines } from './table/fidelity.js';
+
+/** Two files, the second of which was held against a teacher whose name is trouble. */
+function compared() {
+  const { files, ...report } = evaluateReport();
+  const [first, second] = files;
+  return { ...report, teacher: 'models/<b>|teacher\u001b.onnx', files: [first, { ...second, fidelity: fidelityOf() }] };
+}
+
+describe('evaluate with a teacher', () => {
+  it('has a section for each file that was held against it, in every rendering', async () => {
+    const report = evaluateReportSchema.parse(compared());
+    expect(fidelitiesOf(report)).toEqual([
+      { title: expect.stringContaining('Fidelity of out.onnx to <b>') as string, fidelity: fidelityOf() },
+    ]);
+    const table = reportToTable(report);
+    expect(table).toContain('Fidelity of out.onnx to <b>|teacher .onnx');
+    expect(table).toMatch(/same class as the teacher +94.31 %/);
+    const markdown = reportToMarkdown(report);
+    expect(markdown).toContain('## Fidelity of out.onnx to \\<b\\>\\|teacher .onnx');
+    expect(markdown).toContain('| KL divergence | 0.0812 nats |');
+    const page = await reportToHtml(report);
+    expect(page).toContain('Fidelity of out.onnx to &lt;b&gt;|teacher');
+    expect(page).toContain('0.0812 nats');
+    for (const text of [table, markdown, page]) expect(text.match(/Fidelity of/g)).toHaveLength(1);
+  });
+
+  it('has none without a teacher', async () => {
+    expect(fidelitiesOf(evaluateReport())).toEqual([]);
+    for (const text of [reportToTable(evaluateReport()), await reportToHtml(evaluateReport())])
+      expect(text).not.toMatch(/fidelity|teacher/i);
+  });
+});
 
 const BARE: Fidelity = { split: 'val', samples: 3, measure: 'relative-error', divergence: 0.25 };
 

@@ -1,6 +1,6 @@
 /** What the reports say about how much of a teacher a student has, independent of the medium. */
-import { formatMetric, formatShare, significant } from './format.js';
-import type { Fidelity, Geometry } from './report.js';
+import { baseName, formatMetric, formatShare, significant } from './format.js';
+import type { EvaluateReport, Fidelity, Geometry } from './report.js';
 
 /** A figure with what it says; a figure of either model has the teacher's beside the student's. */
 export interface FidelityRow {
@@ -13,6 +13,14 @@ export interface FidelityRow {
 /** What was measured, answers first; a figure that was not is left out. */
 export function fidelityRows(fidelity: Fidelity): FidelityRow[] {
   return [...answerRows(fidelity), ...insideRows(fidelity), ...geometryRows(fidelity)];
+}
+
+/** The fidelity of every file that was held against a teacher, with a title. */
+export function fidelitiesOf({ files, teacher }: EvaluateReport): { title: string; fidelity: Fidelity }[] {
+  const to = teacher === undefined ? '' : ` to ${baseName(teacher)}`;
+  return files.flatMap(({ path, fidelity }) =>
+    fidelity === undefined ? [] : [{ title: `Fidelity of ${baseName(path)}${to}`, fidelity }],
+  );
 }
 
 /** On how many samples of what split. */

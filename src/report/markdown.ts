@@ -20,6 +20,7 @@ import type {
   TrainReport,
   RemovableUnits,
 } from './report.js';
+import { fidelitiesOf } from './fidelity.js';
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import {
   branchCells,
@@ -36,6 +37,7 @@ import {
 import { recoveryRows, recoverySentence } from './recovery.js';
 import type { RecoveredReport } from './recovery.js';
 import { agreementSentence, budgetSentence, klWidths, latenciesOf } from './summary.js';
+import { fidelityParts } from './markdown/fidelity.js';
 import { distillParts } from './markdown/distill.js';
 import { comparisonTable, epochParts, inline, number, settingsParts, table, titled } from './markdown/parts.js';
 import { timeTable } from './time.js';
@@ -181,6 +183,7 @@ function evaluateParts(report: EvaluateReport): string[] {
       ]),
       `l${'r'.repeat(3 + batches.length)}`,
     ),
+    ...fidelitiesOf(report).flatMap(({ title, fidelity }) => fidelityParts(fidelity, inline(title))),
   ];
 }
 

@@ -13,6 +13,7 @@ import {
   verificationSchema,
 } from './schema/fields.js';
 import { distillReportSchema } from './schema/distill.js';
+import { fidelitySchema } from './schema/fidelity.js';
 import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
 import { recoverySchema } from './schema/recovery.js';
 import { trainReportSchema } from './schema/train.js';
@@ -187,8 +188,10 @@ export const evaluateReportSchema = z.object({
   command: z.literal('evaluate'),
   ...runFields,
   data: dataSummarySchema.optional(),
+  /** The model that `fidelity` is about; absent where none was given. */
+  teacher: z.string().optional(),
   /** In the order of the command line; the first one is the reference of every ratio. */
-  files: z.array(measurementSchema.extend({ path: z.string() })).min(1),
+  files: z.array(measurementSchema.extend({ path: z.string(), fidelity: fidelitySchema.optional() })).min(1),
 });
 export type EvaluateReport = z.infer<typeof evaluateReportSchema>;
 

@@ -24,10 +24,12 @@ import type {
   Report,
   TrainReport,
 } from './report.js';
+import { fidelitiesOf } from './fidelity.js';
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, latenciesOf, widthGroups } from './summary.js';
 import { distillLines } from './table/distill.js';
+import { fidelityLines } from './table/fidelity.js';
 import { comparisonGrid, fit, grid, heading, nameGrid, painter, wrapped } from './table/grid.js';
 import type { Paint } from './table/grid.js';
 import { pruneLines } from './table/prune.js';
@@ -160,6 +162,10 @@ function evaluateLines(report: EvaluateReport, paint: Paint, columns: number): s
     '',
     ...nameGrid(head, rows, paint, columns),
     ...notes,
+    ...fidelitiesOf(report).flatMap(({ title, fidelity }) => [
+      ...['', heading(printable(title), '', paint, columns)],
+      ...fidelityLines(fidelity, paint, columns),
+    ]),
   ];
 }
 

@@ -10,9 +10,11 @@ import {
   significant,
 } from '../format.js';
 import { plotsOf } from '../plots.js';
+import { fidelitiesOf } from '../fidelity.js';
 import { FIXED_CAPTION, fixedCount, fixedReason, groupName, GROUPS_CAPTION, tiedWeights } from '../groups.js';
 import type { EvaluateReport, InspectReport, ProfileReport, RemovableUnits } from '../report.js';
 import { agreementSentence, klWidths, latenciesOf, metricsOf } from '../summary.js';
+import { fidelitySection } from './fidelity.js';
 import type { Content, Markup } from './markup.js';
 import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
 import type { Card } from './parts.js';
@@ -159,8 +161,16 @@ export async function evaluateBody(report: EvaluateReport): Promise<Content[]> {
         report.files,
       ),
     ),
+    ...fidelitiesOf(report).map(({ title, fidelity }) => fidelitySection(fidelity, title)),
     ...(await plotSections(plotsOf(report))),
-    section('Data', undefined, factList([['target', report.target], ['seed', report.seed], ...dataFacts(report.data)])),
+    section(
+      'Data',
+      undefined,
+      factList([
+        ...[['target', report.target] as const, ['seed', report.seed] as const, ['teacher', report.teacher] as const],
+        ...dataFacts(report.data),
+      ]),
+    ),
   ];
 }
 

@@ -3,10 +3,10 @@ import { z } from 'zod';
 import { count, fraction } from './fields.js';
 import { measureSchema } from './recovery.js';
 
-/** Of the features [n, d] in front of the last layer, centred. */
+/** Of the features [n, d] in front of the last layer, less their mean but for the diversity. */
 export const geometrySchema = z.object({
   features: count.min(1),
-  /** exp of the entropy of the singular values as shares of their sum: 1 to min(n, d). */
+  /** exp of the entropy of the singular values as shares of their sum: 1 to min(n - 1, d); 0 where nothing varies. */
   effectiveRank: z.number().nonnegative(),
   /** Share of the variance in the ten largest directions. */
   topShare: fraction,

@@ -1,0 +1,89 @@
+/** Holds measured files against a teacher: their answers and features on one split. */
+import type { Dataset } from '../data/dataset.js';
+import { measureFidelities, type AnsweringModel, type Fidelity } from '../distillation/fidelity.js';
+import { nameOf, type GivenModel, type ModelInput } from '../node/model-input.js';
+import type { RunControl } from '../progress.js';
+import { headOf } from '../runtime/scores.js';
+import { assertSameInputs, type MeasuredSubject } from './measure.js';
+import { openCheckedModel, openSession, type Workspace } from './workspace.js';
+
+export interface TeacherFile extends AnsweringModel {
+  /** As it was given. */
+  readonly name: string;
+}
+
+/**
+ * Opens a teacher for the samples of a workspace.
+ * @throws FlowCompressError `bad-input`, `unsupported` or `io` for a file that is no model or takes other inputs; `aborted`
+ */
+export async function openTeacherFile(
+  workspace: Workspace,
+  input: ModelInput,
+  { signal, onProgress }: RunControl = {},
+): Promise<TeacherFile> {
+  const name = typeof input === 'string' ? input : 'the teacher, in memory';
+  onProgress?.({ stage: 'open', done: 0, total: 1, detail: name });
+  const opened = await openCheckedModel(input, { name, signal });
+  const teacher = await answering(workspace, opened, name, nameOf(workspace.input));
+  onProgress?.({ stage: 'open', done: 1, total: 1 });
+  return teacher;
+}
+
+/**
+ * @param dataset TEST, as the files were measured on
+ * @returns a fidelity per subject, and what the user should know
+ * @throws FlowCompressError `bad-input` when answers cannot be compared; `aborted`
+ */
+export async function compareWithTeacher(
+  workspace: Workspace,
+  teacher: TeacherFile,
+  subjects: readonly MeasuredSubject[],
+  dataset: Dataset,
+  control: RunControl = {},
+): Promise<{ fidelities: Fidelity[]; warnings: string[] }> {
+  const students: AnsweringModel[] = [];
+  for (const { input, shownAs } of subjects) {
+    const opened =
+      input === workspace.input
+        ? workspace.opened
+        : await openCheckedModel(input, { name: shownAs, signal: control.signal });
+    students.push(await answering(workspace, opened, shownAs, shownAs));
+  }
+  const { engine } = workspace;
+  const batches = (): ReturnType<Workspace['batch']> => workspace.batch(dataset);
+  const fidelities = await measureFidelities(
+    { engine, teacher, students, batches, split: 'test', samples: dataset.size },
+    control,
+  );
+  const warnings = fidelities.flatMap(({ probed }, i) =>
+    probed === undefined
+      ? [
+          `The features of ${subjects[i].shownAs} and of the teacher were not compared: that takes eight samples and, in both, a layer with weights in front of the answers.`,
+        ]
+      : [],
+  );
+  return { fidelities, warnings };
+}
+
+/** @param first what messages call the model that the samples fit */
+async function answering(
+  { engine, inputs, fixedBatch, feedsFor, working }: Workspace,
+  opened: GivenModel,
+  name: string,
+  first: string,
+): Promise<TeacherFile> {
+  const session = await openSession(engine, opened);
+  try {
+    assertSameInputs(inputs, session.inputs, first, name);
+    const feeds = feedsFor(fixedBatch ?? 1);
+    const results = await session.run(feeds);
+    const outputs = session.outputs.map((output) => ({ name: output.name, tensor: results[output.name] }));
+    const head = headOf(outputs, feeds, working.train.labels !== undefined);
+    return {
+      ...{ model: opened.model, content: opened.content, name },
+      ...(head.kind === 'classes' && { scores: outputs[head.output].name }),
+    };
+  } finally {
+    await session.release();
+  }
+}
