@@ -65,7 +65,7 @@ const LEARNING_FLAGS = [
   valueFlag('--batch-size <n>', 'samples per update', parseInteger, STANDARD.batchSize),
   valueFlag(
     '--lr <rate>',
-    'learning rate, relative to the size of the weights (default: 0.01, without convolutions 0.001)',
+    'learning rate, relative to the size of the weights (default: 0.03, without convolutions 0.001)',
     parseNumber,
   ),
   valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),

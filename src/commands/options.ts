@@ -241,7 +241,7 @@ export const pruneOptionsSchema = dataOptionsSchema
     steps: z.number().int().min(0).optional(),
     /** Seconds of learning. */
     maxTime: z.number().positive().optional(),
-    /** Share of its own size by which a weight moves per update; when absent 0.01 for networks of convolutions, 0.001 for others. */
+    /** Share of its own size by which a weight moves per update; when absent 0.03 for networks of convolutions, 0.001 for others. */
     lr: z.number().positive().max(1).optional(),
     temperature: z.number().positive().default(1),
     /** Factor on the relative squared errors of values inside the model, beside the loss of its answers. */

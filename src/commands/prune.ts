@@ -289,7 +289,7 @@ function suitableRate(model: ModelProto): number {
     if (op === 'Conv') convolutions += params;
     else others += params;
   }
-  return convolutions > others ? 1e-2 : 1e-3;
+  return convolutions > others ? 3e-2 : 1e-3;
 }
 
 /** A short learning, judged at its end alone. */
