@@ -35,7 +35,7 @@ export interface Classroom {
   readonly student: Side;
   readonly shapes: TracedValues;
   readonly cka: readonly (readonly number[])[] | undefined;
-  readonly teacherFlow: readonly number[];
+  readonly teacherFlow: readonly (number | undefined)[];
   readonly calib: Dataset;
   readonly close: () => Promise<void>;
 }

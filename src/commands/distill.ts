@@ -11,7 +11,7 @@ import { assertWritableOutput } from '../node/atomic-file.js';
 import { openModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
-import type { DistillReport, MappedLayer } from '../report/report.js';
+import type { DistillReport, FlowPoint, MappedLayer } from '../report/report.js';
 import { traceShapes } from '../runtime/trace.js';
 import { openClassroom, type Classroom } from './classroom.js';
 import { objectiveOf, type Objective } from './objective.js';
@@ -163,8 +163,8 @@ async function flowsOf(
   const { units } = sideOf(prepared.model, shapes, scores!);
   const request = { engine, model: prepared.model, shapes, units, batches: () => batch(calib), samples: calib.size };
   const changes = await meanChanges({ ...request, maps: await fitMaps(request, control) }, control);
-  const points = (of: Side['units'], flows: readonly number[]) =>
-    of.map(({ name, depth }, i) => ({ name, depth, change: flows[i]! }));
+  const points = (of: Side['units'], flows: readonly (number | undefined)[]): FlowPoint[] =>
+    of.flatMap(({ name, depth }, i) => (flows[i] === undefined ? [] : [{ name, depth, change: flows[i] }]));
   return { teacher: points(teacher.side.units, teacherFlow), student: points(units, changes) };
 }
 

@@ -20,8 +20,8 @@ export interface ChangesRequest {
   readonly samples: number;
 }
 
-/** By unit; 0 for a unit whose map is not there. Errors as `runProbes`. */
-export async function meanChanges(request: ChangesRequest, control: RunControl = {}): Promise<number[]> {
+/** By unit; undefined for one whose map is not there. Errors as `runProbes`. */
+export async function meanChanges(request: ChangesRequest, control: RunControl = {}): Promise<(number | undefined)[]> {
   const { engine, model, shapes, units, maps, samples } = request;
   const sums = units.map(() => ({ sum: 0, count: 0 }));
   const probes = units.flatMap((unit, i): Probe[] =>
@@ -39,5 +39,5 @@ export async function meanChanges(request: ChangesRequest, control: RunControl =
   );
   const batches = request.batches();
   await runProbes({ engine, model, shapes, batches, probes, total: samples, stage: 'flow' }, control);
-  return sums.map(({ sum, count }) => (count > 0 ? sum / count : 0));
+  return sums.map(({ sum, count }) => (count > 0 ? sum / count : undefined));
 }

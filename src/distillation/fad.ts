@@ -101,7 +101,7 @@ function integratedTerm(
     const shaped = graph.insertOp('Reshape', [weights, constantOf(graph, [places.length, GRID], 'int64')]);
     return graph.insertOp('MatMul', [rows, shaped]);
   };
-  const largest = Math.max(...teacherFlow, Number.MIN_VALUE);
+  const largest = Math.max(...teacherFlow.map((flow) => flow ?? 0), Number.MIN_VALUE);
   const places = [...new Set(pairs.map(({ teacher: t }) => t))].sort((a, b) => a - b);
   const matrix = interpolation(
     places.map((t) => teacher.units[t]!.depth),

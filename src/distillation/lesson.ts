@@ -28,8 +28,8 @@ export interface LessonRequest {
   readonly teacher: Side;
   readonly student: Side;
   readonly pairs: readonly Pair[];
-  /** Mean flowChange of the teacher's units on CALIB. */
-  readonly teacherFlow: readonly number[];
+  /** Mean flowChange of the teacher's units on CALIB, as far as it is known. */
+  readonly teacherFlow: readonly (number | undefined)[];
   /** Of the units that need one, as far as there are samples enough to fit it. */
   readonly teacherMaps: ReadonlyMap<string, ChannelMap>;
   readonly studentMaps: ReadonlyMap<string, ChannelMap>;
