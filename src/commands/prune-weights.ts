@@ -9,6 +9,7 @@ import { compactNames } from '../onnx/passes/compact.js';
 import { makeTensor } from '../onnx/tensor.js';
 import type { RunControl } from '../progress.js';
 import type { WeightMethod } from '../pruning/methods.js';
+import { samePlaces } from '../pruning/places.js';
 import type { QuantizedWeights } from '../quantization/placement.js';
 import type { WeightUnit } from '../quantization/units.js';
 import type { Student } from '../recovery/recover.js';
@@ -77,7 +78,11 @@ export async function pruneWeights(
     (await clock.stage('learn', () =>
       learnFromOriginal(
         workspace,
-        { teacher: model, student, start: first, build, options: learning, kept: true },
+        {
+          ...{ teacher: model, student, taught: samePlaces(model, pruned.model), start: first, build },
+          options: learning,
+          kept: true,
+        },
         settings,
         control,
         run?.cache,

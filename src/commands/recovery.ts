@@ -4,10 +4,8 @@ import { batches } from '../data/loader.js';
 import { FlowCompressError } from '../errors.js';
 import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { trainingLog } from '../node/training-log.js';
-import { Graph } from '../onnx/graph.js';
-import { findLayers } from '../onnx/layers.js';
 import type { RunControl } from '../progress.js';
-import { sharedPlaces } from '../pruning/places.js';
+import { samePlaces } from '../pruning/places.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
 import { trainableQuantized } from '../quantization/recover/trainable.js';
 import type { ModelProto } from 'onnx-buf';
@@ -103,7 +101,7 @@ export function recoverOutcome(
     throw new FlowCompressError('internal', 'A model that computes its ranges at run time cannot be recovered.');
   const student = trainableQuantized(study.model, plan, outcome);
   const learning: Learning<QuantizationOutcome> = {
-    ...{ teacher: study.model, student, taught: placesIn(study.model, student.model) },
+    ...{ teacher: study.model, student, taught: samePlaces(study.model, student.model) },
     start: outcome,
     build: (state) => choice.build(state),
     options: {
@@ -113,17 +111,6 @@ export function recoverOutcome(
     kept: true,
   };
   return learnFromOriginal(workspace, learning, settings, control, cache);
-}
-
-/** Rounding leaves every value its name, but where the quantizers stand. */
-function placesIn(original: ModelProto, student: ModelProto): TaughtValue[] {
-  const everything = findLayers(new Graph(original)).map(
-    ({ name, channels }) => [name, Array.from({ length: channels }, (_, c) => c)] as const,
-  );
-  const graph = new Graph(student);
-  return sharedPlaces({ original, model: original, kept: new Map(everything), gone: [] }).filter(
-    ({ student: name }) => graph.value(name) !== undefined,
-  );
 }
 
 function pointOf(point: Omit<TrainingPoint, 'epoch'>): RecoveryPoint {

@@ -8,7 +8,7 @@ import { removableBranches, removeBranches } from './branches.js';
 import { cutUnits } from './cut.js';
 import { dependencyGroups } from './groups.js';
 import { keptChannels, layerUnits } from './layer-units.js';
-import { sharedPlaces, type CutModel } from './places.js';
+import { samePlaces, sharedPlaces, type CutModel } from './places.js';
 
 async function cutOf(
   model: ModelProto,
@@ -85,5 +85,13 @@ describe('shared places', () => {
     const last = branches.find(({ output }) => output === 's2')!;
     const cut = await cutOf(three, [4], [], [last.name]);
     expect(sharedPlaces(cut)).toEqual([{ student: 's1', teacher: 's2' }]);
+  });
+
+  it('are those of the original in a model of the same channels, where the names are the same', () => {
+    const model = tinyResNet(17, 8);
+    expect(samePlaces(model, model)).toEqual([{ student: 'block.out', teacher: 'block.out' }]);
+    const graph = new Graph(model);
+    graph.rename(graph.mustGet('block.out'), 'elsewhere');
+    expect(samePlaces(model, graph.toModel())).toEqual([]);
   });
 });

@@ -45,6 +45,15 @@ export function sharedPlaces({ original, model, kept, gone }: CutModel): TaughtV
   });
 }
 
+/** The same for a model that has all channels of the original and its names, but for those of values that are computed in another way. */
+export function samePlaces(original: ModelProto, model: ModelProto): TaughtValue[] {
+  const layers = findLayers(new Graph(original));
+  const kept = new Map(layers.map(({ name, channels }) => [name, Array.from({ length: channels }, (_, c) => c)]));
+  const graph = new Graph(model);
+  const places = sharedPlaces({ original, model: original, kept, gone: [] });
+  return places.filter(({ student }) => graph.value(student) !== undefined);
+}
+
 function taughtValue(
   own: Value,
   theirs: Value,
