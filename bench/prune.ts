@@ -7,14 +7,12 @@
  * JSON; what is there is not run again, so an interrupted comparison goes on. `--render` only prints the table. Figures of several
  * seeds are mean and spread (largest minus smallest).
  */
-import { existsSync } from 'node:fs';
-import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { basename, join } from 'node:path';
+import { basename } from 'node:path';
 import { parseArgs } from 'node:util';
-import { commandLine } from '../src/testing/command-line.js';
-import { parseReport, type PruneReport } from '../src/report/report.js';
+import type { PruneReport } from '../src/report/report.js';
 import { note } from './lib/places.js';
 import { markdownTable, median } from './lib/table.js';
+import { list, percent, reportsOf, spread, type Trial } from './lib/trials.js';
 
 const { values: flags, positionals: models } = parseArgs({
   allowPositionals: true,
@@ -32,7 +30,7 @@ const { values: flags, positionals: models } = parseArgs({
   },
 });
 
-interface Trial {
+interface PruneTrial extends Trial {
   readonly model: string;
   readonly method: string;
   readonly stages: string;
@@ -40,37 +38,34 @@ interface Trial {
   readonly seed: string;
 }
 
-const list = (text: string): string[] => text.split(',').filter((part) => part !== '');
-
-function trials(): Trial[] {
-  const all: Trial[] = [];
+function trials(): PruneTrial[] {
+  const all: PruneTrial[] = [];
   for (const model of models)
     for (const reduce of list(flags.reduce))
       for (const method of list(flags.methods))
         // Only IDAP++ has stages.
         for (const stages of method === 'idap' ? list(flags.stages) : ['joint'])
-          for (const seed of list(flags.seeds)) all.push({ model, method, stages, reduce, seed });
+          for (const seed of list(flags.seeds)) {
+            const what = { model, method, stages, reduce, seed };
+            all.push({ ...what, name: nameOf(what), args: argsOf(what) });
+          }
   return all;
 }
 
-const nameOf = ({ model, method, stages, reduce, seed }: Trial): string =>
+const nameOf = ({ model, method, stages, reduce, seed }: Omit<PruneTrial, 'name' | 'args'>): string =>
   `${basename(model, '.onnx')}-${method}${stages === 'joint' ? '' : `-${stages}`}-${reduce}-${seed}`;
 
-async function run(trial: Trial, folder: string): Promise<void> {
-  const name = nameOf(trial);
+function argsOf({ model, method, stages, reduce, seed }: Omit<PruneTrial, 'name' | 'args'>): string[] {
   const budget = ['steps', 'max-time', 'augment'] as const;
-  const { code, stdout, stderr } = await commandLine([
-    ...['prune', trial.model, '-o', join(folder, `${name}.onnx`), '--force', '--json', '--quiet', '--best-effort'],
-    ...(flags.config === undefined ? [] : ['--config', flags.config]),
-    ...['--method', trial.method, '--stages', trial.stages, '--reduce', trial.reduce, '--seed', trial.seed],
+  return [
+    ...['prune', model, '--best-effort', ...(flags.config === undefined ? [] : ['--config', flags.config])],
+    ...['--method', method, '--stages', stages, '--reduce', reduce, '--seed', seed],
     ...budget.flatMap((flag) => (flags[flag] === undefined ? [] : [`--${flag}`, flags[flag]])),
-  ]);
-  if (code !== 0 && code !== 3) throw new Error(`${name}: ${stderr}`);
-  await writeFile(join(folder, `${name}.json`), stdout);
+  ];
 }
 
 interface Found {
-  readonly trial: Trial;
+  readonly trial: PruneTrial;
   readonly report: PruneReport;
 }
 
@@ -78,16 +73,6 @@ interface Found {
 function beforeLearning({ steps }: PruneReport): number | undefined {
   const last = steps.filter(({ accepted }) => accepted).at(-1);
   return (last?.aligned ?? last?.cut)?.top1;
-}
-
-const percent = (value: number | undefined): string => (value === undefined ? '' : `${(100 * value).toFixed(2)} %`);
-
-function spread(values: readonly (number | undefined)[]): string {
-  const known = values.filter((value) => value !== undefined);
-  if (known.length === 0) return '';
-  const mean = known.reduce((a, b) => a + b, 0) / known.length;
-  const width = known.length > 1 ? ` ±${(100 * (Math.max(...known) - Math.min(...known))).toFixed(2)}` : '';
-  return `${percent(mean)}${width}`;
 }
 
 function table(found: readonly Found[]): string {
@@ -129,17 +114,7 @@ if (flags.out === undefined || models.length === 0) {
   note('Give models, --config and --out; the head of this file says how.');
   process.exitCode = 2;
 } else {
-  await mkdir(flags.out, { recursive: true });
-  const found: Found[] = [];
-  for (const trial of trials()) {
-    const path = join(flags.out, `${nameOf(trial)}.json`);
-    if (!existsSync(path)) {
-      if (flags.render) continue;
-      note(nameOf(trial));
-      await run(trial, flags.out);
-    }
-    const report = parseReport(JSON.parse(await readFile(path, 'utf8')));
-    if (report.command === 'prune') found.push({ trial, report });
-  }
+  const reports = await reportsOf(trials(), flags.out, flags.render);
+  const found = reports.flatMap(({ trial, report }) => (report.command === 'prune' ? [{ trial, report }] : []));
   process.stdout.write(`${table(found)}\n`);
 }
