@@ -116,6 +116,8 @@ function describe(report: Report): string {
       return report.files.length > 1 ? measuredText(report.files[0], report.files[1]) : 'one file';
     case 'prune':
       return measuredText(report.before, report.after);
+    case 'bench':
+      return `${report.rows.length} rows`;
     case 'train':
     case 'distill':
       return endSentence(report);

@@ -1,4 +1,5 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
+import type { BenchRequest } from '../commands/bench.js';
 import type {
   DistillOptions,
   EvaluateOptions,
@@ -8,7 +9,9 @@ import type {
   QuantizeOptions,
   TrainOptions,
 } from '../commands/options.js';
+import type { RunControl } from '../progress.js';
 import type {
+  BenchReport,
   DistillReport,
   EvaluateReport,
   InspectReport,
@@ -19,6 +22,7 @@ import type {
 } from '../report/report.js';
 
 export interface Library {
+  readonly benchMethods: (request: BenchRequest, control: RunControl) => Promise<{ report: BenchReport }>;
   readonly inspectModel: (model: string, options: InspectOptions) => Promise<{ report: InspectReport }>;
   readonly evaluateModels: (models: string[], options: EvaluateOptions) => Promise<{ report: EvaluateReport }>;
   readonly profileModel: (model: string, options: ProfileOptions) => Promise<{ report: ProfileReport }>;

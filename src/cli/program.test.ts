@@ -9,6 +9,7 @@ import { QUANTIZATION_METHODS, trainOptionsSchema } from '../commands/options.js
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
 import {
+  benchReport,
   distillReport,
   evaluateReport,
   inspectReport,
@@ -37,6 +38,7 @@ const LIBRARY: Library = {
     return { report: quantizeReport() };
   },
   pruneModel: async () => ({ report: pruneReport() }),
+  benchMethods: async () => ({ report: benchReport() }),
   distillModel: async () => ({ report: distillReport() }),
   trainModel: async () => ({ report: trainReport() }),
 };

@@ -2,6 +2,7 @@
 import { Command, CommanderError } from 'commander';
 import type { Report } from '../report/report.js';
 import type { CliContext } from './context.js';
+import { benchCommand } from './bench.js';
 import { distillCommand } from './distill.js';
 import { evaluateCommand } from './evaluate.js';
 import { errorJson, errorText, EXIT, exitCodeOf } from './exit.js';
@@ -54,6 +55,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(distillCommand(context));
   add(trainCommand(context));
   program.addCommand(zooCommand(context, onExitCode));
+  program.addCommand(benchCommand(context, onExitCode));
   for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()

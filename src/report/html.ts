@@ -1,6 +1,8 @@
 /** The report as one self-contained HTML file: inline SVG and CSS, no script, no address, nothing to load. */
 import { learnedFrom } from './distillation.js';
 import { baseName } from './format.js';
+import { benchTitle } from './bench.js';
+import { benchBody } from './html/bench.js';
 import { distillBody } from './html/distill.js';
 import { html, trustedMarkup } from './html/markup.js';
 import type { Content } from './html/markup.js';
@@ -63,6 +65,8 @@ async function partsOf(report: Report): Promise<Content[]> {
       return await pruneBody(report);
     case 'train':
       return await trainBody(report);
+    case 'bench':
+      return await benchBody(report);
     case 'distill':
       return await distillBody(report);
   }
@@ -96,6 +100,8 @@ function headingOf(report: Report): { title: string; subtitle: string } {
         title: baseName(report.output),
         subtitle: `${baseName(report.model)} trained: ${trainingTitle(report)}`,
       };
+    case 'bench':
+      return { title: benchTitle(report), subtitle: `Comparison in ${report.folder}, target ${report.target}` };
     case 'distill':
       return {
         title: baseName(report.output),

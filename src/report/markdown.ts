@@ -11,6 +11,7 @@ import {
   printable,
 } from './format.js';
 import type {
+  BenchReport,
   EvaluateReport,
   InspectReport,
   ProfileReport,
@@ -37,6 +38,7 @@ import {
 import { recoveryRows, recoverySentence } from './recovery.js';
 import type { RecoveredReport } from './recovery.js';
 import { agreementSentence, budgetSentence, klWidths, latenciesOf } from './summary.js';
+import { benchTable, benchTitle, BENCH_CAPTION } from './bench.js';
 import { fidelityParts } from './markdown/fidelity.js';
 import { distillParts } from './markdown/distill.js';
 import { comparisonTable, epochParts, inline, number, settingsParts, table, titled } from './markdown/parts.js';
@@ -63,9 +65,17 @@ function bodyOf(report: Report): string[] {
       return pruneParts(report);
     case 'train':
       return trainParts(report);
+    case 'bench':
+      return benchParts(report);
     case 'distill':
       return distillParts(report);
   }
+}
+
+function benchParts(report: BenchReport): string[] {
+  const { head, rows, names } = benchTable(report);
+  const align = `${'l'.repeat(names)}${'r'.repeat(head.length - names)}`;
+  return [`# ${benchTitle(report)}`, table(head, rows, align), BENCH_CAPTION];
 }
 
 function quantizeParts(report: QuantizeReport): string[] {

@@ -11,7 +11,16 @@ import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
 import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
 import type { RecoveredReport } from './recovery.js';
-import type { DistillReport, EvaluateReport, PruneReport, QuantizeReport, Report, TrainReport } from './report.js';
+import type {
+  BenchReport,
+  BenchRow,
+  DistillReport,
+  EvaluateReport,
+  PruneReport,
+  QuantizeReport,
+  Report,
+  TrainReport,
+} from './report.js';
 import { latenciesOf } from './summary.js';
 import { courseOf, termsOf } from './training.js';
 import type { CoursePoint, TrainedReport } from './training.js';
@@ -47,6 +56,8 @@ export function plotsOf(report: Report): Plot[] {
       return present([sensitivityOf(report.layers), klOf(report.layers), flowOf(report.layers)]);
     case 'evaluate':
       return present([tradeoffOfFiles(report), latencyOf(fileLatencies(report))]);
+    case 'bench':
+      return present([tradeoffOfBench(report)]);
     case 'inspect':
       return present([costOf(report.model.rows)]);
     case 'prune':
@@ -316,6 +327,23 @@ function tradeoffOfFiles(report: EvaluateReport): Plot | undefined {
       : [{ series: labels[i], name: file.path, bytes: file.bytes, metric: file.metric, reference: i === 0 }],
   );
   return tradeoff(points);
+}
+
+/** A point per method and set of options; the originals are grey. */
+function tradeoffOfBench({ rows }: BenchReport): Plot | undefined {
+  const measured = rows.filter(({ metric }) => metric !== undefined);
+  const pointOf = (series: string, bytes: number, value: number, row: BenchRow): TradeoffPoint => ({
+    ...{ series, bytes, metric: { name: row.metric!.name, value, split: 'test', samples: 0 } },
+    name: [row.model, ...Object.entries(row.options).map(([name, set]) => `${name} ${set}`)].join(', '),
+  });
+  const originals = [...new Map(measured.map((row) => [row.model, row])).values()];
+  return tradeoff([
+    ...originals.map((row) => ({
+      ...pointOf('original', row.bytes.before.mean, row.metric!.before.mean, { ...row, options: {} }),
+      reference: true,
+    })),
+    ...measured.map((row) => pointOf(row.method, row.bytes.after.mean, row.metric!.after.mean, row)),
+  ]);
 }
 
 function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {

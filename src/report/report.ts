@@ -12,6 +12,7 @@ import {
   targetSchema,
   verificationSchema,
 } from './schema/fields.js';
+import { benchReportSchema } from './schema/bench.js';
 import { distillReportSchema } from './schema/distill.js';
 import { fidelitySchema } from './schema/fidelity.js';
 import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
@@ -20,6 +21,8 @@ import { trainReportSchema } from './schema/train.js';
 
 export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targetSchema, verificationSchema };
 export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
+export { benchReportSchema } from './schema/bench.js';
+export type { BenchReport, BenchRow, Statistic } from './schema/bench.js';
 export { distillationPointSchema, distillReportSchema, flowPointSchema, mappedLayerSchema } from './schema/distill.js';
 export type { DistillationPoint, DistillReport, FlowPoint, MappedLayer } from './schema/distill.js';
 export { fidelitySchema, geometrySchema } from './schema/fidelity.js';
@@ -245,6 +248,7 @@ export const reportSchema = z.discriminatedUnion('command', [
   pruneReportSchema,
   trainReportSchema,
   distillReportSchema,
+  benchReportSchema,
 ]);
 export type Report = z.infer<typeof reportSchema>;
 

@@ -14,6 +14,7 @@ import {
   significant,
 } from './format.js';
 import type {
+  BenchReport,
   EvaluateReport,
   InspectReport,
   Measurement,
@@ -32,6 +33,7 @@ import { distillLines } from './table/distill.js';
 import { fidelityLines } from './table/fidelity.js';
 import { comparisonGrid, fit, grid, heading, nameGrid, painter, wrapped } from './table/grid.js';
 import type { Paint } from './table/grid.js';
+import { benchTable, benchTitle, BENCH_CAPTION } from './bench.js';
 import { pruneLines } from './table/prune.js';
 import { courseTable, endSentence, trainingTitle } from './training.js';
 
@@ -66,6 +68,8 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
       return pruneLines(report, paint, columns);
     case 'train':
       return trainLines(report, paint, columns);
+    case 'bench':
+      return benchLines(report, paint, columns);
     case 'distill':
       return distillLines(report, paint, columns);
   }
@@ -269,6 +273,19 @@ function profileLines(report: ProfileReport, paint: Paint, columns: number): str
     ...nameGrid(head, rows, paint, columns),
     ...(widths.length > shown.length ? ['', 'More widths are in --json and --report.'] : []),
     ...(check === undefined ? [] : ['', ...wrapped(agreementSentence(check), columns)]),
+  ];
+}
+
+function benchLines(report: BenchReport, paint: Paint, columns: number): string[] {
+  const { head, rows, names } = benchTable(report);
+  const align = `${'l'.repeat(names)}${'r'.repeat(head.length - names)}`;
+  const cells = rows.map((row) => row.map((cell) => printable(cell)));
+  return [
+    heading(benchTitle(report), report.folder, paint, columns),
+    '',
+    ...grid(head, cells, align, paint),
+    '',
+    ...wrapped(BENCH_CAPTION, columns),
   ];
 }
 

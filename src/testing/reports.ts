@@ -1,5 +1,6 @@
 /** Minimal reports for the tests of tables, pages and the command line. */
 import type {
+  BenchReport,
   DistillationPoint,
   DistillReport,
   EvaluateReport,
@@ -15,6 +16,7 @@ import type {
   QuantizedLayer,
   QuantizeReport,
   RecoverySummary,
+  Statistic,
   TrainingPoint,
   TrainReport,
 } from '../report/report.js';
@@ -236,6 +238,30 @@ export function fidelityOf(overrides: Partial<Fidelity> = {}): Fidelity {
       teacher: { features: 64, effectiveRank: 14.2, topShare: 0.937, diversity: 1.21, separability: 3.41 },
       student: { features: 32, effectiveRank: 11.3, topShare: 0.962, diversity: 1.17, separability: 2.87 },
     },
+    ...overrides,
+  };
+}
+
+/** Two methods at two goals, over three seeds and one. */
+export function benchReport(overrides: Partial<BenchReport> = {}): BenchReport {
+  const same = (mean: number): Statistic => ({ mean, least: mean, most: mean });
+  return {
+    ...{ command: 'bench', of: 'prune', folder: 'runs/p', target: 'cpu', seconds: 12, spent: 12 },
+    rows: [
+      {
+        ...{ model: 'net.onnx', method: 'idap', options: { reduce: '0.5' }, seeds: 3 },
+        metric: { name: 'top1', before: same(0.93), after: { mean: 0.92, least: 0.915, most: 0.925 } },
+        agreement: same(0.95),
+        bytes: { before: same(1e6), after: { mean: 5e5, least: 4.8e5, most: 5.2e5 } },
+        ...{ macs: same(0.5), latency: { mean: 0.55, least: 0.5, most: 0.6 }, updates: same(300), seconds: same(40) },
+      },
+      {
+        ...{ model: 'net.onnx', method: 'l1', options: { reduce: '0.7' }, seeds: 1 },
+        metric: { name: 'top1', before: same(0.93), after: same(0.88) },
+        bytes: { before: same(1e6), after: same(3e5) },
+        seconds: same(30),
+      },
+    ],
     ...overrides,
   };
 }

@@ -1,0 +1,55 @@
+/** A comparison of methods as rows of text, for every medium. */
+import { formatBytes, formatMetric, metricLabel, significant } from './format.js';
+import type { BenchReport, BenchRow, Statistic } from './report.js';
+
+/** Column heads and cells; the first `names` columns are text, the others figures. */
+export interface BenchTable {
+  readonly head: readonly string[];
+  readonly rows: readonly string[][];
+  readonly names: number;
+}
+
+/** Columns that no row has anything in are left out. */
+export function benchTable({ rows }: Pick<BenchReport, 'rows'>): BenchTable {
+  const swept = [...new Set(rows.flatMap(({ options }) => Object.keys(options)))];
+  const metrics = [...new Set(rows.flatMap(({ metric }) => (metric ? [metric.name] : [])))];
+  const label = metrics.length === 1 ? metricLabel(metrics[0]!) : 'metric';
+  const columns: { head: string; cell: (row: BenchRow) => string }[] = [
+    { head: 'model', cell: ({ model }) => model },
+    ...swept.map((name) => ({ head: name, cell: ({ options }: BenchRow) => options[name] ?? '' })),
+    { head: 'method', cell: ({ method }) => method },
+    { head: `${label} before`, cell: ({ metric }) => (metric ? figure(metric.before, metric.name) : '') },
+    { head: `${label} after`, cell: ({ metric }) => (metric ? figure(metric.after, metric.name) : '') },
+    { head: 'same class', cell: ({ agreement }) => (agreement ? figure(agreement, 'agreement') : '') },
+    { head: 'bytes', cell: ({ bytes }) => formatBytes(bytes.after.mean) },
+    { head: 'smaller', cell: ({ bytes }) => `${significant(bytes.before.mean / bytes.after.mean, 3)}x` },
+    { head: 'MACs left', cell: ({ macs }) => (macs ? figure(macs, 'share') : '') },
+    { head: 'time left', cell: ({ latency }) => (latency ? figure(latency, 'share') : '') },
+    { head: 'updates', cell: ({ updates }) => (updates ? updates.mean.toFixed(0) : '') },
+    { head: 'seconds', cell: ({ seconds }) => seconds.mean.toFixed(0) },
+    { head: 'seeds', cell: ({ seeds }) => String(seeds) },
+  ];
+  const used = columns.filter(({ cell }) => rows.length === 0 || rows.some((row) => cell(row) !== ''));
+  return {
+    head: used.map(({ head }) => head),
+    rows: rows.map((row) => used.map(({ cell }) => cell(row))),
+    names: used.findIndex(({ head }) => head === 'method') + 1,
+  };
+}
+
+export function benchTitle({ of, rows }: Pick<BenchReport, 'of' | 'rows'>): string {
+  const methods = new Set(rows.map(({ method }) => method)).size;
+  return `${String(methods)} ${methods === 1 ? 'method' : 'methods'} of ${of}`;
+}
+
+export const BENCH_CAPTION =
+  'Figures are of TEST and of the written files, means over the seeds; behind ± the largest less the smallest.';
+
+/** Mean, and the largest less the smallest where they differ. */
+function figure({ mean, least, most }: Statistic, metric: string): string {
+  const isShare = metric === 'share';
+  const text = isShare ? `${(100 * mean).toFixed(1)} %` : formatMetric({ name: metric, value: mean });
+  if (most === least) return text;
+  const width = metric === 'sqnrDb' || metric === 'loss' ? most - least : 100 * (most - least);
+  return `${text} ±${width.toFixed(isShare ? 1 : 2)}`;
+}
