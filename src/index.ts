@@ -86,6 +86,7 @@ export type { Engine, Feeds, HostTensor, HostType, Session, SessionOptions, Valu
 export { measureLatency, type LatencyOptions, type LatencyResult, type TimedSession } from './runtime/latency.js';
 export { evaluateSession, evaluateSessions } from './runtime/metric.js';
 export type { Evaluation, EvaluationOptions, MetricValue, Subject } from './runtime/metric.js';
+export { measureFidelity, type FidelityRequest } from './distillation/fidelity.js';
 export { traceDims, traceShapes, traceValues, type TracedValue, type TracedValues } from './runtime/trace.js';
 
 // Data.

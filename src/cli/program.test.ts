@@ -132,6 +132,27 @@ describe('help', () => {
   });
 });
 
+describe('evaluate', () => {
+  it('hands the teacher to the library, and keeps a report from replacing it', async () => {
+    let seen: string[] = [];
+    const library: Partial<Library> = {
+      evaluateModels: async (models, { teacher, data }) => {
+        seen = [...models, String(teacher), data];
+        return { report: evaluateReport() };
+      },
+    };
+    const args = ['evaluate', 'a.onnx', '--teacher', 'big.onnx', '--data', 'd.npz'];
+    expect(await run(args, library)).toMatchObject({ code: 0 });
+    expect(seen).toEqual(['a.onnx', 'big.onnx', 'd.npz']);
+    const teacher = join(folder, 'teacher.md');
+    await writeFile(teacher, 'mine');
+    const clash = ['evaluate', 'a.onnx', '--teacher', teacher, '--data', 'd.npz', '--force', '--report', teacher];
+    expect(await run(clash, library)).toMatchObject({ code: 2 });
+    expect(await readFile(teacher, 'utf8')).toBe('mine');
+    await rm(teacher);
+  });
+});
+
 describe('output', () => {
   it.each([
     ['inspect', ['inspect', 'in.onnx']],
