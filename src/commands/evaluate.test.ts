@@ -206,6 +206,10 @@ describe('evaluateModels', () => {
     expect(await refused(at('classes.onnx'))).toMatchObject({
       ...{ code: 'bad-input', message: message(/classes.onnx has 4 classes, .*same.onnx has 3/) },
     });
+    const other = evaluateModels([at('same.onnx'), at('inputs.onnx')], {
+      ...{ data: at('train.npz'), teacher: at('same.onnx'), ...QUICK },
+    });
+    await expect(other).rejects.toThrow(/inputs.onnx takes .*, but .*same.onnx takes .*same samples/);
     expect(await refused('')).toMatchObject({ code: 'bad-input', message: message(/teacher: must be a model/) });
   });
 

@@ -24,7 +24,7 @@ export async function openTeacherFile(
   const name = typeof input === 'string' ? input : 'the teacher, in memory';
   onProgress?.({ stage: 'open', done: 0, total: 1, detail: name });
   const opened = await openCheckedModel(input, { name, signal });
-  const teacher = await answering(workspace, opened, name, nameOf(workspace.input));
+  const teacher = await answering(workspace, opened, name);
   onProgress?.({ stage: 'open', done: 1, total: 1 });
   return teacher;
 }
@@ -47,7 +47,7 @@ export async function compareWithTeacher(
       input === workspace.input
         ? workspace.opened
         : await openCheckedModel(input, { name: shownAs, signal: control.signal });
-    students.push(await answering(workspace, opened, shownAs, shownAs));
+    students.push(await answering(workspace, opened, shownAs));
   }
   const { engine } = workspace;
   const batches = (): ReturnType<Workspace['batch']> => workspace.batch(dataset);
@@ -65,16 +65,14 @@ export async function compareWithTeacher(
   return { fidelities, warnings };
 }
 
-/** @param first what messages call the model that the samples fit */
 async function answering(
-  { engine, inputs, fixedBatch, feedsFor, working }: Workspace,
+  { engine, input, inputs, fixedBatch, feedsFor, working }: Workspace,
   opened: GivenModel,
   name: string,
-  first: string,
 ): Promise<TeacherFile> {
   const session = await openSession(engine, opened);
   try {
-    assertSameInputs(inputs, session.inputs, first, name);
+    assertSameInputs(inputs, session.inputs, nameOf(input), name);
     const feeds = feedsFor(fixedBatch ?? 1);
     const results = await session.run(feeds);
     const outputs = session.outputs.map((output) => ({ name: output.name, tensor: results[output.name] }));
