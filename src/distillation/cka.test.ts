@@ -92,12 +92,10 @@ describe('linearCka', () => {
   });
 
   it('is 0 for features that are the same for all samples, and refuses other samples', async () => {
-    const flat: Features = {
-      samples: 7,
-      width: 2,
-      values: Float32Array.from({ length: 14 }, (_, i) => (i % 2 ? 0.1 : 0.7)),
-    };
-    expect(linearCka(await gramOf(flat), await gramOf(features(7, 3, 1)))).toBe(0);
+    for (let n = 3; n < 12; n++) {
+      const values = Float32Array.from({ length: 3 * n }, (_, i) => [0.1, 0.7, -0.3][i % 3]);
+      expect(linearCka(await gramOf({ samples: n, width: 3, values }), await gramOf(features(n, 3, 1)))).toBe(0);
+    }
     const [a, b] = [await gramOf(features(4, 3, 1)), await gramOf(features(5, 3, 1))];
     expect(() => linearCka(a, b)).toThrow(/4 and of 5 samples/);
   });

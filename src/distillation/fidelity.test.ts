@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { ModelProto } from 'onnx-buf';
 import type { Batch } from '../data/dataset.js';
 import { nodeEngine } from '../node/onnxruntime.js';
+import { pickRows } from '../runtime/rows.js';
 import { declareOutput, normals, startGraph, weight } from '../testing/tiny-models.js';
 import { convNet } from '../testing/tiny-net.js';
 import { measureFidelities, measureFidelity, type FidelityRequest } from './fidelity.js';
@@ -184,6 +185,19 @@ describe('measureFidelity', () => {
     const spread = await measureFidelity(request({ batches: sorted, samples: total }));
     expect(spread.probed).toBe(512);
     expect(spread.geometry!.teacher.separability).toBeGreaterThan(0);
+    const picked = async function* (): AsyncGenerator<Batch> {
+      let before = 0;
+      for await (const { feeds, labels } of sorted()) {
+        const rows = Array.from({ length: 100 }, (_, i) => i).filter(
+          (i) => Math.floor(((before + i + 1) * 512) / total) > Math.floor(((before + i) * 512) / total),
+        );
+        yield { feeds: pickRows(feeds, rows), size: rows.length, labels: Int32Array.from(rows, (row) => labels![row]) };
+        before += 100;
+      }
+    };
+    const alone = await measureFidelity(request({ batches: picked, samples: 512 }));
+    expect(alone.geometry).toEqual(spread.geometry);
+    expect(alone.cka).toBe(spread.cka);
   });
 
   it('holds other outputs against each other where scores are missing', async () => {

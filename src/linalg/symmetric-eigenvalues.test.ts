@@ -45,6 +45,21 @@ describe('symmetricEigenvalues', () => {
     expect([...symmetricEigenvalues(new Float64Array(16), 4)].every((v) => v === 0)).toBe(true);
   });
 
+  it('takes a matrix that is tridiagonal already: 2 - 2 cos(k pi / (n + 1)) of second differences', () => {
+    for (const [n, sign] of [
+      [3, 1],
+      [8, -1],
+    ] as const) {
+      const a = Array.from({ length: n * n }, (_, at) => {
+        const apart = Math.abs(Math.floor(at / n) - (at % n));
+        return apart === 0 ? 2 : apart === 1 ? sign : 0;
+      });
+      symmetricEigenvalues(a, n).forEach((v, k) => {
+        expect(v).toBeCloseTo(2 - 2 * Math.cos(((n - k) * Math.PI) / (n + 1)), 12);
+      });
+    }
+  });
+
   it('keeps trace and sum of squares of a large matrix of small and large values', () => {
     const n = 200;
     const x = normals(n * 20, 5);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import type { ValueSignature } from './engine.js';
-import { fixedBatchOf, takeRows } from './rows.js';
+import { fixedBatchOf, pickRows, takeRows } from './rows.js';
 
 describe('takeRows', () => {
   it('takes the first rows of every tensor and starts over at the end', () => {
@@ -20,6 +20,13 @@ describe('takeRows', () => {
     const { a } = takeRows({ a: { type: 'float32', dims: [2], data } }, 2);
     data[0] = 5;
     expect(a.data).toEqual(Float32Array.of(1, 2));
+  });
+});
+
+describe('pickRows', () => {
+  it('takes rows by their numbers, in that order, and starts over beyond the last', () => {
+    const feeds = { a: { type: 'float32' as const, dims: [3, 2], data: Float32Array.of(1, 2, 3, 4, 5, 6) } };
+    expect(pickRows(feeds, [2, 0, 4]).a).toEqual({ ...feeds.a, data: Float32Array.of(5, 6, 1, 2, 3, 4) });
   });
 });
 
