@@ -72,13 +72,12 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
     ...{ labelled: working.train.labels !== undefined, batchSize: settings.batchSize, seed: settings.seed },
   });
   const closing: (() => Promise<void>)[] = [];
-  const keeps =
-    lesson.terms.every(({ kept }) => kept) &&
-    !mixed &&
-    (settings.augment.length === 0 || settings.rounds !== undefined);
+  // Samples that nothing changes are the same in every epoch.
+  const rounds = settings.augment.length === 0 ? 1 : settings.rounds;
+  const keeps = lesson.terms.every(({ kept }) => kept) && !mixed && rounds !== undefined;
   const openStore = async (width: number): Promise<AnswerStore | undefined> => {
     const samples = working.train.size;
-    if (settings.cacheTeacher === undefined) return answersInMemory(settings.rounds ?? 1, samples, width);
+    if (settings.cacheTeacher === undefined) return answersInMemory(rounds ?? 1, samples, width);
     const store = await openAnswerFiles(settings.cacheTeacher, await keyOf(request, lesson), samples, width);
     closing.push(store.close);
     return store;
@@ -99,7 +98,7 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   closing.push(() => answers.release());
   const teaching = teachingOf(
     {
-      ...{ engine, lesson, answers, units: student.units, shapes, calib, maps: studentMaps },
+      ...{ engine, lesson, answers, rounds, units: student.units, shapes, calib, maps: studentMaps },
       batch: (dataset) => batch(dataset),
     },
     control,

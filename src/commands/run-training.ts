@@ -105,7 +105,7 @@ export async function runTraining(request: TrainingRequest, control: RunControl)
       train(
         stepper,
         working.train,
-        trainerOptions,
+        { ...trainerOptions, ...(teaching?.rounds !== undefined && { rounds: teaching.rounds }) },
         {
           targets: teaching?.answering ?? {
             from: 'samples',

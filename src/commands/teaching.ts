@@ -22,6 +22,8 @@ export interface Teaching {
   readonly parameters: readonly Parameter[];
   readonly hints: readonly Hint[];
   readonly observed: readonly string[];
+  /** Epochs after which samples come again as they were; never when absent. */
+  readonly rounds?: number;
   /** Where the teacher's answers take the place of labels. */
   readonly answering?: Targets;
   /** The same for samples as they are. */
@@ -48,6 +50,8 @@ export interface TeachingRequest {
   readonly lesson: Lesson;
   /** Values by `names`: the logits first where they are the targets, then one per term. */
   readonly answers: Answers;
+  /** Epochs after which samples come again as they were; never when absent. */
+  readonly rounds: number | undefined;
   /** The student's units and dims, and samples that its maps are fitted on. */
   readonly units: readonly FlowUnit[];
   readonly shapes: TracedValues;
@@ -91,6 +95,7 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
     parameters: lesson.parameters,
     hints: terms.map(({ hint }) => hint),
     observed: lesson.observed,
+    ...(request.rounds !== undefined && { rounds: request.rounds }),
     ...(main === 'answers' && {
       answering: { from: 'inputs', of: async (fed) => ({ target: (await answers.of(fed))[0]! }) },
       targets: async ({ feeds, size }) => {
