@@ -70,7 +70,8 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
   const { terms, mapInputs, main, control: factors } = lesson;
   let maps = new Map(request.maps);
   let mappedIn = -1;
-  let asked: readonly HostTensor[] = [];
+  // What the teacher said of the parts of the batch that is under way.
+  let said: (readonly HostTensor[])[] = [];
   let sums = new Map<string, { sum: number; count: number }>();
   const first = main === 'answers' ? 1 : 0;
   const mapFeeds = (): Feeds =>
@@ -116,14 +117,15 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
         }
         mappedIn = fed.epoch;
       }
-      asked = (await answers.of(fed)).slice(first);
+      const asked = (await answers.of(fed)).slice(first);
+      said.push(asked);
       const complete = (by: { readonly main: number; readonly terms: readonly number[] }): StepInput => ({
         ...input,
         feeds: { ...input.feeds, ...mapFeeds() },
         factor: by.main,
         hints: hintsWith(asked, by.terms),
       });
-      const probes = factors.probes?.(stepper.steps);
+      const probes = said.length === 1 ? factors.probes?.(stepper.steps) : undefined;
       if (probes) {
         const [task, part] = [
           await stepper.measure([complete(probes.task)]),
@@ -134,7 +136,8 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
       return complete(factors.factors(fed.share));
     },
     onStep(result) {
-      factors.observe?.(result, asked);
+      factors.observe?.(result, said);
+      said = [];
       add(main, result.main);
       result.hints.forEach((loss, i) => {
         add(terms[i]!.name, loss);

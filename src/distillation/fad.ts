@@ -187,12 +187,11 @@ function flowControl({ flows, depths, labelled, select, integrated }: FlowState)
       factor = Math.min(BOUNDS[1], Math.max(BOUNDS[0], wanted));
     },
     observe({ observed }, answers) {
-      const means = (observed[0] ?? []).map(({ data }) => Number(data[0]));
+      const means = meansOf(observed);
       const blend = (before: readonly number[] | undefined, now: readonly number[]): number[] =>
         before ? now.map((v, l) => MEMORY * before[l]! + (1 - MEMORY) * v) : [...now];
       studentMeans = blend(studentMeans, means);
-      const said = answers.slice(labelled ? 1 : 0).map(({ data }) => meanOf(data as Float32Array));
-      if (!integrated) teacherMeans = blend(teacherMeans, said);
+      if (!integrated) teacherMeans = blend(teacherMeans, meansOf(answers.map((said) => said.slice(labelled ? 1 : 0))));
       seen++;
       if (select === 'selective' && seen % REFRESH === 0) mask = selected(teacherMeans, studentMeans);
     },
@@ -211,8 +210,16 @@ function flowControl({ flows, depths, labelled, select, integrated }: FlowState)
   };
 }
 
-function meanOf(data: Float32Array | HostTensor['data']): number {
-  let sum = 0;
-  for (const v of data) sum += Number(v);
-  return sum / data.length;
+/** Of every value, over its elements and the parts of a batch. */
+function meansOf(parts: readonly (readonly HostTensor[])[]): number[] {
+  const [first = []] = parts;
+  return first.map((_, i) => {
+    let [sum, count] = [0, 0];
+    for (const part of parts)
+      for (const v of part[i]!.data) {
+        sum += Number(v);
+        count++;
+      }
+    return sum / count;
+  });
 }

@@ -97,8 +97,8 @@ export interface LessonControl {
   probes?(steps: number): { readonly task: Factors; readonly part: Factors } | undefined;
   /** Takes the norms in. */
   balance?(task: number, part: number): void;
-  /** Called with what a step has shown and what the teacher said. */
-  observe?(result: StepResult, answers: readonly HostTensor[]): void;
+  /** Called with what a step has shown and what the teacher said, a list of values by term for every part of its batch. */
+  observe?(result: StepResult, answers: readonly (readonly HostTensor[])[]): void;
   /** State, for a training that goes on later, and the way back. */
   notes?(): Notes;
   restore?(notes: Notes): void;
