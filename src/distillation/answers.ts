@@ -32,6 +32,8 @@ export async function openAnswers(
   names: readonly string[],
   openStore?: (width: number) => Promise<AnswerStore | undefined>,
 ): Promise<Answers> {
+  // A method without a teacher has nothing to ask it, and no engine compiles a model without outputs.
+  if (names.length === 0) return { of: () => Promise.resolve([]), asked: 0, release: () => Promise.resolve() };
   const alone = rewrite(teacher, (graph) => {
     exposeOnly(
       graph,
@@ -65,7 +67,6 @@ export async function openAnswers(
       return asked;
     },
     async of(fed) {
-      if (names.length === 0) return [];
       if (last?.fed !== fed) last = { fed, values: await answer(fed) };
       return last.values;
     },
