@@ -21,7 +21,7 @@ import { traceShapes, type TracedValues } from '../runtime/trace.js';
 import type { DistillOptions } from './options.js';
 import type { OpenedTeacher } from './teacher-model.js';
 import { askedOf, teachingOf, type Teaching } from './teaching.js';
-import type { Workspace } from './workspace.js';
+import { SAMPLES_AT_HAND, type Workspace } from './workspace.js';
 
 /** CALIB samples by which layers are likened. */
 const LIKENED = 256;
@@ -113,13 +113,17 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
 
 /** What answers hang on. */
 async function keyOf({ teacher, settings, workspace }: ClassroomRequest, lesson: Lesson): Promise<string> {
-  const { data, preprocess, augment, rounds, seed } = settings;
+  const { data, augment, rounds, seed } = settings;
+  // Samples as they are fed stand for all that the preprocessing depends on.
+  const fed = Object.values(workspace.feedsFor(SAMPLES_AT_HAND)).map(({ data: { buffer, byteOffset, byteLength } }) =>
+    fingerprint(new Uint8Array(buffer, byteOffset, byteLength)),
+  );
   const parts = [
-    await fingerprint(toBytes(teacher.opened.model)),
+    await fingerprint(toBytes(lesson.teacher)),
+    askedOf(lesson, teacher.side.logits),
     await fingerprint(data),
-    { preprocess, augment, rounds, seed, train: workspace.working.train.size },
-    lesson.terms.map(({ answer }) => answer),
-    lesson.main,
+    await Promise.all(fed),
+    { augment, rounds, seed, train: workspace.working.train.size },
   ];
   return JSON.stringify(parts);
 }

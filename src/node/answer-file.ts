@@ -1,5 +1,5 @@
 /**
- * Answers of a teacher on disk, a file per round: rows of a fixed width by the number of the sample, a mark in front of each. A
+ * Answers of a teacher on disk, a file per round: rows of a fixed width by the number of the sample, a mark behind each. A
  * file belongs to one teacher, data and way of changing samples, which a key beside it tells.
  */
 import { mkdir, open, readFile, type FileHandle } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { writeFileAtomically } from './atomic-file.js';
 import { errorCode } from './error-code.js';
 
 const KEY_FILE = 'answers.json';
-/** In front of a row that is complete. */
+/** Behind a row that is complete: it is written last. */
 const MARK = 1;
 
 /**
@@ -24,7 +24,7 @@ export async function openAnswerFiles(
   samples: number,
   width: number,
 ): Promise<AnswerStore & { close(): Promise<void> }> {
-  const full = JSON.stringify({ key, samples, width });
+  const full = JSON.stringify({ version: 2, key, samples, width });
   await inFolder(folder, async () => {
     await mkdir(folder, { recursive: true });
     const path = join(folder, KEY_FILE);
@@ -63,8 +63,8 @@ export async function openAnswerFiles(
         const record = new Float32Array(width + 1);
         for (let n = 0; n < indices.length; n++) {
           const { bytesRead } = await file.read(new Uint8Array(record.buffer), 0, bytes, indices[n]! * bytes);
-          if (bytesRead < bytes || record[0] !== MARK) return false;
-          rows.set(record.subarray(1), n * width);
+          if (bytesRead < bytes || record[width] !== MARK) return false;
+          rows.set(record.subarray(0, width), n * width);
         }
         return true;
       }),
@@ -73,9 +73,10 @@ export async function openAnswerFiles(
         const file = await fileOf(round);
         for (let n = 0; n < indices.length; n++) {
           const record = new Float32Array(width + 1);
-          record[0] = MARK;
-          record.set(rows.subarray(n * width, (n + 1) * width), 1);
-          await file.write(new Uint8Array(record.buffer), 0, bytes, indices[n]! * bytes);
+          record.set(rows.subarray(n * width, (n + 1) * width));
+          record[width] = MARK;
+          const { bytesWritten } = await file.write(new Uint8Array(record.buffer), 0, bytes, indices[n]! * bytes);
+          if (bytesWritten < bytes) throw new Error('The disk took a part of a row only.');
         }
       }),
     close: async () => {

@@ -26,7 +26,7 @@ export async function openTraining(
   dims: readonly number[],
   options: Partial<TrainingGraphOptions> & Pick<TrainingGraphOptions, 'batchSize'>,
 ): Promise<TinyTraining> {
-  const parameters = trainableParameters(new Graph(model));
+  const parameters = options.parameters ?? trainableParameters(new Graph(model));
   const full: TrainingGraphOptions = {
     ...{ loss: 'mse', output: 'y', parameters, optimizer: 'sgd', weightDecay: 0, accumulate: 1, temperature: 1 },
     ...{ optimizerSettings: { ...OPTIMIZER_DEFAULTS, momentum: 0, nesterov: false } },
