@@ -18,7 +18,7 @@ import { OPTIMIZER_DEFAULTS, OPTIMIZERS } from '../training/optimizers.js';
 import { layoutOf, trainableParameters } from '../training/parameters.js';
 import { openStepper, startVectors } from '../training/stepper.js';
 import { trainedModel, type TrainableModel } from '../training/trained-model.js';
-import { train, type TrainerOptions } from '../training/trainer.js';
+import { train, type Judgement, type TrainerOptions } from '../training/trainer.js';
 import { buildTrainingGraph } from '../training/training-graph.js';
 import { suitableBatchNorm } from '../training/training-mode.js';
 import { formsByMeasuring } from './measured-machine.js';
@@ -100,6 +100,8 @@ export async function runTraining(request: TrainingRequest, control: RunControl)
   const rates: number[] = [];
   const targets = (batch: Batch): LossTargets | Promise<LossTargets> =>
     teaching?.targets ? teaching.targets(batch) : objective.targets(batch, base.activation === 'Softmax');
+  // The means begin anew, so not before the evaluation is done: an interrupted one comes again.
+  const judged = (score: number): Judgement => ({ score, ...(teaching && { terms: teaching.means() }) });
   try {
     const outcome = await clock.stage('train', () =>
       train(
@@ -123,18 +125,17 @@ export async function runTraining(request: TrainingRequest, control: RunControl)
             notes: () => teaching.notes(),
           }),
           async evaluate(vectors) {
-            const terms = teaching?.means();
             const stream = batches(working.val, settings.batchSize);
             if (metric === 'loss') {
               const options = { loss, temperature, dims, weighted };
               const measuring = base.finishWithLoss(own, graph.buffers, vectors, options);
               const { value } = await measureLoss(engine, measuring, stream, targets, control.signal);
-              return { score: value, ...(terms && { terms }) };
+              return judged(value);
             }
             const session = await engine.createSession(toBytes(base.finish(own, graph.buffers, vectors)));
             try {
               const found = await evaluateSession(session, stream, { signal: control.signal, main: metric });
-              return { score: found.metric!.value, ...(terms && { terms }) };
+              return judged(found.metric!.value);
             } finally {
               await session.release();
             }

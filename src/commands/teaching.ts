@@ -65,6 +65,9 @@ export function askedOf(lesson: Lesson, logits: string): string[] {
   return [...(lesson.main === 'answers' ? [logits] : []), ...lesson.terms.map(({ answer }) => answer)];
 }
 
+/** In front of the names of terms in the notes. */
+const SUMMED = 'sum of ';
+
 export function teachingOf(request: TeachingRequest, control: RunControl): Teaching {
   const { engine, lesson, answers, units, shapes, calib } = request;
   const { terms, mapInputs, main, control: factors } = lesson;
@@ -151,6 +154,7 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
     notes: () => ({
       ...factors.notes?.(),
       ...(mapInputs.length > 0 && { mapped: [mappedIn] }),
+      ...Object.fromEntries([...sums].map(([name, { sum, count }]) => [`${SUMMED}${name}`, [sum, count]])),
       ...Object.fromEntries(
         mapInputs.flatMap(({ unit }) => {
           const { matrix, bias } = maps.get(unit)!;
@@ -164,6 +168,8 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
     restore(notes) {
       factors.restore?.(notes);
       mappedIn = notes.mapped?.[0] ?? mappedIn;
+      for (const [name, [sum = 0, count = 0]] of Object.entries(notes))
+        if (name.startsWith(SUMMED)) sums.set(name.slice(SUMMED.length), { sum, count });
       for (const { unit } of mapInputs) {
         const [matrix, bias] = [notes[`map ${unit}`], notes[`map bias ${unit}`]];
         if (matrix && bias) maps.set(unit, { matrix: Float32Array.from(matrix), bias: Float32Array.from(bias) });

@@ -1,5 +1,6 @@
 /** What the teacher says of samples: once for every sample and change of it, where there is room to keep it. */
 import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError } from '../errors.js';
 import { rewrite } from '../onnx/graph.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { Engine, HostTensor } from '../runtime/engine.js';
@@ -55,6 +56,9 @@ export async function openAnswers(
     asked++;
     const results = await session.run(namedFeeds(feeds, taken));
     const values = names.map((name) => results[name]!);
+    const shared = names.find((_, i) => values[i]!.dims[0] !== indices.length);
+    if (shared !== undefined)
+      throw new FlowCompressError('internal', `The teacher's ${shared} has no row for every sample.`);
     if (!shapes) {
       shapes = values.map(({ dims }) => dims.slice(1));
       store = await openStore?.(widthOf(shapes));

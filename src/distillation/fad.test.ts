@@ -41,7 +41,9 @@ function flowLoss({ student, teacher, terms }: Lesson, factors: readonly number[
     const flows = terms.flatMap((term, i) => (term.name === 'flow' ? [{ ...term, factor: factors[i]! }] : []));
     const parts = flows.map(({ hint, answer, reduce, factor }) => {
       const { dims, data } = said.get(answer)!;
+      // A row for every sample, which is what is kept.
       const rows = dims[0]!;
+      expect(rows).toBe(BATCH);
       const width = data.length / rows;
       const mean = Float32Array.from({ length: width }, (_, i) =>
         Array.from({ length: rows }, (__, n) => data[n * width + i]!).reduce((a, b) => a + b / rows, 0),

@@ -89,11 +89,16 @@ function integratedTerm(
   teacherChanges: ReadonlyMap<number, Value>,
   reduced: (graph: Graph, value: Value) => Value,
 ): Term {
-  const alongDepth = (graph: Graph, changes: ReadonlyMap<number, Value>, depthOf: (place: number) => number): Value => {
+  const alongDepth = (
+    graph: Graph,
+    changes: ReadonlyMap<number, Value>,
+    depthOf: (place: number) => number,
+    part: (graph: Graph, value: Value) => Value,
+  ): Value => {
     const places = [...changes.keys()].sort((a, b) => a - b);
     const rows = concat(
       graph,
-      places.map((place) => unsqueeze(graph, reduced(graph, changes.get(place)!), [1])),
+      places.map((place) => unsqueeze(graph, part(graph, changes.get(place)!), [1])),
       1,
     );
     const matrix = interpolation(places.map(depthOf), GRID);
@@ -112,9 +117,16 @@ function integratedTerm(
   );
   // Trapezoids: the ends count half.
   const quadrature = normalised(importance.map((w, g) => (g === 0 || g === GRID - 1 ? w / 2 : w)));
-  const value = alongDepth(own, studentChanges, (s) => student.units[s]!.depth);
+  const value = alongDepth(own, studentChanges, (s) => student.units[s]!.depth, reduced);
+  // Of every sample, as it is kept; the mean comes behind that.
+  const answer = alongDepth(
+    theirs,
+    teacherChanges,
+    (t) => teacher.units[t]!.depth,
+    (_, change) => change,
+  );
   return {
-    ...{ name: 'flow', answer: alongDepth(theirs, teacherChanges, (t) => teacher.units[t]!.depth).name, kept: true },
+    ...{ name: 'flow', answer: answer.name, kept: true },
     ...(!options.perSample && { reduce: 'mean' as const }),
     hint: {
       ...{ value: value.name, loss: integratedAlignment(quadrature) },
