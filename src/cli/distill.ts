@@ -47,6 +47,12 @@ const DISTILLATION_FLAGS = [
     'epochs after which augmentation repeats itself, so that the teacher is asked only once per sample and round',
     parseInteger,
   ),
+  valueFlag(
+    '--calib-samples <n>',
+    'samples of TRAIN by which layers are likened and their flow is measured',
+    parseInteger,
+    STANDARD.calibSamples,
+  ),
   valueFlag('--cache-teacher <folder>', "keeps the teacher's answers on disk, for this run and the next", parseText),
 ];
 

@@ -10,7 +10,7 @@ import { gatherFeatureGrams } from '../distillation/cka-features.js';
 import type { Lesson, Pair, Side } from '../distillation/lesson.js';
 import { mapByAssignment, mapByDepth, readMapping } from '../distillation/mapping.js';
 import { fitMaps } from '../distillation/maps.js';
-import type { DistillationMethod } from '../distillation/methods.js';
+import { findDistillationMethod, type DistillationMethod } from '../distillation/methods.js';
 import { sideOf } from '../distillation/side.js';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { openAnswerFiles } from '../node/answer-file.js';
@@ -82,6 +82,11 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
     closing.push(store.close);
     return store;
   };
+  const asked = askedOf(lesson, teacher.side.logits);
+  if (settings.cacheTeacher !== undefined && asked.length === 0)
+    throw new FlowCompressError('bad-input', `Nothing is asked of the teacher by --method ${method.name}.`, {
+      hint: 'Leave --cache-teacher out.',
+    });
   if (settings.cacheTeacher !== undefined && !keeps)
     throw new FlowCompressError('bad-input', 'No answer of the teacher comes again that --cache-teacher could keep.', {
       hint:
@@ -89,12 +94,7 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
           ? 'Give --rounds, after which augmentation repeats itself, and leave mixup out.'
           : 'The method compares whole representations: leave --cache-teacher out, or use fad or kd.',
     });
-  const answers = await openAnswers(
-    engine,
-    lesson.teacher,
-    askedOf(lesson, teacher.side.logits),
-    keeps ? openStore : undefined,
-  );
+  const answers = await openAnswers(engine, lesson.teacher, asked, keeps ? openStore : undefined);
   closing.push(() => answers.release());
   const teaching = teachingOf(
     {
@@ -109,6 +109,12 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
       for (const close of closing) await close();
     },
   };
+}
+
+/** The file with the mapping of layers that the options name. */
+export function mappingFileOf({ method, mapping }: Pick<DistillOptions, 'method' | 'mapping'>): string | undefined {
+  const isFile = findDistillationMethod(method)?.mapped && mapping !== 'depth' && mapping !== 'cka';
+  return isFile ? mapping : undefined;
 }
 
 /** What answers hang on. */
@@ -137,7 +143,8 @@ async function pairUp(
   const layers = { teacher: teacher.side.units, student: student.units };
   const pairsOf = (mapping: readonly number[]): Pair[] => mapping.map((t, s) => ({ student: s, teacher: t }));
   if (settings.mapping === 'depth') return { pairs: pairsOf(mapByDepth(layers)), cka: undefined };
-  if (settings.mapping !== 'cka') {
+  const file = mappingFileOf(settings);
+  if (file !== undefined) {
     const names = (side: Side): string[] => side.units.map(({ name }) => name);
     const mapping = readMapping(await jsonIn(settings.mapping), names(teacher.side), names(student));
     return { pairs: pairsOf(mapping), cka: undefined };

@@ -13,7 +13,7 @@ import type { ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { DistillReport, FlowPoint, MappedLayer } from '../report/report.js';
 import { traceShapes } from '../runtime/trace.js';
-import { openClassroom, type Classroom } from './classroom.js';
+import { mappingFileOf, openClassroom, type Classroom } from './classroom.js';
 import { objectiveOf, type Objective } from './objective.js';
 import { distillOptionsSchema, parseOptions, type DistillOptions } from './options.js';
 import { prepareModel } from './prepare.js';
@@ -46,7 +46,8 @@ export async function distillModel(
   const settings = parseOptions(distillOptionsSchema, options);
   const { signal } = options;
   const { force } = settings;
-  const given = [input, settings.teacher, settings.data, settings.test, settings.preprocessFile].filter(
+  const mapping = mappingFileOf(settings);
+  const given = [input, settings.teacher, settings.data, settings.test, settings.preprocessFile, mapping].filter(
     (file) => typeof file === 'string',
   );
   if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
@@ -59,7 +60,16 @@ export async function distillModel(
   let written: WrittenModel | undefined;
   let closing: (() => Promise<void>)[] = [];
   try {
-    const run = await openRun('distill', workspace, settings, { signal });
+    const run = await openRun(
+      'distill',
+      workspace,
+      settings,
+      { signal },
+      {
+        teacher: opened.content,
+        ...(mapping !== undefined && { 'mapping of layers': mapping }),
+      },
+    );
     const finished = await finishedReport(run, 'distill', settings.output);
     if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
     await assertWritableOutput(settings.output, rules);
@@ -143,6 +153,17 @@ export async function distillModel(
 function objectiveFor(workspace: Workspace, settings: DistillOptions): Objective {
   const { working, head, outputDims } = workspace;
   if (working.train.labels) return objectiveOf(workspace, { ...settings, loss: undefined });
+  const { metric = 'loss', labelSmoothing, balance, data } = settings;
+  const asked = [
+    ...(metric === 'loss' ? [] : [`--metric ${metric}`]),
+    ...(labelSmoothing > 0 ? ['--label-smoothing'] : []),
+    ...(balance ? ['--balance'] : []),
+  ];
+  if (asked.length > 0)
+    throw new FlowCompressError('bad-input', `${asked[0]!} needs labels.`, {
+      node: data,
+      hint: 'Leave the option out, or give labelled data.',
+    });
   return {
     ...{ loss: 'kl', output: head!.output, dims: outputDims.get(head!.output)!, weighted: false, metric: 'loss' },
     targets: () => {

@@ -380,7 +380,12 @@ export const distillOptionsSchema = trainingFields
     /** Folder that keeps the answers of the teacher. */
     cacheTeacher: path.optional(),
   })
-  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR);
+  .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine(({ flow, select }) => flow === 'layers' || select === 'all', {
+    path: ['select'],
+    error: ({ input }) =>
+      `${(input as { select: string }).select} chooses layers, which the flow along the depth (--flow integrated) does not tell apart`,
+  });
 
 export type DataOptions = z.output<typeof dataOptionsSchema>;
 export type InspectOptions = z.output<typeof inspectOptionsSchema> & RunControl;

@@ -8,10 +8,13 @@ import type { ProfileOptions, PruneOptions, QuantizeOptions, TrainOptions } from
 import type { Workspace } from './workspace.js';
 
 /** Options that change where a run reads and writes, not what it finds out. */
-const NOT_COMPARED = new Set(['runDir', 'resume', 'force', 'output', 'data', 'test', 'preprocessFile', 'wandb']);
+const NOT_COMPARED = new Set([
+  ...['runDir', 'resume', 'force', 'output', 'data', 'test', 'preprocessFile', 'wandb', 'teacher', 'cacheTeacher'],
+]);
 
 /**
  * Opens `settings.runDir`; undefined without one.
+ * @param more of what the run depends on, by what messages call it: paths, or contents
  * @throws FlowCompressError as `openRunDirectory`
  */
 export async function openRun(
@@ -19,6 +22,7 @@ export async function openRun(
   { opened }: Workspace,
   settings: ProfileOptions | PruneOptions | QuantizeOptions | TrainOptions,
   { signal }: RunControl,
+  more: Readonly<Record<string, string | Uint8Array>> = {},
 ): Promise<RunDirectory | undefined> {
   const { runDir, resume, data, test, preprocessFile } = settings;
   if (runDir === undefined) return undefined;
@@ -28,6 +32,7 @@ export async function openRun(
     data,
     ...(test !== undefined && { 'test data': test }),
     ...(preprocessFile !== undefined && { 'preprocessing file': preprocessFile }),
+    ...more,
   };
   const compared = Object.fromEntries(Object.entries(settings).filter(([name]) => !NOT_COMPARED.has(name)));
   return openRunDirectory(runDir, { command, settings: compared, inputs }, { resume, signal });

@@ -6,10 +6,12 @@ import { FlowCompressError } from '../errors.js';
 import type { GivenModel } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import { evaluateSession } from '../runtime/metric.js';
+import { fixedBatchOf } from '../runtime/rows.js';
 import { headOf } from '../runtime/scores.js';
 import { traceShapes, type TracedValues } from '../runtime/trace.js';
 import { assertSameInputs } from './measure.js';
 import { prepareModel } from './prepare.js';
+import { refuseFixedBatch } from './training-setup.js';
 import { openSession, type Workspace } from './workspace.js';
 
 export interface OpenedTeacher {
@@ -32,6 +34,7 @@ export async function openTeacherModel(
   const session = await openSession(engine, opened);
   try {
     assertSameInputs(session.inputs, inputs, opened.name, workspace.opened.name);
+    refuseFixedBatch({ fixedBatch: fixedBatchOf(session.inputs), opened }, 'teacher');
     const feeds = feedsFor(2);
     const results = await session.run(feeds);
     const head = headOf(

@@ -12,9 +12,12 @@ import type { Workspace } from './workspace.js';
 const DEFAULT_EPOCHS = 30;
 
 /** @throws FlowCompressError `unsupported` for a model that insists on a number of rows */
-export function refuseFixedBatch({ fixedBatch, opened }: Pick<Workspace, 'fixedBatch' | 'opened'>): void {
+export function refuseFixedBatch(
+  { fixedBatch, opened }: Pick<Workspace, 'fixedBatch' | 'opened'>,
+  who = 'model',
+): void {
   if (fixedBatch === undefined) return;
-  throw new FlowCompressError('unsupported', `The model takes batches of ${String(fixedBatch)} only.`, {
+  throw new FlowCompressError('unsupported', `The ${who} takes batches of ${String(fixedBatch)} only.`, {
     node: opened.name,
     hint: 'Export it with a free batch dimension: training needs batches of its own size.',
   });

@@ -70,8 +70,9 @@ export function formatBits(bits: number): string {
   return Number.isInteger(bits) ? String(bits) : bits.toFixed(2);
 }
 
-export function metricLabel(name: string): string {
-  return METRIC_LABELS[name] ?? name;
+/** @param reference what agreement is agreement with */
+export function metricLabel(name: string, reference: 'original' | 'teacher' = 'original'): string {
+  return METRIC_LABELS[name]?.replace('original', reference) ?? name;
 }
 
 /** The label of a metric, short enough for the head of a column. */

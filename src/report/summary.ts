@@ -29,10 +29,14 @@ export interface Sides {
   readonly title: string;
   readonly before: string;
   readonly after: string;
+  /** What agreement is agreement with. */
+  readonly reference?: 'teacher';
 }
 
 export const BEFORE_AND_AFTER: Sides = { title: 'Before and after', before: 'before', after: 'after' };
-export const TEACHER_AND_STUDENT: Sides = { title: 'Teacher and student', before: 'teacher', after: 'student' };
+export const TEACHER_AND_STUDENT: Sides = {
+  ...{ title: 'Teacher and student', before: 'teacher', after: 'student', reference: 'teacher' },
+};
 
 /** All latencies of a measurement, smallest batch first. */
 export function latenciesOf(measurement: Pick<Measurement, 'latency' | 'latencies'>): Latency[] {
@@ -53,13 +57,17 @@ export function metricsOf(measurement: Pick<Measurement, 'metric' | 'metrics'>):
  * Rows for file size, gzip size, parameters, MACs, metrics and latency per batch size; a row appears when either side was measured.
  * @param before empty for a file that is compared with nothing
  */
-export function comparisonRows(before: Partial<Measurement>, after: Measurement): ComparisonRow[] {
+export function comparisonRows(
+  before: Partial<Measurement>,
+  after: Measurement,
+  { reference }: Pick<Sides, 'reference'> = {},
+): ComparisonRow[] {
   const rows: (ComparisonRow | undefined)[] = [
     amountRow('file size', before.bytes, after.bytes, formatBytes),
     amountRow('gzip size', before.gzipBytes, after.gzipBytes, formatBytes),
     amountRow('parameters', before.params, after.params, formatCount, 'fewer', 'more'),
     amountRow('MACs', before.macs, after.macs, formatCount, 'fewer', 'more'),
-    ...metricRows(metricsOf(before), metricsOf(after)),
+    ...metricRows(metricsOf(before), metricsOf(after), reference),
     ...latencyRows(latenciesOf(before), latenciesOf(after)),
   ];
   return rows.filter((row) => row !== undefined);
@@ -84,9 +92,13 @@ function amountRow(
   };
 }
 
-function metricRows(before: readonly Metric[], after: readonly Metric[]): ComparisonRow[] {
+function metricRows(
+  before: readonly Metric[],
+  after: readonly Metric[],
+  reference: Sides['reference'],
+): ComparisonRow[] {
   return pairsBy(before, after, (metric) => metric.name).map(({ key, was, is }) => ({
-    label: metricLabel(key),
+    label: metricLabel(key, reference),
     before: was && formatMetric(was),
     after: is && formatMetric(is),
     change: was && is && formatMetricChange(was, is),

@@ -39,7 +39,7 @@ export function comparisonSection(
         { head: isNew ? 'measured' : sides.after, kind: 'number', cell: (row) => row.after },
         { head: 'change', kind: 'text', cell: changeOf },
       ],
-      comparisonRows(before ?? {}, after),
+      comparisonRows(before ?? {}, after, sides),
     ),
   );
 }

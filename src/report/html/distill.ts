@@ -32,9 +32,10 @@ export async function distillBody(report: DistillReport): Promise<Content[]> {
 
 /** File size, the latency of the smallest batch, the main metric, the agreement, and MACs (else parameters). */
 function headlineCards({ before, after, fidelity }: DistillReport): Card[] {
-  const all = comparisonRows(before, after);
+  const all = comparisonRows(before, after, TEACHER_AND_STUDENT);
   const cost = before.macs === undefined || after.macs === undefined ? 'parameters' : 'MACs';
   const { metric } = after;
+  const labelOf = (name: string): string => metricLabel(name, 'teacher');
   const row = (label: string | undefined, shown = label): Card[] =>
     comparisonCards(
       all.filter((one) => one.label === label).map((one) => ({ ...one, label: shown ?? one.label })),
@@ -45,7 +46,7 @@ function headlineCards({ before, after, fidelity }: DistillReport): Card[] {
     ...row(all.find(({ label }) => label.startsWith('latency'))?.label),
     ...(metric === undefined
       ? []
-      : row(metricLabel(metric.name), `${metricLabel(metric.name)} on ${metric.split.toUpperCase()}`)),
+      : row(labelOf(metric.name), `${labelOf(metric.name)} on ${metric.split.toUpperCase()}`)),
     ...agreementCard(fidelity),
     ...row(cost),
   ];

@@ -12,7 +12,7 @@ export function comparisonTable(
   after: Measurement,
   sides: Sides = BEFORE_AND_AFTER,
 ): string {
-  const rows = comparisonRows(before ?? {}, after);
+  const rows = comparisonRows(before ?? {}, after, sides);
   if (before === undefined)
     return table(
       ['', 'measured'],

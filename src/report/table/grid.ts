@@ -98,7 +98,7 @@ export function comparisonGrid(
   paint: Paint,
   sides: Sides = BEFORE_AND_AFTER,
 ): string[] {
-  const rows = comparisonRows(before ?? {}, after);
+  const rows = comparisonRows(before ?? {}, after, sides);
   if (before === undefined)
     return grid(
       ['', 'measured'],
