@@ -135,19 +135,12 @@ export function costIn(of: PruneOptions['of']): (cost: Cost) => number {
   };
 }
 
-/** Of whole blocks of channels in the price of multiply-accumulates. */
-const BLOCKED_SHARE = 2 / 3;
-
 /**
  * What cuts are priced by. Milliseconds follow what the kernels compute, which is whole blocks of channels; multiply-accumulates
- * are wanted for the time they take, too, but also for their own sake.
+ * are wanted for the time they take, too, but also for their own sake: half and half.
  */
 export function worthIn(of: PruneOptions['of']): ((cost: Cost) => number | undefined) | undefined {
   if (of === 'params') return undefined;
   return ({ macs, blocked }) =>
-    macs === undefined || blocked === undefined
-      ? undefined
-      : of === 'latency'
-        ? blocked
-        : (1 - BLOCKED_SHARE) * macs + BLOCKED_SHARE * blocked;
+    macs === undefined || blocked === undefined ? undefined : of === 'latency' ? blocked : (macs + blocked) / 2;
 }
