@@ -6,6 +6,8 @@ import type { ModelProto } from 'onnx-buf';
 import { openModel, saveModel } from '../node/model-file.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import type { ProgressEvent } from '../progress.js';
+import { writeNpz } from '../data/npz-write.js';
+import { tinyResNet } from '../testing/tiny-models.js';
 import { blockNet, chainNet, CLASSES, feedOf } from '../testing/distillation-models.js';
 import { run } from '../testing/graph-writing.js';
 import { npzOf } from '../testing/tiny-net.js';
@@ -146,6 +148,21 @@ describe('distillModel', () => {
     // Another draw of the changes is another set of answers.
     await expect(distillModel(at('student.onnx'), options({ ...kept, seed: 5 }))).rejects.toMatchObject({
       code: 'bad-input',
+      message: expect.stringContaining('another teacher, other data or other options') as string,
+    });
+  });
+  it('does not take answers about pixels that were read differently', async () => {
+    const data = Uint8Array.from({ length: 60 * 192 }, (_, i) => (i * 37) % 251);
+    await writeFile(at('pixels.npz'), writeNpz({ x: { type: 'uint8', dims: [60, 8, 8, 3], data } }));
+    await saveModel(tinyResNet(), at('pixel-teacher.onnx'));
+    const given = (mean: number): DistillInput =>
+      options({
+        ...{ teacher: at('pixel-teacher.onnx'), data: at('pixels.npz'), method: 'kd', epochs: 1 },
+        ...{ cacheTeacher: at('of pixels'), preprocess: { mean: [mean, mean, mean], std: [0.25, 0.25, 0.25] } },
+      });
+    await distillModel(tinyResNet(17, 4), given(0.5));
+    await distillModel(tinyResNet(17, 4), given(0.5));
+    await expect(distillModel(tinyResNet(17, 4), given(0.4))).rejects.toMatchObject({
       message: expect.stringContaining('another teacher, other data or other options') as string,
     });
   });

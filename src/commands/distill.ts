@@ -130,6 +130,7 @@ export async function distillModel(
       settings: {
         ...trained.shown,
         temperature: settings.temperature,
+        ...(settings.rounds !== undefined && { rounds: settings.rounds }),
         ...(method.name === 'fad' && { select: settings.select, flow: settings.flow, perSample: settings.perSample }),
         ...(method.mapped && { mapping: settings.mapping }),
       },
