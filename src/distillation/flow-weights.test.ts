@@ -65,7 +65,7 @@ describe('selected', () => {
         });
         const off = teacher.some((d, l) => Math.abs(d - student[l]!) > 0);
         expect(mask.includes(1)).toBe(off);
-        // Scaling both changes little but through the epsilon of the quotient; the order of layers does not matter.
+        // The order of layers does not matter where no two are alike.
         const back = selected([...teacher].reverse(), [...student].reverse()).reverse();
         if (new Set(teacher).size === teacher.length) expect(back).toEqual(mask);
       }),
