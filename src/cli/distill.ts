@@ -41,6 +41,12 @@ const DISTILLATION_FLAGS = [
     STANDARD.select,
   ),
   valueFlag('--flow <how>', 'flows layer by layer (layers) or along the depth (integrated)', parseText, STANDARD.flow),
+  valueFlag(
+    '--weighting <how>',
+    'fad: adaptive (by the flows), joint (temperature and layers by closeness), variational (learned) or fixed',
+    parseText,
+    STANDARD.weighting,
+  ),
   switchFlag('--per-sample', 'align the flows of every sample instead of their means over the batch'),
   valueFlag(
     '--rounds <n>',

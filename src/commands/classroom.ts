@@ -70,6 +70,7 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   const lesson = method.lesson({
     ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, studentMaps, options: settings },
     ...{ labelled: working.train.labels !== undefined, batchSize: settings.batchSize, seed: settings.seed },
+    samples: working.train.size,
   });
   const closing: (() => Promise<void>)[] = [];
   // Samples that nothing changes are the same in every epoch.

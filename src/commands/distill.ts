@@ -131,7 +131,10 @@ export async function distillModel(
         ...trained.shown,
         temperature: settings.temperature,
         ...(settings.rounds !== undefined && { rounds: settings.rounds }),
-        ...(method.name === 'fad' && { select: settings.select, flow: settings.flow, perSample: settings.perSample }),
+        ...(method.name === 'fad' && {
+          ...{ select: settings.select, flow: settings.flow, perSample: settings.perSample },
+          weighting: settings.weighting,
+        }),
         ...(method.mapped && { mapping: settings.mapping }),
       },
       ...{ before: made.before, after: made.after },

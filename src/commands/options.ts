@@ -5,6 +5,7 @@ import { FlowCompressError } from '../errors.js';
 import type { ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
+import { WEIGHTINGS } from '../distillation/lesson.js';
 import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { findPruningMethod, PRUNING_METHODS, type PruningMethod } from '../pruning/methods.js';
 import { ORDERS } from '../pruning/removal-order.js';
@@ -373,6 +374,8 @@ export const distillOptionsSchema = trainingFields
     flow: z.enum(['layers', 'integrated']).default('layers'),
     /** Flows of every sample instead of their means over the batch. */
     perSample: z.boolean().default(false),
+    /** How flow alignment weighs labels, answers, flow and layers. */
+    weighting: z.enum(WEIGHTINGS).default('adaptive'),
     /** Layers of the student to those of the teacher: by depth, by likeness, or a file {"student": "teacher"}. */
     mapping: z.string().min(1, 'must not be empty').default('cka'),
     /** Epochs after which augmentation repeats itself, so that the answers of the teacher can be kept; never when absent. */

@@ -78,7 +78,7 @@ export async function runTraining(request: TrainingRequest, control: RunControl)
         checkpointActivations: settings.checkpointActivations,
         chooseForms: formsByMeasuring(engine, settings, { run: cache }, control),
       },
-      (rows) => ({ ...feedsFor(rows), ...teaching?.feeds() }),
+      (rows) => ({ ...feedsFor(rows), ...teaching?.trialFeeds(rows) }),
     ),
   );
   const layout = layoutOf([...parameters, ...graph.buffers]);

@@ -2,7 +2,7 @@
 import type { ModelProto } from 'onnx-buf';
 import type { Batch, Dataset } from '../data/dataset.js';
 import { fitMaps } from '../distillation/maps.js';
-import type { Lesson, Notes } from '../distillation/lesson.js';
+import type { Lesson, Notes, TaughtBatch } from '../distillation/lesson.js';
 import type { Answers } from '../distillation/answers.js';
 import type { FlowUnit } from '../distillation/units.js';
 import type { ChannelMap } from '../flow/channel-map.js';
@@ -28,8 +28,8 @@ export interface Teaching {
   readonly answering?: Targets;
   /** The same for samples as they are. */
   readonly targets?: (batch: Batch) => Promise<LossTargets>;
-  /** Of the maps of the student's units. */
-  feeds(): Feeds;
+  /** Of the inputs that the student's form has beside its own, for a trial with so many samples. */
+  trialFeeds(rows: number): Feeds;
   complete(input: StepInput, fed: FedBatch, student: StudentNow): Promise<StepInput>;
   onStep(result: StepResult): void;
   /** Means of the terms since the last call. */
@@ -62,7 +62,8 @@ export interface TeachingRequest {
 
 /** Names of the teacher's values that a lesson asks for, in the order in which `teachingOf` reads them. */
 export function askedOf(lesson: Lesson, logits: string): string[] {
-  return [...(lesson.main === 'answers' ? [logits] : []), ...lesson.terms.map(({ answer }) => answer)];
+  const first = lesson.main === 'answers' ? [logits] : [];
+  return [...first, ...[...lesson.terms, ...(lesson.heard ?? [])].map(({ answer }) => answer)];
 }
 
 /** In front of the names of terms in the notes. */
@@ -70,11 +71,12 @@ const SUMMED = 'sum of ';
 
 export function teachingOf(request: TeachingRequest, control: RunControl): Teaching {
   const { engine, lesson, answers, units, shapes, calib } = request;
-  const { terms, mapInputs, main, control: factors } = lesson;
+  const { terms, mapInputs, main, heard = [], control: factors } = lesson;
   let maps = new Map(request.maps);
   let mappedIn = -1;
-  // What the teacher said of the parts of the batch that is under way.
+  // What the teacher said of the parts of the batch that is under way, and these.
   let said: (readonly HostTensor[])[] = [];
+  let taught: TaughtBatch[] = [];
   let sums = new Map<string, { sum: number; count: number }>();
   const first = main === 'answers' ? 1 : 0;
   const mapFeeds = (): Feeds =>
@@ -88,12 +90,19 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
         ];
       }),
     );
+  const heardFeeds = (tensorOf: (index: number, size: number) => HostTensor): Feeds =>
+    Object.fromEntries(
+      heard.flatMap(({ input }, i) => (input ? [[input.name, tensorOf(terms.length + i, input.size)]] : [])),
+    );
   const add = (name: string, value: number): void => {
     const known = sums.get(name) ?? { sum: 0, count: 0 };
     sums.set(name, { sum: known.sum + value, count: known.count + 1 });
   };
-  const hintsWith = (values: readonly HostTensor[], by: readonly number[]): HintInput[] =>
-    terms.map(({ reduce }, i) => ({ target: reduce ? meanOverBatch(values[i]!) : values[i]!, factor: by[i]! }));
+  const hintTargets = (values: readonly HostTensor[], batch: TaughtBatch): HostTensor[] =>
+    terms.map(({ reduce, prepare }, i) => {
+      const said = values[i]!;
+      return reduce ? meanOverBatch(said) : (prepare?.(said, batch) ?? said);
+    });
   return {
     student: lesson.student,
     parameters: lesson.parameters,
@@ -108,7 +117,10 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
         return { target: (await answers.of({ feeds, indices: everyone, round: -1, epoch: 0, share: 1 }))[0]! };
       },
     }),
-    feeds: mapFeeds,
+    trialFeeds: (rows) => ({
+      ...mapFeeds(),
+      ...heardFeeds((_, size) => tensor([rows, size], new Float32Array(rows * size))),
+    }),
     async complete(input, fed, { stepper, current }) {
       if (mapInputs.length > 0 && fed.epoch !== mappedIn) {
         if (mappedIn >= 0 || fed.epoch > 0) {
@@ -122,11 +134,14 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
       }
       const asked = (await answers.of(fed)).slice(first);
       said.push(asked);
+      const part = { target: input.target, indices: fed.indices };
+      taught.push(part);
+      const targets = hintTargets(asked, part);
       const complete = (by: { readonly main: number; readonly terms: readonly number[] }): StepInput => ({
         ...input,
-        feeds: { ...input.feeds, ...mapFeeds() },
+        feeds: { ...input.feeds, ...mapFeeds(), ...heardFeeds((index) => asked[index]!) },
         factor: by.main,
-        hints: hintsWith(asked, by.terms),
+        hints: targets.map((target, i): HintInput => ({ target, factor: by.terms[i]! })),
       });
       const probes = said.length === 1 ? factors.probes?.(stepper.steps) : undefined;
       if (probes) {
@@ -139,8 +154,8 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
       return complete(factors.factors(fed.share));
     },
     onStep(result) {
-      factors.observe?.(result, said);
-      said = [];
+      factors.observe?.(result, said, taught);
+      [said, taught] = [[], []];
       add(main, result.main);
       result.hints.forEach((loss, i) => {
         add(terms[i]!.name, loss);

@@ -35,10 +35,11 @@ export async function openAnswers(
 ): Promise<Answers> {
   // A method without a teacher has nothing to ask it, and no engine compiles a model without outputs.
   if (names.length === 0) return { of: () => Promise.resolve([]), asked: 0, release: () => Promise.resolve() };
+  const distinct = [...new Set(names)];
   const alone = rewrite(teacher, (graph) => {
     exposeOnly(
       graph,
-      [...new Set(names)].map((name) => graph.mustGet(name)),
+      distinct.map((name) => graph.mustGet(name)),
     );
   });
   const session = await engine.createSession(toBytes(alone));
@@ -55,8 +56,8 @@ export async function openAnswers(
     }
     asked++;
     const results = await session.run(namedFeeds(feeds, taken));
-    const values = names.map((name) => results[name]!);
-    const shared = names.find((_, i) => values[i]!.dims[0] !== indices.length);
+    const values = distinct.map((name) => results[name]!);
+    const shared = distinct.find((_, i) => values[i]!.dims[0] !== indices.length);
     if (shared !== undefined)
       throw new FlowCompressError('internal', `The teacher's ${shared} has no row for every sample.`);
     if (!shapes) {
@@ -72,7 +73,8 @@ export async function openAnswers(
     },
     async of(fed) {
       if (last?.fed !== fed) last = { fed, values: await answer(fed) };
-      return last.values;
+      const { values } = last;
+      return names.map((name) => values[distinct.indexOf(name)]!);
     },
     release: () => session.release(),
   };

@@ -235,10 +235,10 @@ describe('the control of the factors', () => {
       });
     };
     check(known(request), known(request));
-    control.observe!(shown(OWN), [saying(THEIRS)]);
+    control.observe!(shown(OWN), [saying(THEIRS)], []);
     const blended = known(request).map((v, l) => 0.9 * v + 0.1 * THEIRS[l]!);
     check(blended, OWN);
-    control.observe!(shown([0, 0, 0, 0]), [saying(THEIRS)]);
+    control.observe!(shown([0, 0, 0, 0]), [saying(THEIRS)], []);
     check(
       blended.map((v, l) => 0.9 * v + 0.1 * THEIRS[l]!),
       OWN.map((v) => 0.9 * v),
@@ -247,13 +247,14 @@ describe('the control of the factors', () => {
 
   it('takes the mean over the parts of an accumulated batch', async () => {
     const [one, two] = [(await controlOf()).control, (await controlOf()).control];
-    one.observe!(shown(OWN), [saying(THEIRS)]);
+    one.observe!(shown(OWN), [saying(THEIRS)], []);
     two.observe!(
       shown(
         OWN.map((v) => v - 0.25),
         OWN.map((v) => v + 0.25),
       ),
       [saying(THEIRS.map((v) => v - 0.5)), saying(THEIRS.map((v) => v + 0.5))],
+      [],
     );
     expect(two.notes!()).toEqual(one.notes!());
   });
@@ -302,7 +303,7 @@ describe('the control of the factors', () => {
     let student: readonly number[] | undefined;
     for (let step = 1; step <= 20; step++) {
       const now = OWN.map((v) => v + step / 10);
-      control.observe!(shown(now), [saying(THEIRS)]);
+      control.observe!(shown(now), [saying(THEIRS)], []);
       teacher = teacher.map((v, l) => 0.9 * v + 0.1 * THEIRS[l]!);
       student = student ? student.map((v, l) => 0.9 * v + 0.1 * now[l]!) : now;
       if (step === 9) expect(control.weights!()).toEqual(normalised(base));
@@ -335,7 +336,7 @@ describe('the control of the factors', () => {
     const options = { select: 'selective' } as const;
     const [one, two] = [(await controlOf(options)).control, (await controlOf(options)).control];
     const step = (control: LessonControl, k: number): void => {
-      control.observe!(shown(OWN.map((v) => v + k)), [saying(THEIRS.map((v) => v * (1 + k)))]);
+      control.observe!(shown(OWN.map((v) => v + k)), [saying(THEIRS.map((v) => v * (1 + k)))], []);
     };
     one.balance!(1, 0.3);
     for (let k = 0; k < 13; k++) step(one, k);

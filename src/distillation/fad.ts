@@ -4,7 +4,8 @@ import { Graph, type Value } from '../onnx/graph.js';
 import { concat, constantOf, reduceKeeping, unsqueeze } from '../onnx/ops.js';
 import type { HostTensor } from '../runtime/engine.js';
 import { answersTerm } from './baselines.js';
-import { adaptiveWeights, curriculum, layerWeights, normalised, selected } from './flow-weights.js';
+import { weighted, WEIGHING, type Shares } from './flow-weighting.js';
+import { curriculum, layerWeights, normalised, selected } from './flow-weights.js';
 import type { Factors, Lesson, LessonControl, LessonRequest, Term } from './lesson.js';
 import { flowAlignment, integratedAlignment } from './losses.js';
 import { needsMap } from './maps.js';
@@ -63,19 +64,20 @@ export function flowAligned(request: LessonRequest): Lesson {
             targetDims: [options.perSample ? batchSize : 1],
           },
         }));
-  const answers = labelled ? [answersTerm(request)] : [];
-  // Watched in the order of the pairs.
-  const observed = pairs.map(({ student: s }) => mean(own, studentChanges.get(s)!).name);
+  const { shares, balanced } = WEIGHING[options.weighting];
+  const flowing = flowControl({
+    flows: pairs.map(({ teacher: t }) => request.teacherFlow[t]!),
+    depths: pairs.map(({ student: s }) => student.units[s]!.depth),
+    ...{ labelled, select: options.select, integrated: options.flow === 'integrated', shares, balanced },
+  });
+  // In the order of the pairs.
+  const watched = pairs.map(({ student: s }) => mean(own, studentChanges.get(s)!).name);
+  const { control, answers, heard, observed } = weighted(flowing, request, answersTerm(request), pairs.length);
   return {
-    ...{ teacher: theirs.toModel(), student: own.toModel(), parameters: [], mapInputs, observed },
-    pairs,
-    terms: [...answers, ...flows],
+    ...{ teacher: theirs.toModel(), student: own.toModel(), parameters: [], mapInputs, pairs, heard, control },
+    observed: [...watched, ...observed],
+    terms: [...(labelled ? [answers] : []), ...flows],
     main: labelled ? 'task' : 'answers',
-    control: flowControl({
-      flows: pairs.map(({ teacher: t }) => request.teacherFlow[t]!),
-      depths: pairs.map(({ student: s }) => student.units[s]!.depth),
-      ...{ labelled, select: options.select, integrated: options.flow === 'integrated' },
-    }),
   };
 }
 
@@ -161,9 +163,12 @@ interface FlowState {
   readonly select: LessonRequest['options']['select'];
   /** One term for all layers. */
   readonly integrated: boolean;
+  readonly shares: Shares;
+  /** Whether the gradient of the flow is brought to a share of that of the task. */
+  readonly balanced: boolean;
 }
 
-function flowControl({ flows, depths, labelled, select, integrated }: FlowState): LessonControl {
+function flowControl({ flows, depths, labelled, select, integrated, shares, balanced }: FlowState): LessonControl {
   const base = layerWeights(flows);
   let teacherMeans = [...flows];
   let studentMeans: number[] | undefined;
@@ -184,14 +189,14 @@ function flowControl({ flows, depths, labelled, select, integrated }: FlowState)
   };
   return {
     factors(share) {
-      const { task, answers, flow } = adaptiveWeights(depthMean(teacherMeans), depthMean(studentMeans ?? teacherMeans));
+      const { task, answers, flow } = shares(depthMean(teacherMeans), depthMean(studentMeans ?? teacherMeans));
       // Without labels the answers take the place of the task.
       return labelled
         ? factorsWith(task, answers, flow * factor, share)
         : factorsWith(0, task + answers, flow * factor, share);
     },
     probes: (steps) =>
-      steps % BALANCE === 0
+      balanced && steps % BALANCE === 0
         ? { task: factorsWith(labelled ? 1 : 0, labelled ? 0 : 1, 0, 0), part: factorsWith(0, 0, 1, 1) }
         : undefined,
     balance(task, part) {
@@ -199,11 +204,13 @@ function flowControl({ flows, depths, labelled, select, integrated }: FlowState)
       factor = Math.min(BOUNDS[1], Math.max(BOUNDS[0], wanted));
     },
     observe({ observed }, answers) {
-      const means = meansOf(observed);
+      const means = meansOf(observed, flows.length);
       const blend = (before: readonly number[] | undefined, now: readonly number[]): number[] =>
         before ? now.map((v, l) => MEMORY * before[l]! + (1 - MEMORY) * v) : [...now];
       studentMeans = blend(studentMeans, means);
-      if (!integrated) teacherMeans = blend(teacherMeans, meansOf(answers.map((said) => said.slice(labelled ? 1 : 0))));
+      const first = labelled ? 1 : 0;
+      const said = answers.map((values) => values.slice(first));
+      if (!integrated) teacherMeans = blend(teacherMeans, meansOf(said, flows.length));
       seen++;
       if (select === 'selective' && seen % REFRESH === 0) mask = selected(teacherMeans, studentMeans);
     },
@@ -222,10 +229,10 @@ function flowControl({ flows, depths, labelled, select, integrated }: FlowState)
   };
 }
 
-/** Of every value, over its elements and the parts of a batch. */
-function meansOf(parts: readonly (readonly HostTensor[])[]): number[] {
+/** Of the first values, over their elements and the parts of a batch. */
+function meansOf(parts: readonly (readonly HostTensor[])[], values: number): number[] {
   const [first = []] = parts;
-  return first.map((_, i) => {
+  return first.slice(0, values).map((_, i) => {
     let [sum, count] = [0, 0];
     for (const part of parts)
       for (const v of part[i]!.data) {

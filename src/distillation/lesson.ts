@@ -12,6 +12,7 @@ export interface Side {
   readonly model: ModelProto;
   /** Name of the value with the logits of the classes, [N, classes]. */
   readonly logits: string;
+  readonly classes: number;
   /** Name of the features in front of the last layer, [N, D], and D. */
   readonly features: { readonly value: string; readonly size: number } | undefined;
   /** In topological order. */
@@ -37,6 +38,8 @@ export interface LessonRequest {
   readonly labelled: boolean;
   readonly options: LessonOptions;
   readonly batchSize: number;
+  /** Samples of TRAIN. */
+  readonly samples: number;
   readonly seed: number;
 }
 
@@ -48,6 +51,20 @@ export interface LessonOptions {
   readonly flow: 'layers' | 'integrated';
   /** Flows of every sample, or their means over the batch. */
   readonly perSample: boolean;
+  /** What task, answers and flow count in flow alignment. */
+  readonly weighting: Weighting;
+}
+
+/** How the parts of flow alignment are weighed against each other (flow-weighting.ts). */
+export const WEIGHTINGS = ['adaptive', 'joint', 'variational', 'fixed'] as const;
+export type Weighting = (typeof WEIGHTINGS)[number];
+
+/** A batch of TRAIN that the student learns from. */
+export interface TaughtBatch {
+  /** [N, classes]: the probabilities of the labels, or the teacher's logits where there are none. */
+  readonly target: HostTensor;
+  /** The samples' numbers in TRAIN. */
+  readonly indices: ArrayLike<number>;
 }
 
 /** A part of the loss beside that of the task. */
@@ -59,6 +76,8 @@ export interface Term {
   readonly answer: string;
   /** What is fed of that: the value as it is, or its mean over the batch. */
   readonly reduce?: 'mean';
+  /** Makes what is fed of that, [hint.targetDims]; as it is when absent. */
+  readonly prepare?: (said: HostTensor, batch: TaughtBatch) => HostTensor;
   /** Whether what the teacher says is little enough to be kept for every sample. */
   readonly kept?: true;
 }
@@ -80,6 +99,11 @@ export interface Lesson {
   readonly pairs: readonly Pair[];
   /** Inputs of the student's that maps of its units are fed through, by unit. */
   readonly mapInputs: readonly { readonly unit: string; readonly inputs: MapInputs }[];
+  /** What the teacher is asked beside the terms, for the control; with the input of the student's, [N, size], that takes it. */
+  readonly heard?: readonly {
+    readonly answer: string;
+    readonly input?: { readonly name: string; readonly size: number };
+  }[];
   /** Names of the student's values that are watched. */
   readonly observed: readonly string[];
   /** The loss of the output is that of the labels; else that of the teacher's answers. */
@@ -88,7 +112,7 @@ export interface Lesson {
 }
 
 /** What is remembered of a training beside its vectors. */
-export type Notes = Readonly<Record<string, readonly number[]>>;
+export type Notes = Readonly<Record<string, readonly number[] | Float32Array>>;
 
 /** How the factors follow the training. */
 export interface LessonControl {
@@ -97,8 +121,11 @@ export interface LessonControl {
   probes?(steps: number): { readonly task: Factors; readonly part: Factors } | undefined;
   /** Takes the norms in. */
   balance?(task: number, part: number): void;
-  /** Called with what a step has shown and what the teacher said, a list of values by term for every part of its batch. */
-  observe?(result: StepResult, answers: readonly (readonly HostTensor[])[]): void;
+  /**
+   * Called with what a step has shown and, for every part of its batch, what the teacher said (values by term, then as `heard`) and
+   * what it was asked about.
+   */
+  observe?(result: StepResult, answers: readonly (readonly HostTensor[])[], batches: readonly TaughtBatch[]): void;
   /** State, for a training that goes on later, and the way back. */
   notes?(): Notes;
   restore?(notes: Notes): void;

@@ -19,7 +19,7 @@ export function sideOf(model: ModelProto, shapes: TracedValues, scores: string):
   );
   const dims = head && shapes.get(head.input.name)?.dims;
   return {
-    ...{ model, logits: logits.name, units: flowUnits(model, shapes) },
+    ...{ model, logits: logits.name, classes: shapes.get(logits.name)!.dims[1]!, units: flowUnits(model, shapes) },
     features: head && dims?.length === 2 ? { value: head.input.name, size: dims[1]! } : undefined,
   };
 }

@@ -38,13 +38,21 @@ const metaSchema = z.object({
 });
 
 const PARTS = ['vectors', 'best'] as const;
+/** In front of the names of notes that are arrays of their own. */
+const NOTE = 'note.';
 
 /** @param layout describes the trained tensors; a checkpoint is read back only for an equal one */
 export async function writeCheckpoint(path: string, layout: string, checkpoint: Checkpoint): Promise<void> {
   const { progress } = checkpoint;
   const plateau = { ...progress.plateau, best: Number.isFinite(progress.plateau.best) ? progress.plateau.best : null };
-  const meta = new TextEncoder().encode(JSON.stringify({ version: 2, layout, progress: { ...progress, plateau } }));
+  const kept = Object.entries(progress.notes ?? {});
+  const notes = progress.notes && Object.fromEntries(kept.filter(([, note]) => !(note instanceof Float32Array)));
+  const meta = new TextEncoder().encode(
+    JSON.stringify({ version: 2, layout, progress: { ...progress, plateau, ...(notes && { notes }) } }),
+  );
   const arrays: Record<string, HostTensor> = { meta: { type: 'uint8', dims: [meta.length], data: meta } };
+  for (const [name, note] of kept)
+    if (note instanceof Float32Array) arrays[NOTE + name] = { type: 'float32', dims: [note.length], data: note };
   for (const part of PARTS) {
     const vectors = checkpoint[part];
     if (!vectors) continue;
@@ -96,9 +104,15 @@ export async function readCheckpoint(path: string, layout: string): Promise<Chec
   };
   const vectors = vectorsOf('vectors');
   if (!vectors) throw damaged(path);
-  const { plateau, ...progress } = meta.progress;
+  const { plateau, notes, ...progress } = meta.progress;
+  const long = [...arrays]
+    .filter(([name]) => name.startsWith(NOTE))
+    .map(([name, note]) => [name.slice(NOTE.length), note]);
   return {
-    progress: { ...progress, best: progress.best, plateau: { ...plateau, best: plateau.best ?? -Infinity } },
+    progress: {
+      ...{ ...progress, best: progress.best, plateau: { ...plateau, best: plateau.best ?? -Infinity } },
+      ...(notes && { notes: { ...notes, ...(Object.fromEntries(long) as Record<string, Float32Array>) } }),
+    },
     vectors,
     best: vectorsOf('best'),
   };

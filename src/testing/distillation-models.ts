@@ -67,7 +67,13 @@ export function feedOf(model: ModelProto, rows: number, seed = 5): Batch['feeds'
   return { x: { type: 'float32', dims, data: normals(count, seed) } };
 }
 
-export const LESSON_DEFAULTS: LessonOptions = { temperature: 4, select: 'all', flow: 'layers', perSample: false };
+export const LESSON_DEFAULTS: LessonOptions = {
+  temperature: 4,
+  select: 'all',
+  flow: 'layers',
+  perSample: false,
+  weighting: 'adaptive',
+};
 
 /** What a method is asked with: layers paired by depth, flows and maps of 64 samples. */
 export async function lessonRequest(
@@ -86,7 +92,7 @@ export async function lessonRequest(
   const mapping = mapByDepth({ teacher: theirs.units, student: mine.units });
   const teacherMaps = await fitMaps(about(theirs));
   return {
-    ...{ teacher: theirs, student: mine, labelled, batchSize, seed: 1, teacherMaps },
+    ...{ teacher: theirs, student: mine, labelled, batchSize, samples: 64, seed: 1, teacherMaps },
     pairs: mapping.map((t, s): Pair => ({ student: s, teacher: t })),
     teacherFlow: await meanChanges({ ...about(theirs), maps: teacherMaps }),
     studentMaps: await fitMaps(about(mine)),

@@ -50,7 +50,7 @@ export interface TrainingProgress {
   readonly learningRate: number;
   readonly best: { readonly score: number; readonly epoch: number; readonly step: number } | undefined;
   /** What the hooks remember beside the vectors. */
-  readonly notes?: Readonly<Record<string, readonly number[]>>;
+  readonly notes?: Readonly<Record<string, readonly number[] | Float32Array>>;
 }
 
 export const NOT_BEGUN: TrainingProgress = {
@@ -134,7 +134,7 @@ export interface TrainerHooks {
   /** Called after every update. */
   onStep?(result: StepResult): void;
   /** What has to be remembered of all this when the training goes on later. */
-  notes?(): Readonly<Record<string, readonly number[]>>;
+  notes?(): TrainingProgress['notes'];
   evaluate(vectors: TrainingVectors): Promise<Judgement>;
   onEvent?(event: TrainingEvent): void;
   /** Called after every evaluation, and when the training is interrupted. */
