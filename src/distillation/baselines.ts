@@ -7,7 +7,7 @@ import { Graph, type Value } from '../onnx/graph.js';
 import { formula, reduce, reshape, transpose } from '../onnx/ops.js';
 import { makeTensor } from '../onnx/tensor.js';
 import type { Parameter } from '../training/parameters.js';
-import { constantControl, type Lesson, type LessonRequest, type Term } from './lesson.js';
+import { constantControl, type Lesson, type LessonRequest, type Side, type Term } from './lesson.js';
 import { contrast, distance, relations, unitRows } from './losses.js';
 import type { FlowUnit } from './units.js';
 
@@ -20,9 +20,9 @@ const FEATURES = 1;
 const ATTENTION = 5;
 const RELATIONS = 10;
 /** Of the contrast, its temperature, and the width of its projections. */
-const CONTRAST = 0.8;
-const CONTRAST_TEMPERATURE = 0.07;
-const CONTRAST_WIDTH = 128;
+export const CONTRAST = 0.8;
+export const CONTRAST_TEMPERATURE = 0.07;
+export const CONTRAST_WIDTH = 128;
 
 export function plain({ student, teacher, labelled }: LessonRequest): Lesson {
   if (!labelled)
@@ -93,18 +93,21 @@ export function relational(request: LessonRequest): Lesson {
   });
 }
 
+/** Of both sides. @throws FlowCompressError `unsupported` where one of them has none */
+export function featuresOf({ student, teacher }: Pick<LessonRequest, 'student' | 'teacher'>): {
+  own: NonNullable<Side['features']>;
+  theirs: NonNullable<Side['features']>;
+} {
+  const [own, theirs] = [student.features, teacher.features];
+  if (own && theirs) return { own, theirs };
+  throw new FlowCompressError('unsupported', 'Teacher or student has no layer behind features of one row per sample.', {
+    hint: 'Use another --method.',
+  });
+}
+
 /** Features in front of the last layer, both through learned projections of 128 to norm 1. */
 export function contrastive(request: LessonRequest): Lesson {
-  const own = request.student.features;
-  const theirs = request.teacher.features;
-  if (!own || !theirs)
-    throw new FlowCompressError(
-      'unsupported',
-      'Teacher or student has no layer behind features of one row per sample.',
-      {
-        hint: 'Use another --method.',
-      },
-    );
+  const { own, theirs } = featuresOf(request);
   return withAnswers(request, (student, teacher, learn) => {
     const project = (x: Value, size: number, part: string): Value =>
       student.insertOp('MatMul', [x, learn(`${part} projection`, [size, CONTRAST_WIDTH], size)]);
@@ -120,10 +123,10 @@ export function contrastive(request: LessonRequest): Lesson {
   });
 }
 
-type Learn = (name: string, dims: readonly number[], fanIn: number) => Value;
+export type Learn = (name: string, dims: readonly number[], fanIn: number) => Value;
 
 /** Labels and answers, and what `more` adds to the two graphs. */
-function withAnswers(
+export function withAnswers(
   { student, teacher, pairs, labelled, seed }: LessonRequest,
   more: (student: Graph, teacher: Graph, learn: Learn) => { terms: Term[]; factors: number[] },
 ): Lesson {

@@ -2,6 +2,8 @@
 import { answersOnly, attentionTransfer, contrastive, featureHints, plain, relational } from './baselines.js';
 import { flowAligned } from './fad.js';
 import type { Lesson, LessonRequest } from './lesson.js';
+import { contrastiveWithBank } from './memory-bank.js';
+import { topScores } from './top-scores.js';
 
 export interface DistillationMethod {
   readonly name: string;
@@ -42,6 +44,18 @@ export const DISTILLATION_METHODS: readonly DistillationMethod[] = [
     summary: 'answers, and features told apart from those of other samples of the batch (CRD)',
     mapped: false,
     lesson: contrastive,
+  },
+  {
+    name: 'crd',
+    summary: 'answers, and features told apart from those of 4096 samples that a memory bank remembers (CRD)',
+    mapped: false,
+    lesson: contrastiveWithBank,
+  },
+  {
+    name: 'topkd',
+    summary: 'answers, and the 5 highest and lowest scores of the teacher, raised and held by angles (TopKD)',
+    mapped: false,
+    lesson: topScores,
   },
   { name: 'plain', summary: 'nothing: the student learns alone', mapped: false, lesson: plain },
 ];
