@@ -17,14 +17,29 @@ import {
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { COURSE_FLAGS } from './train.js';
-import { parseInteger, parseNumber, parseText } from './values.js';
+import { parseCount, parseInteger, parseMilliseconds, parseNumber, parseSize, parseText } from './values.js';
 
 /** What holds for flags that are not given. */
 const STANDARD = distillOptionsSchema.parse({ teacher: '-', data: '-', output: '-' });
 
 const DISTILLATION_FLAGS = [
   valueFlag('--teacher <model>', 'ONNX file, or folder in the Hugging Face layout, that is learned from', parseText),
-  valueFlag('--student <model>', 'ONNX file that learns, or an architecture of `zoo list`', parseText),
+  valueFlag(
+    '--student <model>',
+    'ONNX file that learns, an architecture of `zoo list`, or auto: chosen by short trainings within the limits below',
+    parseText,
+  ),
+  valueFlag('--max-size <size>', 'with --student auto: largest file, for example 400KB', parseSize),
+  valueFlag(
+    '--max-latency <time>',
+    'with --student auto: longest median time of one sample, for example 1ms',
+    parseMilliseconds,
+  ),
+  valueFlag(
+    '--max-macs <n>',
+    'with --student auto: most multiply-accumulates of one sample, for example 20M',
+    parseCount,
+  ),
   valueFlag('-o, --output <file>', 'where the trained student goes', parseText),
   valueFlag('--method <name>', 'one of the methods above', parseText, STANDARD.method),
   valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
@@ -86,13 +101,14 @@ export function distillCommand({ library }: CliContext): CommandDefinition<Disti
     examples: [
       'distill --teacher resnet56.onnx --student resnet8 -o student.onnx --data cifar-train.npz --test cifar-test.npz --epochs 20',
       'distill --teacher big.onnx --student small.onnx -o student.onnx --data images/ --method kd --max-time 1h --augment crop,flip',
+      'distill --teacher resnet56.onnx --student auto --max-size 400KB --max-macs 20M -o student.onnx --data cifar-train.npz --epochs 20',
       'distill --teacher big.onnx --student resnet20 --width 0.5 -o student.onnx --data train.npz --augment crop,flip --rounds 5 --cache-teacher answers/',
     ],
     call: (_, values, control) => {
       const { student, ...rest } = dataValues(values);
       if (typeof student !== 'string')
         throw new FlowCompressError('bad-input', '--student is missing.', {
-          hint: 'Give an ONNX file, or an architecture of `flow-compress zoo list`.',
+          hint: 'Give an ONNX file, an architecture of `flow-compress zoo list`, or auto.',
         });
       return library.distillModel(student, { ...parseOptions(distillOptionsSchema, rest, flagName), ...control });
     },

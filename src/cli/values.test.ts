@@ -2,8 +2,10 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import {
+  parseCount,
   parseDuration,
   parseInteger,
+  parseMilliseconds,
   parseNumber,
   parseNumberList,
   parseSize,
@@ -60,6 +62,31 @@ describe('parseDuration', () => {
 
   it('refuses no time at all', () => {
     expect(() => parseDuration('0m', '--max-time')).toThrow(/--max-time must be a time above zero/);
+  });
+});
+
+describe('parseCount and parseMilliseconds', () => {
+  it.each([
+    ['20M', 20e6],
+    ['1.5k', 1500],
+    ['2 G', 2e9],
+    [7, 7],
+  ])('%s is a count of %f', (text, count) => {
+    expect(parseCount(text, '--max-macs')).toBe(count);
+  });
+
+  it.each([
+    ['1ms', 1],
+    ['0.5 MS', 0.5],
+    ['2s', 2000],
+    [3, 3],
+  ])('%s is %f milliseconds', (text, ms) => {
+    expect(parseMilliseconds(text, '--max-latency')).toBe(ms);
+  });
+
+  it.each(['', '0', '0ms', '-1', '5m', '5h', '1e3', '4KB', true])('refuse %s by the flag name', (text) => {
+    expect(() => parseMilliseconds(text, '--max-latency')).toThrow(/--max-latency must be a time/);
+    if (text !== '5m') expect(() => parseCount(text, '--max-macs')).toThrow(/--max-macs must be a count/);
   });
 });
 

@@ -24,6 +24,26 @@ export function parseSize(value: RawValue, name: string): number {
   return bytes;
 }
 
+const COUNTS: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g: 1e9 };
+
+/** A count of `20M`, `1.5k`, `2G` or a plain number. */
+export function parseCount(value: RawValue, name: string): number {
+  const parts = numberAndUnit(value);
+  const scale = parts === undefined ? undefined : COUNTS[parts.unit];
+  if (parts === undefined || scale === undefined) throw wrong(name, value, 'a count such as 20M or 1.5G');
+  if (parts.number === 0) throw wrong(name, value, 'a count above zero');
+  return parts.number * scale;
+}
+
+/** Milliseconds of `1ms`, `0.5 ms`, `2s` or a plain number of milliseconds. */
+export function parseMilliseconds(value: RawValue, name: string): number {
+  const parts = numberAndUnit(value);
+  const scale = parts && { '': 1, ms: 1, s: 1000 }[parts.unit];
+  if (!parts || scale === undefined) throw wrong(name, value, 'a time such as 1ms or 0.5ms');
+  if (parts.number === 0) throw wrong(name, value, 'a time above zero');
+  return parts.number * scale;
+}
+
 /** Seconds of `90s`, `10m` (or `10min`), `1.5h` or a plain number of seconds. */
 export function parseDuration(value: RawValue, name: string): number {
   const parts = numberAndUnit(value);

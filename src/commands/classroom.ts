@@ -9,6 +9,7 @@ import { ckaMatrix, type CentredGram } from '../distillation/cka.js';
 import { gatherFeatureGrams } from '../distillation/cka-features.js';
 import type { Lesson, Pair, Side } from '../distillation/lesson.js';
 import { mapByAssignment, mapByDepth, readMapping } from '../distillation/mapping.js';
+import type { ChannelMap } from '../flow/channel-map.js';
 import { fitMaps } from '../distillation/maps.js';
 import { findDistillationMethod, type DistillationMethod } from '../distillation/methods.js';
 import { sideOf } from '../distillation/side.js';
@@ -40,6 +41,13 @@ export interface Classroom {
   readonly close: () => Promise<void>;
 }
 
+/** What is measured of a teacher's units, which is the same for every student on the same data. */
+export interface TeacherStudy {
+  readonly maps: ReadonlyMap<string, ChannelMap>;
+  readonly flow: readonly (number | undefined)[];
+  readonly grams: readonly CentredGram[];
+}
+
 interface ClassroomRequest {
   readonly workspace: Workspace;
   readonly teacher: OpenedTeacher;
@@ -47,6 +55,8 @@ interface ClassroomRequest {
   readonly base: ModelProto;
   readonly logits: string;
   readonly method: DistillationMethod;
+  /** What was measured of the teacher before. */
+  readonly study?: TeacherStudy | undefined;
   readonly settings: DistillOptions;
   readonly control: RunControl;
 }
@@ -63,9 +73,7 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   const about = (model: ModelProto, values: TracedValues, { units }: Side) => ({
     ...{ engine, model, shapes: values, units, batches, samples: calib.size },
   });
-  const theirs = about(teacher.model, teacher.shapes, teacher.side);
-  const teacherMaps = await fitMaps(theirs, control);
-  const teacherFlow = await meanChanges({ ...theirs, maps: teacherMaps }, control);
+  const { maps: teacherMaps, flow: teacherFlow } = request.study ?? (await studiedFlow(workspace, teacher, control));
   const studentMaps = method.mapped ? await fitMaps(about(base, shapes, student), control) : new Map();
   const lesson = method.lesson({
     ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, studentMaps, options: settings },
@@ -118,6 +126,17 @@ export function mappingFileOf({ method, mapping }: Pick<DistillOptions, 'method'
   return isFile ? mapping : undefined;
 }
 
+/** Channel maps and mean flowChange of the teacher's units on CALIB. */
+export async function studiedFlow(
+  { engine, working: { calib }, batch }: Workspace,
+  { model, shapes, side: { units } }: OpenedTeacher,
+  control: RunControl,
+): Promise<Pick<TeacherStudy, 'maps' | 'flow'>> {
+  const about = { engine, model, shapes, units, batches: () => batch(calib), samples: calib.size };
+  const maps = await fitMaps(about, control);
+  return { maps, flow: await meanChanges({ ...about, maps }, control) };
+}
+
 /** What answers hang on. */
 async function keyOf({ teacher, settings, workspace }: ClassroomRequest, lesson: Lesson): Promise<string> {
   const { data, augment, rounds, seed } = settings;
@@ -136,11 +155,10 @@ async function keyOf({ teacher, settings, workspace }: ClassroomRequest, lesson:
 }
 
 async function pairUp(
-  { workspace, teacher, base, settings }: ClassroomRequest,
+  { workspace, teacher, base, settings, study }: ClassroomRequest,
   student: Side,
   control: RunControl,
 ): Promise<{ pairs: Pair[]; cka: number[][] | undefined }> {
-  const { engine, working, batch } = workspace;
   const layers = { teacher: teacher.side.units, student: student.units };
   const pairsOf = (mapping: readonly number[]): Pair[] => mapping.map((t, s) => ({ student: s, teacher: t }));
   if (settings.mapping === 'depth') return { pairs: pairsOf(mapByDepth(layers)), cka: undefined };
@@ -150,17 +168,25 @@ async function pairUp(
     const mapping = readMapping(await jsonIn(settings.mapping), names(teacher.side), names(student));
     return { pairs: pairsOf(mapping), cka: undefined };
   }
-  const samples = firstSamples(working.calib, LIKENED);
-  const gramsOf = async (model: ModelProto, { units }: Side): Promise<CentredGram[]> => {
-    const values = units.map(({ value }) => value);
-    const grams = await gatherFeatureGrams(
-      { ...{ engine, model, values, samples: samples.size }, batches: () => batch(samples, LIKENED_BATCH) },
-      control,
-    );
-    return values.map((value) => grams.get(value)!);
-  };
-  const cka = ckaMatrix(await gramsOf(teacher.model, teacher.side), await gramsOf(base, student));
+  const theirs = study?.grams ?? (await gramsOf(workspace, teacher.model, teacher.side, control));
+  const cka = ckaMatrix(theirs, await gramsOf(workspace, base, student, control));
   return { pairs: pairsOf(mapByAssignment({ ...layers, cka })), cka };
+}
+
+/** Of what the units of a model give on the first samples of CALIB. */
+export async function gramsOf(
+  { engine, working, batch }: Workspace,
+  model: ModelProto,
+  { units }: Pick<Side, 'units'>,
+  control: RunControl,
+): Promise<CentredGram[]> {
+  const samples = firstSamples(working.calib, LIKENED);
+  const values = units.map(({ value }) => value);
+  const grams = await gatherFeatureGrams(
+    { ...{ engine, model, values, samples: samples.size }, batches: () => batch(samples, LIKENED_BATCH) },
+    control,
+  );
+  return values.map((value) => grams.get(value)!);
 }
 
 async function jsonIn(path: string): Promise<unknown> {

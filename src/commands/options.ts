@@ -382,6 +382,10 @@ export const distillOptionsSchema = trainingFields
     rounds: positiveInteger.optional(),
     /** Folder that keeps the answers of the teacher. */
     cacheTeacher: path.optional(),
+    /** Of a student that is chosen: bytes of the file, multiply-accumulates, milliseconds for one sample. */
+    maxSize: positiveInteger.optional(),
+    maxMacs: z.number().positive().optional(),
+    maxLatency: z.number().positive().optional(),
   })
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
   .refine(({ flow, select }) => flow === 'layers' || select === 'all', {

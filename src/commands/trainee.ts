@@ -94,12 +94,17 @@ export async function openStudent(input: ModelInput, teacher: GivenModel, settin
     ...(settings.classes === undefined && classes !== undefined && { classes }),
   });
   if (!trainee.isNew || !image) return trainee;
-  const built = new Graph(trainee.input as ModelProto);
-  const [own] = built.inputs.filter((value) => built.isFed(value));
-  if (!own?.info || own.name === image.name) return trainee;
-  built.replaceUses(own, built.addInput(withFields(own.info, { name: image.name })));
-  built.dropUnreadInputs();
-  return { ...trainee, input: built.toModel() };
+  return { ...trainee, input: withInputNamed(trainee.input as ModelProto, image.name) };
+}
+
+/** The model with its only input under another name. */
+export function withInputNamed(model: ModelProto, name: string): ModelProto {
+  const graph = new Graph(model);
+  const [own] = graph.inputs.filter((value) => graph.isFed(value));
+  if (!own?.info || own.name === name) return model;
+  graph.replaceUses(own, graph.addInput(withFields(own.info, { name })));
+  graph.dropUnreadInputs();
+  return graph.toModel();
 }
 
 /** Sizes as declared; undefined for those that are not. */

@@ -1,4 +1,5 @@
 /** What every command that needs data starts from: the model opened and checked, its data split, ready to feed. */
+import type { ModelProto } from 'onnx-buf';
 import { realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Batch, Dataset, OpenedData } from '../data/dataset.js';
@@ -143,6 +144,22 @@ export async function openWorkspace(
     await close();
     throw error;
   }
+}
+
+/**
+ * The same data and engine with another model, which must take the same inputs; only the first workspace is closed.
+ * @throws FlowCompressError as `openWorkspace`
+ */
+export async function withModel(base: Workspace, input: ModelProto, name: string): Promise<Workspace> {
+  const opened = await openCheckedModel(input, { name });
+  const { inputs, outputs } = await signaturesOf(base.engine, opened);
+  const { fixedBatch, scores, classes, head, outputDims } = await tryModel(
+    base.engine,
+    opened,
+    inputs,
+    base.working.train,
+  );
+  return { ...base, input, opened, inputs, outputs, fixedBatch, scores, classes, head, outputDims };
 }
 
 /** Bytes of inputs per engine call: activations take some twenty times as much. */

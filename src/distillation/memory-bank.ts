@@ -75,16 +75,18 @@ export function contrastiveWithBank(request: LessonRequest): Lesson {
     ...{ heard, observed: projected },
     control: {
       ...lesson.control,
-      observe({ observed }, _, { indices }) {
-        const [student, teacher] = observed.at(-1)!.map(({ data }) => data as Float32Array) as [
-          Float32Array,
-          Float32Array,
-        ];
-        const others = draws.of(indices);
-        ofTeacher.settle(student, indices, others);
-        ofStudent.settle(teacher, indices, others);
-        ofStudent.update(student, indices);
-        ofTeacher.update(teacher, indices);
+      observe({ observed }, _, batches) {
+        for (const [i, { indices }] of batches.entries()) {
+          const [student, teacher] = observed[i]!.map(({ data }) => data as Float32Array) as [
+            Float32Array,
+            Float32Array,
+          ];
+          const others = draws.of(indices);
+          ofTeacher.settle(student, indices, others);
+          ofStudent.settle(teacher, indices, others);
+          ofStudent.update(student, indices);
+          ofTeacher.update(teacher, indices);
+        }
         draws.next();
       },
       notes: () => ({

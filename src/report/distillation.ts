@@ -1,15 +1,18 @@
 /** What the reports say about a distillation, independent of the medium. */
 import {
   baseName,
+  formatBytes,
+  formatCount,
   formatMetric,
   formatMetricChange,
+  formatMs,
   formatRatio,
   formatShare,
   isFraction,
   metricLabel,
   significant,
 } from './format.js';
-import type { DistillReport, FlowPoint } from './report.js';
+import type { CandidateRound, DistillReport, FlowPoint, ProposedCandidate } from './report.js';
 import { latenciesOf } from './summary.js';
 
 /** `resnet20.onnx learned from resnet56.onnx by fad`. */
@@ -90,6 +93,58 @@ export function mappingCaption(report: Pick<DistillReport, 'mapping' | 'flow'>):
     'Each layer of the student and the one of the teacher that it was held against; the weight is its share in the loss.',
     ...(head.includes('CKA') ? ['CKA: how alike the two computed before the training, 0 to 1.'] : []),
   ].join(' ');
+}
+
+/**
+ * The students that could be chosen among, the chosen one first and then those that were tried longest; columns of which nothing is
+ * known are left out. The figures are those of the longest trial.
+ */
+export function candidatesTable({ candidates = [] }: Pick<DistillReport, 'candidates'>): {
+  head: string[];
+  rows: string[][];
+} {
+  const sorted = [...candidates].sort(
+    (a, b) => Number(b.chosen) - Number(a.chosen) || b.rounds.length - a.rounds.length || lastScore(b) - lastScore(a),
+  );
+  const last = (one: ProposedCandidate): CandidateRound | undefined => one.rounds.at(-1);
+  const columns = [
+    { head: 'student', cells: sorted.map(({ name }) => name) },
+    { head: 'size', cells: sorted.map(({ bytes }) => formatBytes(bytes)) },
+    { head: 'MACs', cells: sorted.map(({ macs }) => (macs === undefined ? undefined : formatCount(macs))) },
+    { head: 'time', cells: sorted.map(({ ms }) => (ms === undefined ? undefined : formatMs(ms))) },
+    { head: 'steps', cells: sorted.map((one) => last(one)?.steps.toString()) },
+    { head: '1 - D', cells: sorted.map((one) => shown(last(one) && 1 - Math.min(1, last(one)!.alignment))) },
+    { head: 'CKA', cells: sorted.map((one) => shown(last(one)?.cka)) },
+    { head: 'VAL', cells: sorted.map((one) => shown(last(one)?.quality)) },
+    {
+      head: 'scores',
+      cells: sorted.map(({ rounds }) => rounds.map(({ score }) => score.toFixed(3)).join(' ') || undefined),
+    },
+    { head: 'outcome', cells: sorted.map(({ chosen, refused, rounds }) => outcomeOf(chosen, refused, rounds.length)) },
+  ].filter(({ cells }) => cells.some((cell) => cell !== undefined));
+  return {
+    head: columns.map(({ head }) => head),
+    rows: sorted.map((_, i) => columns.map(({ cells }) => cells[i] ?? '')),
+  };
+}
+
+export const CANDIDATES_CAPTION =
+  'Students that were considered; those within the limits were tried in rounds of half as many and twice as long trainings. ' +
+  'Score: 0.4 (1 - D) + 0.4 CKA + 0.2 VAL, of the alignment D of the flow along the depth, the likeness of mapped layers, and ' +
+  "the quality on VAL relative to the teacher's, after the longest trial. The chosen one then began anew from its first weights, " +
+  'so that its learning rate follows the whole training.';
+
+function lastScore({ rounds }: ProposedCandidate): number {
+  return rounds.at(-1)?.score ?? 0;
+}
+
+function shown(value: number | undefined): string | undefined {
+  return value?.toFixed(3);
+}
+
+function outcomeOf(chosen: boolean, refused: string | undefined, rounds: number): string {
+  if (chosen) return 'chosen';
+  return refused ?? `left after round ${String(rounds)}`;
 }
 
 /** A layer in a column of layers. */

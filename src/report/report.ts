@@ -23,8 +23,22 @@ export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targ
 export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
 export { benchReportSchema } from './schema/bench.js';
 export type { BenchReport, BenchRow, Statistic } from './schema/bench.js';
-export { distillationPointSchema, distillReportSchema, flowPointSchema, mappedLayerSchema } from './schema/distill.js';
-export type { DistillationPoint, DistillReport, FlowPoint, MappedLayer } from './schema/distill.js';
+export {
+  candidateRoundSchema,
+  distillationPointSchema,
+  distillReportSchema,
+  flowPointSchema,
+  mappedLayerSchema,
+  proposedCandidateSchema,
+} from './schema/distill.js';
+export type {
+  CandidateRound,
+  DistillationPoint,
+  DistillReport,
+  FlowPoint,
+  MappedLayer,
+  ProposedCandidate,
+} from './schema/distill.js';
 export { fidelitySchema, geometrySchema } from './schema/fidelity.js';
 export type { Fidelity, Geometry } from './schema/fidelity.js';
 export { qualitySchema, recoveryPointSchema, recoverySchema } from './schema/recovery.js';

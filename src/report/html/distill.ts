@@ -1,5 +1,5 @@
 /** Body of the HTML report of `distill`. */
-import { mappingCaption, mappingTable, outcomeSentence } from '../distillation.js';
+import { CANDIDATES_CAPTION, candidatesTable, mappingCaption, mappingTable, outcomeSentence } from '../distillation.js';
 import { formatMetric, metricLabel } from '../format.js';
 import { isMappingDrawn, plotsOf } from '../plots.js';
 import type { DistillReport } from '../report.js';
@@ -19,6 +19,7 @@ export async function distillBody(report: DistillReport): Promise<Content[]> {
     html`<p class="sub outcome">${outcomeSentence(report)}</p>`,
     comparisonSection(report.before, report.after, TEACHER_AND_STUDENT),
     ...(await plotSections(plotsOf(report))),
+    candidatesSection(report),
     mappingSection(report),
     report.fidelity && fidelitySection(report.fidelity),
     epochSection(report),
@@ -63,6 +64,13 @@ function agreementCard(fidelity: DistillReport['fidelity']): Card[] {
       note: html`with the teacher${right === undefined ? undefined : html`<br />${percent(right)} where it is right`}`,
     },
   ];
+}
+
+function candidatesSection(report: DistillReport): Content {
+  const table = candidatesTable(report);
+  if (table.rows.length === 0) return undefined;
+  const kinds = table.head.map((head) => (head === 'student' ? 'name' : head === 'outcome' ? 'text' : 'number'));
+  return section('Choice of the student', CANDIDATES_CAPTION, textTable(table, kinds));
 }
 
 /** A table of the mapping where it is too long to be drawn. */

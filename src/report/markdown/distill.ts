@@ -1,5 +1,12 @@
 /** The Markdown report of `distill`. */
-import { learnedFrom, mappingCaption, mappingTable, outcomeSentence } from '../distillation.js';
+import {
+  CANDIDATES_CAPTION,
+  candidatesTable,
+  learnedFrom,
+  mappingCaption,
+  mappingTable,
+  outcomeSentence,
+} from '../distillation.js';
 import type { DistillReport } from '../report.js';
 import { TEACHER_AND_STUDENT } from '../summary.js';
 import { endSentence, trainingTitle } from '../training.js';
@@ -8,6 +15,7 @@ import { comparisonTable, epochParts, inline, settingsParts, table, titled } fro
 
 export function distillParts(report: DistillReport): string[] {
   const { head, rows } = mappingTable(report);
+  const candidates = candidatesTable(report);
   return [
     `# ${inline(report.output)}`,
     inline(outcomeSentence(report)),
@@ -15,6 +23,12 @@ export function distillParts(report: DistillReport): string[] {
     comparisonTable(report.before, report.after, TEACHER_AND_STUDENT),
     ...(report.fidelity === undefined ? [] : fidelityParts(report.fidelity)),
     ...epochParts(report),
+    ...titled(
+      'Choice of the student',
+      candidates.rows.length,
+      () =>
+        `${CANDIDATES_CAPTION}\n\n${table(candidates.head, candidates.rows, `l${'r'.repeat(candidates.head.length - 2)}l`)}`,
+    ),
     ...titled(
       'Layers',
       rows.length,

@@ -1,6 +1,14 @@
 /** What `distill` reports. */
 import { z } from 'zod';
-import { count, dataSummarySchema, fraction, measurementSchema, runFields, settingsSchema } from './fields.js';
+import {
+  count,
+  dataSummarySchema,
+  fraction,
+  measurementSchema,
+  milliseconds,
+  runFields,
+  settingsSchema,
+} from './fields.js';
 import { fidelitySchema } from './fidelity.js';
 import { trainingPointSchema, trainingSummarySchema } from './train.js';
 
@@ -32,6 +40,35 @@ export const mappedLayerSchema = z.object({
 });
 export type MappedLayer = z.infer<typeof mappedLayerSchema>;
 
+/** A short training of a candidate, and what it showed. */
+export const candidateRoundSchema = z.object({
+  steps: count,
+  /** Divergence of its flow along the depth from the teacher's; 0 for equal profiles. */
+  alignment: z.number().nonnegative(),
+  /** Mean linear CKA over the mapped layers. */
+  cka: fraction,
+  /** Share of right answers on VAL relative to the teacher's; without labels share of answers as the teacher's. */
+  quality: fraction,
+  /** 0.4 (1 - alignment) + 0.4 cka + 0.2 quality. */
+  score: fraction,
+});
+export type CandidateRound = z.infer<typeof candidateRoundSchema>;
+
+/** A student that was considered. */
+export const proposedCandidateSchema = z.object({
+  name: z.string(),
+  /** Of its file. */
+  bytes: count,
+  macs: count.optional(),
+  /** Median for one sample, timed beside the other candidates; absent where a limit was exceeded before. */
+  ms: milliseconds.optional(),
+  /** Why it was not tried. */
+  refused: z.string().optional(),
+  rounds: z.array(candidateRoundSchema),
+  chosen: z.boolean(),
+});
+export type ProposedCandidate = z.infer<typeof proposedCandidateSchema>;
+
 export const distillReportSchema = z.object({
   command: z.literal('distill'),
   method: z.string(),
@@ -49,6 +86,8 @@ export const distillReportSchema = z.object({
   after: measurementSchema,
   training: trainingSummarySchema,
   history: z.array(distillationPointSchema),
+  /** Where the student was chosen. */
+  candidates: z.array(proposedCandidateSchema).optional(),
   mapping: z.array(mappedLayerSchema).optional(),
   /** On samples of CALIB, the student's behind the training. */
   flow: z.object({ teacher: z.array(flowPointSchema), student: z.array(flowPointSchema) }).optional(),

@@ -1,5 +1,5 @@
 /** The terminal table of `distill`. */
-import { mappingTable } from '../distillation.js';
+import { candidatesTable, mappingTable } from '../distillation.js';
 import { baseName, printable, truncateMiddle } from '../format.js';
 import type { DistillReport } from '../report.js';
 import { TEACHER_AND_STUDENT } from '../summary.js';
@@ -26,7 +26,26 @@ export function distillLines(report: DistillReport, paint: Paint, columns: numbe
     '',
     ...wrapped(endSentence(report), columns),
     ...(fidelity === undefined ? [] : ['', ...fidelityLines(fidelity, paint, columns)]),
+    ...candidateLines(report, paint, columns),
     ...mappingLines(report, paint, columns),
+  ];
+}
+
+/** Those that were tried, the chosen one first; the others are counted. */
+function candidateLines(report: DistillReport, paint: Paint, columns: number): string[] {
+  const all = report.candidates ?? [];
+  const tried = all.filter(({ rounds, chosen }) => chosen || rounds.length > 0);
+  if (tried.length === 0) return [];
+  const { head, rows } = candidatesTable({ candidates: tried });
+  const wanted = ['student', 'size', 'MACs', 'time', 'scores'];
+  const kept = [...head.keys()].filter((i) => wanted.includes(head[i]!));
+  const pick = (cells: readonly string[]): string[] =>
+    kept.map((i) => truncateMiddle(printable(cells[i]!), Math.floor(columns / 2)));
+  return [
+    '',
+    ...wrapped(`${rows[0]![0]!} was chosen of ${String(all.length)} students:`, columns),
+    ...grid(pick(head), rows.map(pick), `l${'r'.repeat(kept.length - 1)}`, paint),
+    ...moreLine(all.length - tried.length, ['candidate', 'candidates'], columns),
   ];
 }
 
