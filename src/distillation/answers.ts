@@ -72,9 +72,11 @@ export async function openAnswers(
       return asked;
     },
     async of(fed) {
-      if (last?.fed !== fed) last = { fed, values: await answer(fed) };
-      const { values } = last;
-      return names.map((name) => values[distinct.indexOf(name)]!);
+      if (last?.fed !== fed) {
+        const values = await answer(fed);
+        last = { fed, values: names.map((name) => values[distinct.indexOf(name)]!) };
+      }
+      return last.values;
     },
     release: () => session.release(),
   };

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { ModelProto } from 'onnx-buf';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { readFloats } from '../onnx/tensor.js';
-import type { HostTensor } from '../runtime/engine.js';
+import type { Feeds, HostTensor } from '../runtime/engine.js';
 import { exposeOnly } from '../runtime/trace.js';
 import {
   blockNet,
@@ -15,7 +15,7 @@ import {
   tokenNet,
 } from '../testing/distillation-models.js';
 import { run } from '../testing/graph-writing.js';
-import { openTraining } from '../testing/tiny-training.js';
+import { openTraining, samples } from '../testing/tiny-training.js';
 import { trainableParameters } from '../training/parameters.js';
 import type { StepResult } from '../training/stepper.js';
 import { answersOnly, attentionTransfer, contrastive, featureHints, plain, relational } from './baselines.js';
@@ -55,19 +55,31 @@ async function steps(lesson: Lesson, { student, teacher }: LessonRequest, count 
   const own = trainableParameters(new Graph(student.model));
   const parameters = [...own, ...lesson.parameters];
   const isImage = feedOf(student.model, 1).x!.dims.length === 4;
-  const { stepper } = await openTraining(lesson.student, isImage ? IMAGE : TOKENS, {
-    ...{ loss: lesson.main === 'task' ? 'cross-entropy' : 'kl', output: student.logits, parameters },
-    ...{ hints: lesson.terms.map(({ hint }) => hint), observed: lesson.observed, batchSize: BATCH, temperature: 4 },
-  });
-  const said = await valuesOf(lesson.teacher, [teacher.logits, ...lesson.terms.map(({ answer }) => answer)]);
+  const { heard = [] } = lesson;
+  const heardFeeds = (of: (size: number, i: number) => HostTensor): Feeds =>
+    Object.fromEntries(heard.flatMap(({ input }, i) => (input ? [[input.name, of(input.size, i)]] : [])));
+  const { stepper } = await openTraining(
+    lesson.student,
+    isImage ? IMAGE : TOKENS,
+    {
+      ...{ loss: lesson.main === 'task' ? 'cross-entropy' : 'kl', output: student.logits, parameters },
+      ...{ hints: lesson.terms.map(({ hint }) => hint), observed: lesson.observed, batchSize: BATCH, temperature: 4 },
+    },
+    (rows) => heardFeeds((size) => samples([size], rows, 1)),
+  );
+  const asked = [...lesson.terms, ...heard].map(({ answer }) => answer);
+  const said = await valuesOf(lesson.teacher, [teacher.logits, ...asked]);
+  const target = lesson.main === 'task' ? oneHot : said[0]!;
+  const batch = { target, indices: Array.from({ length: BATCH }, (_, n) => n) };
   const { main, terms } = lesson.control.factors(0);
   const input = {
-    feeds: feedOf(student.model, BATCH),
-    target: lesson.main === 'task' ? oneHot : said[0]!,
+    feeds: { ...feedOf(student.model, BATCH), ...heardFeeds((_, i) => said[1 + lesson.terms.length + i]!) },
+    target,
     factor: main,
-    hints: lesson.terms.map(({ reduce }, i) => ({
-      ...{ target: reduce ? meanOf(said[i + 1]!) : said[i + 1]!, factor: terms[i]! },
-    })),
+    hints: lesson.terms.map(({ reduce, prepare }, i) => {
+      const answer = said[i + 1]!;
+      return { target: reduce ? meanOf(answer) : (prepare?.(answer, batch) ?? answer), factor: terms[i]! };
+    }),
   };
   const before = stepper.vectors.parameters.slice();
   const results: StepResult[] = [];

@@ -20,11 +20,13 @@ export interface TinyTraining {
 /**
  * Plain SGD on the mean squared error, unless told otherwise.
  * @param dims of a sample of the input x
+ * @param others what else is fed, for so many samples
  */
 export async function openTraining(
   model: ModelProto,
   dims: readonly number[],
   options: Partial<TrainingGraphOptions> & Pick<TrainingGraphOptions, 'batchSize'>,
+  others: (rows: number) => Feeds = () => ({}),
 ): Promise<TinyTraining> {
   const parameters = options.parameters ?? trainableParameters(new Graph(model));
   const full: TrainingGraphOptions = {
@@ -33,7 +35,10 @@ export async function openTraining(
     ...{ batchNorm: 'updated', seed: 1 },
     ...options,
   };
-  const graph = await buildTrainingGraph(engine, model, full, (rows) => ({ x: samples(dims, rows, 90) }));
+  const graph = await buildTrainingGraph(engine, model, full, (rows) => ({
+    ...{ x: samples(dims, rows, 90) },
+    ...others(rows),
+  }));
   const vectors = startVectors(model, parameters, graph, full.emaDecay !== undefined);
   const reopen = (from: TrainingVectors, done: number): Promise<Stepper> =>
     openStepper(engine, graph, { name: full.optimizer, settings: full.optimizerSettings }, from, done);
