@@ -3,6 +3,7 @@ import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError, messageOf, throwIfAborted } from '../errors.js';
 import { rewrite } from '../onnx/graph.js';
 import { collapseShapes } from '../onnx/passes/collapse-shapes.js';
+import { dropRepeatedRelu } from '../onnx/passes/drop-repeated-relu.js';
 import { foldBatchNorm } from '../onnx/passes/fold-batch-norm.js';
 import { inlineConstants } from '../onnx/passes/inline-constants.js';
 import { shuffleToGather } from '../onnx/passes/shuffle-to-gather.js';
@@ -33,6 +34,7 @@ const COLLAPSE: PreparationPass = {
 };
 
 const FOLD: PreparationPass = { name: 'fold-batch-norm', run: (model) => rewrite(model, foldBatchNorm) };
+const REPEATED: PreparationPass = { name: 'drop-repeated-relu', run: (model) => rewrite(model, dropRepeatedRelu) };
 const SHUFFLE: PreparationPass = {
   name: 'shuffle-to-gather',
   run: async (model, { engine, feedsFor, rows }) => {
@@ -44,7 +46,7 @@ const SHUFFLE: PreparationPass = {
 };
 
 /** In this order: each one makes the graph plainer for the next. */
-export const PREPARATION: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, FOLD, COLLAPSE];
+export const PREPARATION: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, FOLD, COLLAPSE, REPEATED];
 
 /** The form in which dependency groups are looked for: the layers stay as they are. */
 export const PRUNABLE_FORM: readonly PreparationPass[] = [CURRENT_OPSET, INLINE, COLLAPSE, SHUFFLE];
