@@ -115,6 +115,7 @@ function describe(report: Report): string {
     case 'evaluate':
       return report.files.length > 1 ? measuredText(report.files[0], report.files[1]) : 'one file';
     case 'prune':
+    case 'compress':
       return measuredText(report.before, report.after);
     case 'bench':
       return `${report.rows.length} rows`;

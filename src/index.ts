@@ -7,6 +7,8 @@ export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from '
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
 export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
 export { pruneModel, pruneModel as prune, type PruneInput } from './commands/prune.js';
+export { compressModel, compressModel as compress, type CompressInput } from './commands/compress.js';
+export type { CompressOptions } from './commands/compress-options.js';
 export { distillModel, distillModel as distill, type DistillInput } from './commands/distill.js';
 export { trainModel, trainModel as train, type TrainInput } from './commands/train.js';
 export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
@@ -28,6 +30,7 @@ export type { OnProgress, ProgressEvent, RunControl } from './progress.js';
 // Reports: types, reading back, and rendering.
 export { parseReport } from './report/report.js';
 export type {
+  CompressReport,
   DataSummary,
   DistillReport,
   EvaluateReport,

@@ -8,6 +8,8 @@ export interface ProgressEvent {
   readonly total: number;
   /** What is being worked on, for example a layer's name. */
   readonly detail?: string;
+  /** Lines that the user should see before the work goes on, for example what is planned. */
+  readonly note?: string;
 }
 
 export type OnProgress = (event: ProgressEvent) => void;

@@ -1,9 +1,10 @@
-/** `flow-compress bench quantize|prune|distill`: methods against each other under the same options. */
+/** `flow-compress bench quantize|prune|distill|compress`: methods against each other under the same options. */
 import { Command } from 'commander';
 import type { BenchTrial, ComparedReport } from '../commands/bench.js';
 import { FlowCompressError } from '../errors.js';
 import type { BenchReport, Report } from '../report/report.js';
 import type { CliContext } from './context.js';
+import { compressCommand } from './compress.js';
 import { distillCommand } from './distill.js';
 import { flagName, valueFlag } from './flags.js';
 import type { Flag } from './flags.js';
@@ -52,6 +53,11 @@ export function benchCommand(context: CliContext, onExitCode: (code: number) => 
     'distill',
     distillCommand(context),
     '--teacher big.onnx --student resnet8 --methods plain,kd,fad --seeds 0,1,2 --epochs 20 --data train.npz --folder runs/d',
+  );
+  add(
+    'compress',
+    compressCommand(context),
+    'model.onnx --methods flow-compress,sequential,quantize-only --vary "size-ratio=8,16" --steps 1000 --data train.npz --folder runs/c',
   );
   return group;
 }

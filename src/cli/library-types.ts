@@ -1,5 +1,6 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
 import type { BenchRequest } from '../commands/bench.js';
+import type { CompressOptions } from '../commands/compress-options.js';
 import type {
   DistillOptions,
   EvaluateOptions,
@@ -12,6 +13,7 @@ import type {
 import type { RunControl } from '../progress.js';
 import type {
   BenchReport,
+  CompressReport,
   DistillReport,
   EvaluateReport,
   InspectReport,
@@ -30,6 +32,8 @@ export interface Library {
   readonly quantizeModel: (model: string, options: QuantizeOptions) => Promise<{ report: QuantizeReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly pruneModel: (model: string, options: PruneOptions) => Promise<{ report: PruneReport }>;
+  /** Writes `options.output` itself: whole or not at all. */
+  readonly compressModel: (model: string, options: CompressOptions) => Promise<{ report: CompressReport }>;
   /** Writes `options.output` itself: whole or not at all. */
   readonly distillModel: (student: string, options: DistillOptions) => Promise<{ report: DistillReport }>;
   /** Writes `options.output` itself: whole or not at all. */

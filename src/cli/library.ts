@@ -8,6 +8,7 @@ export const library: Library = {
   quantizeModel: async (model, options) => (await import('../commands/quantize.js')).quantizeModel(model, options),
   pruneModel: async (model, options) => (await import('../commands/prune.js')).pruneModel(model, options),
   benchMethods: async (request, control) => (await import('../commands/bench.js')).benchMethods(request, control),
+  compressModel: async (model, options) => (await import('../commands/compress.js')).compressModel(model, options),
   distillModel: async (student, options) => (await import('../commands/distill.js')).distillModel(student, options),
   trainModel: async (model, options) => (await import('../commands/train.js')).trainModel(model, options),
 };

@@ -10,6 +10,7 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
 import {
   benchReport,
+  compressReport,
   distillReport,
   evaluateReport,
   inspectReport,
@@ -39,6 +40,7 @@ const LIBRARY: Library = {
   },
   pruneModel: async () => ({ report: pruneReport() }),
   benchMethods: async () => ({ report: benchReport() }),
+  compressModel: async () => ({ report: compressReport() }),
   distillModel: async () => ({ report: distillReport() }),
   trainModel: async () => ({ report: trainReport() }),
 };

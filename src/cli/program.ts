@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander';
 import type { Report } from '../report/report.js';
 import type { CliContext } from './context.js';
 import { benchCommand } from './bench.js';
+import { compressCommand } from './compress.js';
 import { distillCommand } from './distill.js';
 import { evaluateCommand } from './evaluate.js';
 import { errorJson, errorText, EXIT, exitCodeOf } from './exit.js';
@@ -52,6 +53,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(profileCommand(context));
   add(quantizeCommand(context));
   add(pruneCommand(context));
+  add(compressCommand(context));
   add(distillCommand(context));
   add(trainCommand(context));
   program.addCommand(zooCommand(context, onExitCode));
@@ -70,6 +72,7 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
 }
 
 const EXAMPLES = [
+  'compress model.onnx -o small.onnx --data train.npz --size-ratio 16 --speedup 2 --report report.html',
   'inspect model.onnx',
   'quantize model.onnx -o small.onnx --data train.npz --bits 4 --report report.html',
   'prune model.onnx -o pruned.onnx --data train.npz --reduce 0.5 --report report.html',

@@ -36,6 +36,21 @@ describe('createProgress', () => {
     expect(lines[3]).toBe('measure widths: 100/100 (100%)');
   });
 
+  it('shows what is to be seen before the work goes on, but not with --quiet', () => {
+    for (const isTTY of [false, true]) {
+      const { stream, text } = sink(isTTY);
+      const progress = createProgress(stream, { quiet: false, now: () => 0 });
+      progress.onProgress({ stage: 'plan', done: 0, total: 2 });
+      progress.onProgress({ stage: 'plan', done: 2, total: 2, note: 'cut  bits\n1    \u001b[31m3.2' });
+      progress.stop();
+      // Names of models cannot bring escape sequences along.
+      expect(text()).toContain('\ncut  bits\n1     [31m3.2\n');
+    }
+    const quiet = sink();
+    createProgress(quiet.stream, { quiet: true }).onProgress({ stage: 'plan', done: 0, total: 1, note: 'cut' });
+    expect(quiet.text()).toBe('');
+  });
+
   it('counts the time left from where a resumed stage began', () => {
     let time = 0;
     const { stream, text } = sink();

@@ -30,6 +30,10 @@ function barDisplay(stream: OutputStream): ProgressDisplay {
   return {
     stop,
     onProgress: (event) => {
+      if (event.note !== undefined) {
+        stop();
+        stream.write(noteText(event.note));
+      }
       const { barsize, room } = layoutOf(printable(event.stage), stream.columns ?? 80);
       const payload = { detail: fitDetail(printable(event.detail ?? ''), room) };
       if (bar === undefined || event.stage !== stage) {
@@ -77,12 +81,18 @@ function fitDetail(detail: string, room: number): string {
   return text.length <= room ? text : room < 8 ? '' : truncateMiddle(text, room);
 }
 
+/** Set apart from what is around it. */
+function noteText(note: string): string {
+  return `\n${note.split('\n').map(printable).join('\n')}\n\n`;
+}
+
 function lineDisplay(stream: OutputStream, now: () => number): ProgressDisplay {
   let lastLine = now();
   let stage: { name: string; start: number; from: number } | undefined;
   return {
     stop: () => undefined,
     onProgress: (event) => {
+      if (event.note !== undefined) stream.write(noteText(event.note));
       const time = now();
       if (stage === undefined || stage.name !== event.stage)
         stage = { name: event.stage, start: time, from: event.done };

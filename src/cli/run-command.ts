@@ -124,8 +124,16 @@ async function execute<T extends Report>(
 
 /** Whether everything that was asked for has been reached. */
 function isMet(report: Report): boolean {
-  if (report.command === 'quantize') return report.budget?.met !== false;
-  return report.command !== 'prune' || (report.budget?.met !== false && report.drop?.met !== false);
+  switch (report.command) {
+    case 'quantize':
+      return report.budget?.met !== false;
+    case 'prune':
+      return report.budget?.met !== false && report.drop?.met !== false;
+    case 'compress':
+      return Object.values(report.limits).every(({ met }) => met);
+    default:
+      return true;
+  }
 }
 
 function withResumeHint(error: unknown, values: FlagValues): unknown {

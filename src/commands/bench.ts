@@ -12,6 +12,7 @@ import {
   parseReport,
   type BenchReport,
   type BenchRow,
+  type CompressReport,
   type DistillReport,
   type PruneReport,
   type QuantizeReport,
@@ -22,7 +23,7 @@ import { DEFAULTS } from './options.js';
 import { startRun } from './run-info.js';
 
 /** A report that says what a model was before and after. */
-export type ComparedReport = QuantizeReport | PruneReport | DistillReport;
+export type ComparedReport = QuantizeReport | PruneReport | DistillReport | CompressReport;
 
 /** One run of a method. */
 export interface BenchTrial {
@@ -179,7 +180,10 @@ function rowsOf(found: readonly { trial: BenchTrial; report: ComparedReport }[])
 }
 
 function updatesOf(report: ComparedReport): number | undefined {
-  return report.command === 'distill' ? report.training.steps : report.recovery?.steps;
+  if (report.command === 'distill') return report.training.steps;
+  const parts = [report.recovery, ...(report.command === 'compress' ? [report.learning] : [])];
+  const known = parts.flatMap((part) => (part ? [part.steps] : []));
+  return known.length > 0 ? known.reduce((a, b) => a + b, 0) : undefined;
 }
 
 function lastLatency(side: ComparedReport['after']): number | undefined {

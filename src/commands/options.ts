@@ -55,11 +55,11 @@ const LOSS_NAMES = Object.keys(LOSSES) as [LossName, ...LossName[]];
 export const TRAINING_METRICS = [...LABEL_METRICS, 'loss'] as const;
 export type TrainingMetric = (typeof TRAINING_METRICS)[number];
 
-const width = z.number().int().min(1).max(8);
-const positiveInteger = z.number().int().min(1);
-const path = z.string().min(1, 'must not be empty');
+export const width = z.number().int().min(1).max(8);
+export const positiveInteger = z.number().int().min(1);
+export const path = z.string().min(1, 'must not be empty');
 /** Random changes of the images that a model learns from. */
-const augment = z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]);
+export const augment = z.array(z.enum(['crop', 'flip', 'cutout', 'mixup'])).default([]);
 
 /** Where the samples come from and how they are read. */
 export const dataOptionsSchema = z.object({
@@ -82,7 +82,7 @@ export const dataOptionsSchema = z.object({
 });
 
 /** A run that leaves its progress in a folder and can go on from there. */
-const resumable = {
+export const resumable = {
   runDir: path.optional(),
   resume: z.boolean().default(false),
 };
@@ -96,7 +96,7 @@ const sensitivityForm = {
 const isOneForm = (options: { sensitivityMode: string; gradientTerm: string }): boolean =>
   options.sensitivityMode !== 'reference' || options.gradientTerm === 'g';
 const REFERENCE_HAS_G = { message: 'must be g with the reference sensitivity', path: ['gradientTerm'] };
-const RESUME_NEEDS_DIR = { message: 'needs --run-dir, the folder of the run to continue', path: ['resume'] };
+export const RESUME_NEEDS_DIR = { message: 'needs --run-dir, the folder of the run to continue', path: ['resume'] };
 
 export const inspectOptionsSchema = z.object({
   /** List the channels that can only be removed together. */

@@ -1,10 +1,6 @@
 /** `prune`: fewer filters and layers; what is left learns from the original; the file is written and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
-import { assertWritableOutput } from '../node/atomic-file.js';
-import { openModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
-import { Graph } from '../onnx/graph.js';
-import { findLayers } from '../onnx/layers.js';
 import {
   findPruningMethod,
   type PruningMethod,
@@ -12,42 +8,23 @@ import {
   type StructuredMethod,
   type WeightMethod,
 } from '../pruning/methods.js';
-import { sharedPlaces } from '../pruning/places.js';
-import { cutModel, dependenciesOf, type PruningState } from '../pruning/step.js';
-import { floatStudent } from '../recovery/float-student.js';
-import { normalized } from '../recovery/normalize.js';
-import { traceShapes } from '../runtime/trace.js';
+import { dependenciesOf } from '../pruning/step.js';
 import type { PruneReport, RecoverySummary } from '../report/report.js';
 import { parseOptions, pruneOptionsSchema, type PruneOptions } from './options.js';
+import { learnAfterCuts, learnBetween, learningOf } from './pruned-learning.js';
 import { prunedRows } from './pruned-rows.js';
 import { normScalesFor } from './norm-scales.js';
 import { cutOfShrunk, learnShrinking, planShrinking } from './prune-shrinking.js';
 import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
 import { runCourse, type Course } from './pruning-course.js';
 import { budgetFor, budgetOf, dropOf, refuseUnmet, SLACK, type Limits } from './pruning-limits.js';
-import {
-  openPruningStudy,
-  refuseBlindLimit,
-  type LearningOptions,
-  type PruningRun,
-  type PruningStudy,
-} from './pruning-study.js';
-import { learnFromOriginal } from './recovery.js';
-import { startRun } from './run-info.js';
-import { finishedReport, logged, openRun } from './run-state.js';
+import { openPruningStudy, refuseBlindLimit, type PruningRun } from './pruning-study.js';
 import { refuseFixedBatch } from './training-setup.js';
-import { openWorkspace, type Workspace } from './workspace.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
+import { writingRun, type WritingRun } from './writing-run.js';
 
 /** Options of `pruneModel`: `data` and `output` are needed, everything else has a default. */
 export type PruneInput = Pick<PruneOptions, 'data' | 'output'> & Partial<PruneOptions>;
-
-/** Updates when neither updates nor epochs nor a time are given. */
-const DEFAULT_STEPS = 1000;
-/** Share of the learning that a cut is followed by before it is judged. */
-const BETWEEN_CUTS = 0.1;
-/** Evaluations on VAL in the course of the learning. */
-const EVALUATIONS = 8;
 
 /**
  * Prunes a model and writes `options.output`, whole or not at all.
@@ -60,41 +37,29 @@ export async function pruneModel(
   input: ModelInput,
   options: PruneInput,
 ): Promise<{ model: ModelProto; report: PruneReport }> {
-  const clock = startRun();
   const settings = parseOptions(pruneOptionsSchema, options);
-  const { signal } = options;
-  const { force } = settings;
-  const given = [input, settings.data, settings.test, settings.preprocessFile].filter(
-    (file) => typeof file === 'string',
-  );
-  // The output of a finished run is no obstacle to resuming it.
-  if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
-  const workspace = await clock.stage('open', () =>
-    openWorkspace(input, settings, { signal, onProgress: options.onProgress }),
-  );
-  const warnings = [...workspace.notes];
-  const rules = { force, inputs: [...given, ...workspace.opened.files] };
+  return writingRun('prune', input, settings, options, (run) => prunedAndWritten(run, settings));
+}
+
+async function prunedAndWritten(
+  { clock, workspace, run, control, rules, warnings }: WritingRun,
+  settings: PruneOptions,
+): Promise<{ model: ModelProto; report: PruneReport }> {
+  const method = methodOf(settings);
+  const study = await clock.stage('prepare', () => openPruningStudy(workspace, settings, control));
   let written: WrittenModel | undefined;
-  let study: PruningStudy | undefined;
   try {
-    const run = await openRun('prune', workspace, settings, { signal });
-    const finished = await finishedReport(run, 'prune', settings.output);
-    if (finished) return { model: (await openModel(settings.output, { signal })).model, report: finished };
-    const control = logged({ signal, onProgress: options.onProgress }, run);
-    await assertWritableOutput(settings.output, rules);
-    const method = methodOf(settings);
-    const opened = (study = await clock.stage('prepare', () => openPruningStudy(workspace, settings, control)));
-    warnings.push(...opened.warnings);
-    refuseBlindLimit(settings, workspace, opened);
-    const learning = learningOf(workspace, opened.original.model, settings, warnings);
-    const pruning = { workspace, study: opened, settings, learning, clock, control, run };
+    warnings.push(...study.warnings);
+    refuseBlindLimit(settings, workspace, study);
+    const learning = learningOf(workspace, study.original.model, settings, warnings);
+    const pruning = { workspace, study, settings, learning, clock, control, run };
     const { model, limits, ...found } = await pruned(pruning, method, warnings);
     refuseUnmet(limits, settings);
 
-    const made = (written = await writeMeasured(workspace, model, settings, rules, clock, control));
-    const { original, before, after } = made;
-    warnings.push(...made.warnings);
-    await made.publish();
+    written = await writeMeasured(workspace, model, settings, rules, clock, control);
+    const { original, before, after } = written;
+    warnings.push(...written.warnings);
+    await written.publish();
     const notes = [...new Set(warnings)];
     const report: PruneReport = {
       command: 'prune',
@@ -119,15 +84,13 @@ export async function pruneModel(
       },
       ...limits,
       measure: workspace.scores === undefined ? 'relative-error' : 'kl',
-      original: opened.quality,
+      original: study.quality,
       ...{ before, after },
       ...found.rows,
     };
-    await run?.finish(report, settings.output);
     return { model, report };
   } finally {
-    await study?.close();
-    await workspace.close();
+    await study.close();
     await written?.output.discard();
   }
 }
@@ -168,7 +131,7 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod, warni
   );
   const learned =
     learning && course.steps.some(({ accepted }) => accepted)
-      ? await clock.stage('learn', () => learn(pruning, course.state, learning, true))
+      ? await clock.stage('learn', () => learnAfterCuts(pruning, course.state, learning, true))
       : undefined;
   return cutDown(pruning, course, learned?.state ?? course.state.model, learned?.summary, {
     score: method.score,
@@ -246,93 +209,4 @@ async function withoutWeights(pruning: PruningRun, method: WeightMethod): Promis
 function methodOf({ method: name, score }: PruneOptions): PruningMethod {
   const method = findPruningMethod(name)!;
   return score === undefined || method.kind !== 'structured' ? method : { ...method, score };
-}
-
-/** How long is learned; undefined for no time at all. */
-function learningOf(
-  workspace: Workspace,
-  model: ModelProto,
-  settings: PruneOptions,
-  warnings: string[],
-): LearningOptions | undefined {
-  const { fixedBatch, working } = workspace;
-  const { epochs, steps, maxTime, temperature, hintWeight } = settings;
-  const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
-  if (steps === 0) return undefined;
-  // Before the cuts, which take minutes.
-  if (asked) refuseFixedBatch(workspace);
-  else if (fixedBatch !== undefined) {
-    warnings.push(
-      `The model takes batches of ${String(fixedBatch)} only and does not learn after the cuts: export it with a free batch dimension for that.`,
-    );
-    return undefined;
-  }
-  const batchSize = Math.min(settings.batchSize, working.train.size);
-  const perEpoch = Math.floor(working.train.size / batchSize);
-  const limits = [
-    ...(steps === undefined ? [] : [steps]),
-    ...(epochs === undefined ? [] : [epochs * perEpoch]),
-    ...(asked ? [] : [DEFAULT_STEPS]),
-  ];
-  return {
-    ...(limits.length > 0 && { steps: Math.min(...limits) }),
-    ...(maxTime !== undefined && { seconds: maxTime }),
-    ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model) },
-    ...{ temperature, hintWeight },
-  };
-}
-
-/** Convolutions learn behind a normalization, which bears large steps. */
-function suitableRate(model: ModelProto): number {
-  let [convolutions, others] = [0, 0];
-  for (const { op, params } of findLayers(new Graph(model))) {
-    if (op === 'Conv') convolutions += params;
-    else others += params;
-  }
-  return convolutions > others ? 3e-2 : 1e-3;
-}
-
-/** A short learning, judged at its end alone. */
-async function learnBetween(
-  pruning: PruningRun,
-  pruned: PruningState,
-  options: LearningOptions,
-): Promise<{ model: ModelProto; updates: number }> {
-  const { steps, seconds } = options;
-  const short: LearningOptions = {
-    ...options,
-    evaluations: 1,
-    ...(steps !== undefined && { steps: Math.max(1, Math.round(BETWEEN_CUTS * steps)) }),
-    ...(seconds !== undefined && { seconds: BETWEEN_CUTS * seconds }),
-  };
-  const { state, summary } = await learn(pruning, pruned, short, false);
-  return { model: state, updates: summary.steps };
-}
-
-/** @param kept whether the run directory keeps the course */
-async function learn(
-  { workspace, study, settings, control, run }: PruningRun,
-  pruned: PruningState,
-  options: LearningOptions,
-  kept: boolean,
-): Promise<{ state: ModelProto; summary: RecoverySummary }> {
-  const { engine, feedsFor, batch } = workspace;
-  const { calib, original } = study;
-  const { model } = pruned;
-  const student = await normalized(
-    {
-      ...{ engine, model, shapes: await traceShapes(engine, model, feedsFor(1)), samples: calib.size },
-      batches: () => batch(calib),
-    },
-    control,
-  );
-  const learning = {
-    teacher: original.model,
-    student: floatStudent(student, 'updated'),
-    taught: sharedPlaces(cutModel(original, pruned)),
-    start: model,
-    build: (state: ModelProto) => state,
-    ...{ options, kept },
-  };
-  return learnFromOriginal(workspace, learning, settings, control, run?.cache);
 }

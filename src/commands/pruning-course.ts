@@ -5,31 +5,23 @@ import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import { firstSamples } from '../data/subset.js';
 import type { RunDirectory } from '../node/run-dir.js';
-import { openModel, saveModel } from '../node/model-file.js';
-import { toBytes } from '../onnx/to-bytes.js';
+import { saveModel } from '../node/model-file.js';
 import type { RunControl } from '../progress.js';
-import type { Cost } from '../pruning/cost.js';
 import type { StructuredMethod } from '../pruning/methods.js';
 import { GUARDS } from '../pruning/sites.js';
 import { pruneStep, type PruningState, type Step, type StepRequest } from '../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../report/report.js';
-import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { layoutBlock } from '../runtime/layout-block.js';
-import { traceShapes } from '../runtime/trace.js';
 import { DEFAULTS, type PruneOptions } from './options.js';
+import { cutBy, cutFields, readCut, writtenCut, type Cut } from './pruning-memory.js';
 import { costIn, errorOf, worthIn, type PruningStudy } from './pruning-study.js';
 import { wideRows } from './quantization-study.js';
 import type { RunClock } from './run-info.js';
+import { timeRatios } from './time-ratios.js';
 import type { Workspace } from './workspace.js';
 
-export interface Course {
-  readonly state: PruningState;
-  readonly cost: Cost;
+export interface Course extends Cut {
   readonly steps: readonly PruningStep[];
-  /** What taking out each branch alone did to the answers, by name. */
-  readonly divergences: ReadonlyMap<string, number>;
-  /** Largest relative difference of a cut model from the original with zeros. */
-  readonly difference: number;
 }
 
 export interface CourseRequest {
@@ -134,28 +126,22 @@ async function nextGoal(
 
 /** Median time of a model divided by that of the original, timed in turns. */
 export async function latencyRatio(
-  { engine, feedsFor, timedBatches }: Workspace,
+  workspace: Workspace,
   { original }: PruningStudy,
   model: ModelProto,
 ): Promise<number> {
-  const feeds = feedsFor(timedBatches.at(-1)!);
-  const sessions = await Promise.all(
-    [original.model, model].map((one) => engine.createSession(toBytes(one), { config: TIMED_TOGETHER })),
-  );
-  try {
-    const results = await measureLatency(
-      sessions.map((session) => ({ session, feeds })),
-      { minSeconds: 1 },
-    );
-    return results[1]!.ratioToFirst;
-  } finally {
-    await Promise.all(sessions.map((session) => session.release()));
-  }
+  const [, ratio] = await timeRatios(workspace, [original.model, model]);
+  return ratio!;
+}
+
+/** What a cut depends on beside the state and the goal. */
+export interface CutRequest extends Pick<CourseRequest, 'workspace' | 'study' | 'method' | 'normScales'> {
+  readonly settings: Pick<PruneOptions, 'of' | 'seed' | 'order' | 'align'>;
 }
 
 /** What a cut of a state is told. */
 export async function stepRequestOf(
-  { workspace, study, method, settings, normScales }: CourseRequest,
+  { workspace, study, method, settings, normScales }: CutRequest,
   state: PruningState,
   { goal, allowed }: Goal,
 ): Promise<StepRequest> {
@@ -214,19 +200,9 @@ async function attempt(
     ...{ accepted, seconds: (performance.now() - began) / 1000 },
   };
   const steps = [...course.steps, record];
-  const difference = Math.max(course.difference, step.difference);
-  if (!accepted) return { ...course, steps, difference };
-  return {
-    state: learned ? { ...step.state, model: learned.model } : step.state,
-    cost: step.cost,
-    ...{ steps, difference },
-    divergences: new Map([
-      ...course.divergences,
-      ...step.branches.flatMap(({ branch, divergence }) =>
-        divergence === undefined ? [] : [[branch.name, divergence] as const],
-      ),
-    ]),
-  };
+  const next = cutBy(step, course);
+  if (!accepted) return { ...course, steps, difference: next.difference };
+  return { ...next, steps, ...(learned && { state: { ...step.state, model: learned.model } }) };
 }
 
 async function qualitiesOf(
@@ -246,29 +222,17 @@ function startOf({ study: { original, cost }, start }: CourseRequest): Course {
   return { state, cost, steps: [], divergences: new Map(), difference: 0 };
 }
 
-const keptSchema = z.object({
-  steps: z.array(pruningStepSchema),
-  kept: z.record(z.string(), z.array(z.number())),
-  gone: z.array(z.string()),
-  cost: z.object({ macs: z.number().optional(), params: z.number(), blocked: z.number().optional() }),
-  divergences: z.record(z.string(), z.number()),
-  difference: z.number(),
-});
+const keptSchema = z.object({ ...cutFields, steps: z.array(pruningStepSchema) });
 
 const COURSE = 'pruning course';
 const MODEL = 'cut.onnx';
 
 async function remember({ run, settings }: CourseRequest, course: Course): Promise<void> {
   if (!run || settings.runDir === undefined) return;
-  const { steps, state, cost, divergences, difference } = course;
+  const steps = [...course.steps];
   // The model first: without the line about it, it is one of a step that is made again.
-  await saveModel(state.model, join(settings.runDir, `${String(steps.length)}-${MODEL}`), { force: true });
-  const kept: z.input<typeof keptSchema> = {
-    ...{ steps: [...steps], gone: [...state.gone], difference },
-    kept: Object.fromEntries([...state.kept].map(([name, rows]) => [name, [...rows]])),
-    cost: { ...cost },
-    divergences: Object.fromEntries(divergences),
-  };
+  await saveModel(course.state.model, join(settings.runDir, `${String(steps.length)}-${MODEL}`), { force: true });
+  const kept: z.input<typeof keptSchema> = { ...writtenCut(course), steps };
   await run.cache.write(COURSE, JSON.stringify(kept));
 }
 
@@ -276,16 +240,7 @@ async function remember({ run, settings }: CourseRequest, course: Course): Promi
 async function takeUp({ run, settings, study, workspace }: CourseRequest): Promise<Course | undefined> {
   const text = await run?.cache.read(COURSE);
   if (text === undefined || settings.runDir === undefined) return undefined;
-  const { steps, kept, gone, cost, divergences, difference } = keptSchema.parse(JSON.parse(text));
-  const { model } = await openModel(join(settings.runDir, `${String(steps.length)}-${MODEL}`));
-  const { engine, feedsFor, fixedBatch } = workspace;
-  return {
-    state: {
-      ...{ model, gone, firstUnits: study.original.firstUnits },
-      shapes: await traceShapes(engine, model, feedsFor(fixedBatch ?? 1)),
-      kept: new Map(Object.entries(kept)),
-    },
-    cost: { macs: cost.macs, params: cost.params, blocked: cost.blocked },
-    ...{ steps, difference, divergences: new Map(Object.entries(divergences)) },
-  };
+  const { steps, ...kept } = keptSchema.parse(JSON.parse(text));
+  const file = join(settings.runDir, `${String(steps.length)}-${MODEL}`);
+  return { ...(await readCut(kept, file, study, workspace)), steps };
 }

@@ -54,7 +54,7 @@ const COMPARED_BATCH = 128;
 /** @throws FlowCompressError as the model does not run; `aborted` */
 export async function openPruningStudy(
   workspace: Workspace,
-  settings: PruneOptions,
+  settings: Pick<PruneOptions, 'probeSamples' | 'batchSize'>,
   { signal }: RunControl,
 ): Promise<PruningStudy> {
   const { engine, opened, feedsFor, fixedBatch, working, scores, batch } = workspace;
@@ -111,7 +111,11 @@ export function errorOf({ top1, agreement, divergence }: Quality): { metric: str
 }
 
 /** @throws FlowCompressError `bad-input` when VAL is too small to tell so small a fall */
-export function refuseBlindLimit({ maxDrop }: PruneOptions, { working }: Workspace, { quality }: PruningStudy): void {
+export function refuseBlindLimit(
+  { maxDrop }: Pick<PruneOptions, 'maxDrop'>,
+  { working }: Workspace,
+  { quality }: PruningStudy,
+): void {
   if (maxDrop === undefined || errorOf(quality).metric === 'relative-error') return;
   const { size } = working.val;
   const needed = Math.ceil(2 / maxDrop);

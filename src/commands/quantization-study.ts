@@ -28,12 +28,18 @@ export interface PreparedStudy {
 }
 
 /**
- * Prepares the workspace's model and traces it.
+ * Prepares a model and traces it.
+ * @param given of the inputs of the workspace's model; that itself when absent
  * @throws FlowCompressError `unsupported` when the model has no weight layer.
  */
-export async function prepareStudy(workspace: Workspace, control: RunControl): Promise<PreparedStudy> {
+export async function prepareStudy(
+  workspace: Workspace,
+  control: RunControl,
+  given?: ModelProto,
+): Promise<PreparedStudy> {
   const { engine, opened, feedsFor, fixedBatch } = workspace;
-  const prepared = await prepareModel(engine, opened.model, feedsFor, { fixedBatch, signal: control.signal });
+  const source = given ?? opened.model;
+  const prepared = await prepareModel(engine, source, feedsFor, { fixedBatch, signal: control.signal });
   const feeds = feedsFor(fixedBatch ?? 1);
   const shapes = await traceShapes(engine, prepared.model, feeds);
   // Every value that this leaves in the graph was there before.

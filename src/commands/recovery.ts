@@ -5,7 +5,7 @@ import { FlowCompressError } from '../errors.js';
 import { readCheckpoint, writeCheckpoint } from '../node/checkpoint.js';
 import { trainingLog } from '../node/training-log.js';
 import type { RunControl } from '../progress.js';
-import { samePlaces } from '../pruning/places.js';
+import { placesIn, samePlaces } from '../pruning/places.js';
 import type { QuantizationOutcome } from '../quantization/method.js';
 import { trainableQuantized } from '../quantization/recover/trainable.js';
 import type { ModelProto } from 'onnx-buf';
@@ -22,7 +22,7 @@ import { augmentationOf, refuseFixedBatch } from './training-setup.js';
 import type { Workspace } from './workspace.js';
 
 /** What a command that recovers is told: where the run is kept, and how the samples are changed. */
-type RecoverySettings = Pick<QuantizeOptions, 'runDir' | 'resume' | 'augment' | 'seed' | 'remeasure'>;
+export type RecoverySettings = Pick<QuantizeOptions, 'runDir' | 'resume' | 'augment' | 'seed' | 'remeasure'>;
 
 export interface Learning<T> {
   /** The original, prepared. */
@@ -84,15 +84,22 @@ export async function learnFromOriginal<T>(
 }
 
 /** Evaluations on VAL in the course of the recovery of a quantized model. */
-const EVALUATIONS = 10;
+export const EVALUATIONS = 10;
+
+export interface OutcomeRecovery {
+  readonly workspace: Workspace;
+  readonly study: PreparedStudy;
+  readonly outcome: QuantizationOutcome;
+  readonly choice: ExecutionChoice;
+  readonly options: Learning<QuantizationOutcome>['options'];
+  /** What is learned from where it is not the model of the study, and values in both that play the same part. */
+  readonly teacher?: { readonly model: ModelProto; readonly taught: readonly TaughtValue[] } | undefined;
+}
 
 /** Lets the quantized model learn from the original. Errors as `learnFromOriginal`. */
 export function recoverOutcome(
-  workspace: Workspace,
-  study: PreparedStudy,
-  outcome: QuantizationOutcome,
-  choice: ExecutionChoice,
-  settings: QuantizeOptions,
+  { workspace, study, outcome, choice, options, teacher }: OutcomeRecovery,
+  settings: RecoverySettings,
   control: RunControl,
   cache: MachineCache | undefined,
 ): Promise<{ state: QuantizationOutcome; summary: RecoverySummary }> {
@@ -101,16 +108,19 @@ export function recoverOutcome(
     throw new FlowCompressError('internal', 'A model that computes its ranges at run time cannot be recovered.');
   const student = trainableQuantized(study.model, plan, outcome);
   const learning: Learning<QuantizationOutcome> = {
-    ...{ teacher: study.model, student, taught: samePlaces(study.model, student.model) },
-    start: outcome,
-    build: (state) => choice.build(state),
-    options: {
-      ...{ steps: settings.recover, evaluations: EVALUATIONS, batchSize: settings.recoverBatchSize },
-      ...{ learningRate: settings.recoverLr, temperature: settings.temperature, hintWeight: settings.hintWeight },
-    },
-    kept: true,
+    teacher: teacher?.model ?? study.model,
+    taught: teacher ? placesIn(student.model, teacher.taught) : samePlaces(study.model, student.model),
+    ...{ student, start: outcome, build: (state) => choice.build(state), options, kept: true },
   };
   return learnFromOriginal(workspace, learning, settings, control, cache);
+}
+
+/** How `quantize` recovers. */
+export function recoveryOptions(settings: QuantizeOptions): OutcomeRecovery['options'] {
+  return {
+    ...{ steps: settings.recover, evaluations: EVALUATIONS, batchSize: settings.recoverBatchSize },
+    ...{ learningRate: settings.recoverLr, temperature: settings.temperature, hintWeight: settings.hintWeight },
+  };
 }
 
 function pointOf(point: Omit<TrainingPoint, 'epoch'>): RecoveryPoint {

@@ -4,6 +4,7 @@ import { fingerprint } from '../node/fingerprint.js';
 import { openRunDirectory, type RunDirectory } from '../node/run-dir.js';
 import type { RunControl } from '../progress.js';
 import type { Report } from '../report/report.js';
+import type { CompressOptions } from './compress-options.js';
 import type { ProfileOptions, PruneOptions, QuantizeOptions, TrainOptions } from './options.js';
 import type { Workspace } from './workspace.js';
 
@@ -20,7 +21,7 @@ const NOT_COMPARED = new Set([
 export async function openRun(
   command: Report['command'],
   { opened }: Workspace,
-  settings: ProfileOptions | PruneOptions | QuantizeOptions | TrainOptions,
+  settings: ProfileOptions | CompressOptions | PruneOptions | QuantizeOptions | TrainOptions,
   { signal }: RunControl,
   more: Readonly<Record<string, string | Uint8Array>> = {},
 ): Promise<RunDirectory | undefined> {

@@ -49,8 +49,12 @@ export function sharedPlaces({ original, model, kept, gone }: CutModel): TaughtV
 export function samePlaces(original: ModelProto, model: ModelProto): TaughtValue[] {
   const layers = findLayers(new Graph(original));
   const kept = new Map(layers.map(({ name, channels }) => [name, Array.from({ length: channels }, (_, c) => c)]));
+  return placesIn(model, sharedPlaces({ original, model: original, kept, gone: [] }));
+}
+
+/** The places whose values the model still has under their names. */
+export function placesIn(model: ModelProto, places: readonly TaughtValue[]): TaughtValue[] {
   const graph = new Graph(model);
-  const places = sharedPlaces({ original, model: original, kept, gone: [] });
   return places.filter(({ student }) => graph.value(student) !== undefined);
 }
 

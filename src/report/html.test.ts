@@ -1,6 +1,7 @@
 /** The HTML report stands alone, cannot be broken by names, and draws only what was measured. */
 import { describe, expect, it } from 'vitest';
 import {
+  compressReport,
   distillReport,
   evaluateReport,
   inspectReport,
@@ -22,6 +23,7 @@ describe('reportToHtml', () => {
   it.each([
     quantizeReport(),
     pruneReport(),
+    compressReport(),
     evaluateReport(),
     profileReport(),
     inspectReport(),

@@ -1,8 +1,10 @@
 /** The report as one self-contained HTML file: inline SVG and CSS, no script, no address, nothing to load. */
+import { compressionTitle } from './compressing.js';
 import { learnedFrom } from './distillation.js';
 import { baseName } from './format.js';
 import { benchTitle } from './bench.js';
 import { benchBody } from './html/bench.js';
+import { compressBody } from './html/compress.js';
 import { distillBody } from './html/distill.js';
 import { html, trustedMarkup } from './html/markup.js';
 import type { Content } from './html/markup.js';
@@ -63,6 +65,8 @@ async function partsOf(report: Report): Promise<Content[]> {
       return await quantizeBody(report);
     case 'prune':
       return await pruneBody(report);
+    case 'compress':
+      return await compressBody(report);
     case 'train':
       return await trainBody(report);
     case 'bench':
@@ -94,6 +98,11 @@ function headingOf(report: Report): { title: string; subtitle: string } {
       return {
         title: baseName(report.output),
         subtitle: `${baseName(report.model)} pruned with ${pruningTitle(report)}`,
+      };
+    case 'compress':
+      return {
+        title: baseName(report.output),
+        subtitle: `${baseName(report.model)} compressed with ${compressionTitle(report)}`,
       };
     case 'train':
       return {

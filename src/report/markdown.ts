@@ -40,6 +40,7 @@ import type { RecoveredReport } from './recovery.js';
 import { agreementSentence, budgetSentence, klWidths, latenciesOf } from './summary.js';
 import { benchTable, benchTitle, BENCH_CAPTION } from './bench.js';
 import { fidelityParts } from './markdown/fidelity.js';
+import { compressParts } from './markdown/compress.js';
 import { distillParts } from './markdown/distill.js';
 import { comparisonTable, epochParts, inline, number, settingsParts, table, titled } from './markdown/parts.js';
 import { timeTable } from './time.js';
@@ -63,6 +64,8 @@ function bodyOf(report: Report): string[] {
       return quantizeParts(report);
     case 'prune':
       return pruneParts(report);
+    case 'compress':
+      return compressParts(report);
     case 'train':
       return trainParts(report);
     case 'bench':

@@ -1,4 +1,5 @@
 /** Which plots a report gets. Each one is drawn at the width the reader has, as SVG text. */
+import { STATES } from './compressing.js';
 import { placedLayers } from './distillation.js';
 import { baseName, formatBits, metricLabel } from './format.js';
 import type { TopLevelSpec } from 'vega-lite';
@@ -10,10 +11,12 @@ import { dynamicsCaption, dynamicsPlot, layerMacsPlot, placedBy, widthsPlot } fr
 import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
 import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
+import { scoreNameOf } from './quality.js';
 import type { RecoveredReport } from './recovery.js';
 import type {
   BenchReport,
   BenchRow,
+  CompressReport,
   DistillReport,
   EvaluateReport,
   PruneReport,
@@ -70,6 +73,15 @@ export function plotsOf(report: Report): Plot[] {
         widthsOf(report),
         layerMacsOf(report),
         recoveryOf(report),
+      ]);
+    case 'compress':
+      return present([
+        statesOf(report),
+        latencyOf([
+          { label: 'original', latencies: latenciesOf(report.before), reference: true },
+          { label: 'compressed', latencies: latenciesOf(report.after) },
+        ]),
+        widthsOf(report),
       ]);
     case 'train':
       return present([courseOfTraining(report), learningRateOf(report)]);
@@ -260,7 +272,33 @@ function dynamicsOf(report: PruneReport): Plot | undefined {
   };
 }
 
-function widthsOf({ layers }: PruneReport): Plot | undefined {
+function statesOf({ states }: CompressReport): Plot | undefined {
+  const name = scoreNameOf(states.map(({ quality }) => quality));
+  const points = states.flatMap(({ name: stage, quality, bytes }, i): TradeoffPoint[] => {
+    const value = name && quality[name];
+    if (name === undefined || value === undefined) return [];
+    const isFirst = i === 0;
+    return [
+      {
+        ...{ series: isFirst ? 'original' : 'stages', reference: isFirst, name: STATES[stage], bytes },
+        metric: { name, value, split: 'val', samples: 0 },
+        ...(!isFirst && { label: STATES[stage] }),
+        highlight: i === states.length - 1,
+      },
+    ];
+  });
+  return points.length < 2 || name === undefined
+    ? undefined
+    : {
+        id: 'states',
+        title: 'Quality against bytes, stage by stage',
+        caption: `${metricLabel(name)} on VAL; up and to the left is better. The ring is this file.`,
+        span: 'half',
+        spec: (width) => tradeoffPlot(points, width),
+      };
+}
+
+function widthsOf({ layers }: Pick<PruneReport, 'layers'>): Plot | undefined {
   if (layers.length === 0) return undefined;
   return {
     id: 'widths',

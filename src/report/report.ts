@@ -13,6 +13,7 @@ import {
   verificationSchema,
 } from './schema/fields.js';
 import { benchReportSchema } from './schema/bench.js';
+import { compressReportSchema } from './schema/compress.js';
 import { distillReportSchema } from './schema/distill.js';
 import { fidelitySchema } from './schema/fidelity.js';
 import { pruneReportSchema, unitKindSchema } from './schema/prune.js';
@@ -39,6 +40,22 @@ export type {
   MappedLayer,
   ProposedCandidate,
 } from './schema/distill.js';
+export {
+  answersSchema,
+  compressedLayerSchema,
+  compressionLimitsSchema,
+  compressionStageSchema,
+  compressReportSchema,
+  plannedModelSchema,
+} from './schema/compress.js';
+export type {
+  ComparedAnswers,
+  CompressedLayer,
+  CompressionLimits,
+  CompressionStage,
+  CompressReport,
+  PlannedModel,
+} from './schema/compress.js';
 export { fidelitySchema, geometrySchema } from './schema/fidelity.js';
 export type { Fidelity, Geometry } from './schema/fidelity.js';
 export { qualitySchema, recoveryPointSchema, recoverySchema } from './schema/recovery.js';
@@ -260,6 +277,7 @@ export const reportSchema = z.discriminatedUnion('command', [
   profileReportSchema,
   quantizeReportSchema,
   pruneReportSchema,
+  compressReportSchema,
   trainReportSchema,
   distillReportSchema,
   benchReportSchema,

@@ -29,6 +29,7 @@ import { fidelitiesOf } from './fidelity.js';
 import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, latenciesOf, widthGroups } from './summary.js';
+import { compressLines } from './table/compress.js';
 import { distillLines } from './table/distill.js';
 import { fidelityLines } from './table/fidelity.js';
 import { comparisonGrid, fit, grid, heading, nameGrid, painter, wrapped } from './table/grid.js';
@@ -66,6 +67,8 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
       return quantizeLines(report, paint, columns);
     case 'prune':
       return pruneLines(report, paint, columns);
+    case 'compress':
+      return compressLines(report, paint, columns);
     case 'train':
       return trainLines(report, paint, columns);
     case 'bench':

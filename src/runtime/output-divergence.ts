@@ -56,6 +56,11 @@ export function meanKl(reference: HostTensor, changed: HostTensor, probabilities
   return Math.max(0, total / Math.max(samples, 1));
 }
 
+/** Logarithms of the class probabilities of the first sample, from logits or probabilities of shape [N, classes]. */
+export function logProbabilities(scores: HostTensor): Float64Array {
+  return logSoftmax(scores.data as Float32Array, 0, scores.dims[1]!, isProbabilities(scores));
+}
+
 function logSoftmax(values: Float32Array, base: number, classes: number, probabilities: boolean): Float64Array {
   const out = new Float64Array(classes);
   if (probabilities) {

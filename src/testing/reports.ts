@@ -1,6 +1,7 @@
 /** Minimal reports for the tests of tables, pages and the command line. */
 import type {
   BenchReport,
+  CompressReport,
   DistillationPoint,
   DistillReport,
   EvaluateReport,
@@ -162,6 +163,76 @@ export function pruneReport(overrides: Partial<PruneReport> = {}): PruneReport {
       points: points.map((point) => ({ ...point, top1: point.top1 && point.top1 - 0.0722 })),
     }),
     seconds: 270,
+    ...overrides,
+  };
+}
+
+/** Two cuts and the original planned, the first cut made: all limits kept to. */
+export function compressReport(overrides: Partial<CompressReport> = {}): CompressReport {
+  const { before, after } = quantizeReport();
+  const quality = (loss: number): CompressReport['plan'][number]['quality'] => ({
+    ...{ divergence: loss, top1: 0.92 - 0.2 * loss, agreement: 1 - 0.3 * loss },
+  });
+  const planned = (rung: number, bits: number, loss: number): CompressReport['plan'][number] => ({
+    ...{ rung, params: 250_000 - 60_000 * rung, macs: 40_000_000 - 9_000_000 * rung, bits, bytes: 62_000 },
+    ...{ speedup: 1.2 + 0.5 * rung, quality: quality(loss), fits: rung > 0, chosen: rung === 1 },
+    ...(rung === 1 && { tried: 1 }),
+  });
+  return {
+    command: 'compress',
+    method: 'flow-compress',
+    seed: 7,
+    target: 'cpu',
+    model: 'in.onnx',
+    output: 'out.onnx',
+    limits: {
+      size: { requested: 62_500, achieved: 62_000, met: true },
+      speed: { requested: 1.5, achieved: 1.71, met: true, batch: 32 },
+      drop: { metric: 'top1', requested: 0.01, achieved: 0.004, met: true },
+    },
+    measure: 'kl',
+    plan: [planned(0, 2.01, 0.8), planned(1, 3.2, 0.1), planned(2, 4.4, 0.15)],
+    states: [
+      { name: 'original', quality: quality(0), bytes: 1_000_000 },
+      { name: 'cut', quality: quality(0.06), bytes: 760_000 },
+      { name: 'learned', quality: quality(0.02), bytes: 760_000, updates: 150 },
+      { name: 'quantized', quality: quality(0.05), bytes: 62_000 },
+      { name: 'recovered', quality: quality(0.02), bytes: 62_000, updates: 150 },
+    ],
+    before,
+    after: { ...after, bytes: 62_000 },
+    groups: [{ layers: ['/block0/conv/Conv'], kind: 'filters', before: 16, after: 8 }],
+    removed: [],
+    layers: prunedLayers(8).map((layer, i) => ({
+      ...layer,
+      ...(layer.channels.after > 0 && {
+        bits: 2 + (i % 3),
+        execution: i % 2 === 0 ? ('int8' as const) : ('float' as const),
+      }),
+      bytes: { before: 4 * layer.params.before, after: Math.round(layer.params.after / 2) },
+    })),
+    learning: recoverySummary(),
+    recovery: recoverySummary(),
+    answers: {
+      samples: 1000,
+      classes: [
+        { class: 0, samples: 600, agreement: 0.99, labelled: { samples: 590, before: 0.94, after: 0.935 } },
+        {
+          class: 1,
+          name: 'shirt',
+          samples: 400,
+          agreement: 0.88,
+          labelled: { samples: 410, before: 0.9, after: 0.87 },
+        },
+      ],
+      worst: [
+        {
+          ...{ index: 1234, label: 1, divergence: 4.2 },
+          ...{ original: { class: 1, probability: 0.98 }, compressed: { class: 0, probability: 0.71 } },
+        },
+      ],
+    },
+    seconds: 95,
     ...overrides,
   };
 }

@@ -1,6 +1,14 @@
 /** Parts of the page that many reports have: data and settings, checks of the file, stages, reproduction, warnings. */
 import { formatBytes, formatSeconds, significant } from '../format.js';
-import type { DataSummary, DistillReport, PruneReport, QuantizeReport, Report, TrainReport } from '../report.js';
+import type {
+  CompressReport,
+  DataSummary,
+  DistillReport,
+  PruneReport,
+  QuantizeReport,
+  Report,
+  TrainReport,
+} from '../report.js';
 import { timeTable } from '../time.js';
 import { html } from './markup.js';
 import type { Content, Markup } from './markup.js';
@@ -30,7 +38,7 @@ export function warningNotice(report: Report): Content {
 
 /** Seed, target, settings and data of a run that wrote a model; `facts` come first. */
 export function makingSection(
-  report: QuantizeReport | PruneReport | TrainReport | DistillReport,
+  report: CompressReport | QuantizeReport | PruneReport | TrainReport | DistillReport,
   facts: readonly (readonly [string, Content])[] = [],
 ): Markup {
   const { seed, target, settings, data } = report;
@@ -43,7 +51,9 @@ export function makingSection(
   );
 }
 
-export function verificationSection({ verification }: Pick<QuantizeReport | PruneReport, 'verification'>): Content {
+export function verificationSection({
+  verification,
+}: Pick<CompressReport | QuantizeReport | PruneReport, 'verification'>): Content {
   if (verification === undefined) return undefined;
   const { maxAbsDiff, samples, fused, checks = [] } = verification;
   const operators = Object.entries(fused ?? {}).sort((a, b) => b[1] - a[1]);

@@ -32,7 +32,7 @@ export type BenchRow = z.infer<typeof benchRowSchema>;
 export const benchReportSchema = z.object({
   command: z.literal('bench'),
   ...runFields,
-  of: z.enum(['quantize', 'prune', 'distill']),
+  of: z.enum(['quantize', 'prune', 'distill', 'compress']),
   /** Where the reports of all runs are. */
   folder: z.string(),
   rows: z.array(benchRowSchema),

@@ -1,0 +1,187 @@
+/** `compress`: cuts, bits and learning under one budget; the file is written, verified and measured on TEST. */
+import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError, throwIfAborted } from '../errors.js';
+import type { ModelInput } from '../node/model-input.js';
+import { nearest, nextCandidate, fitting } from '../pipeline/candidates.js';
+import { excess, missed, type Figures, type Limits } from '../pipeline/limits.js';
+import { findRecipe } from '../pipeline/recipes.js';
+import { formatBytes, formatMetricAmount } from '../report/format.js';
+import type { CompressReport } from '../report/report.js';
+import { planLines } from '../report/table/compress.js';
+import { makeCandidate, type Attempt } from './compress-attempt.js';
+import { compressOptionsSchema, type CompressOptions } from './compress-options.js';
+import { planCompression, type CompressPlan } from './compress-plan.js';
+import type { CompressRun } from './compress-run.js';
+import { comparedAnswers, compressedRows, limitsReached, plannedRows, verificationOf } from './compressed-rows.js';
+import { parseOptions } from './options.js';
+import { learningOf } from './pruned-learning.js';
+import { errorOf, openPruningStudy, refuseBlindLimit } from './pruning-study.js';
+import type { Workspace } from './workspace.js';
+import { writeMeasured, type WrittenModel } from './written-model.js';
+import { writingRun, type WritingRun } from './writing-run.js';
+
+/** Options of `compressModel`: `data`, `output` and a limit are needed, everything else has a default. */
+export type CompressInput = Pick<CompressOptions, 'data' | 'output'> & Partial<CompressOptions>;
+
+/**
+ * Compresses a model and writes `options.output`, whole or not at all.
+ * @param input path of an ONNX file or of a folder in the Hugging Face layout, bytes, or a model
+ * @returns the written model and the report about it, measured on TEST
+ * @throws FlowCompressError `infeasible` when the limits cannot be met together (unless `bestEffort`), `bad-input`,
+ *   `unsupported`, `io`, `aborted`, or `internal` when a cut or the written file does not compute what was planned
+ */
+export async function compressModel(
+  input: ModelInput,
+  options: CompressInput,
+): Promise<{ model: ModelProto; report: CompressReport }> {
+  const settings = parseOptions(compressOptionsSchema, options);
+  return writingRun('compress', input, settings, options, (run) => compressed(run, settings));
+}
+
+async function compressed(
+  writing: WritingRun,
+  settings: CompressOptions,
+): Promise<{ model: ModelProto; report: CompressReport }> {
+  const { workspace, clock, control, rules, warnings } = writing;
+  const study = await clock.stage('prepare', () => openPruningStudy(workspace, settings, control));
+  let written: WrittenModel | undefined;
+  try {
+    warnings.push(...study.warnings);
+    refuseBlindLimit(settings, workspace, study);
+    const learning = learningOf(workspace, study.original.model, settings, warnings);
+    const recipe = findRecipe(settings.method)!;
+    const run: CompressRun = {
+      ...{ ...writing, study, settings, recipe, learning },
+      limits: limitsOf(workspace, settings),
+    };
+    const plan = await planCompression(run);
+    refuseHopeless(run, plan);
+    const attempts = await tryCandidates(run, plan);
+    const chosen = bestOf(run.limits, attempts);
+    refuseUnmet(run, chosen);
+
+    written = await writeMeasured(workspace, chosen.model, settings, rules, clock, control);
+    const { original, before, after, saved, measureOptions } = written;
+    warnings.push(...written.warnings);
+    const answers = await clock.stage('compare answers', () =>
+      comparedAnswers(workspace, saved.path, measureOptions.dataset, control),
+    );
+    const rows = await compressedRows(run, chosen);
+    await written.publish();
+    const notes = [...new Set(warnings)];
+    const report: CompressReport = {
+      command: 'compress',
+      method: recipe.name,
+      seed: settings.seed,
+      target: settings.target,
+      model: original.shownAs,
+      output: settings.output,
+      ...clock.info(workspace.engine),
+      ...(notes.length > 0 && { warnings: notes }),
+      data: workspace.data,
+      settings: shownSettings(run, chosen),
+      limits: limitsReached(run, chosen),
+      measure: measureOf(run),
+      plan: plannedRows(run, plan, attempts, chosen),
+      states: [{ name: 'original', quality: study.quality, bytes: workspace.opened.bytes }, ...chosen.stages],
+      ...{ before, after },
+      ...rows,
+      ...(chosen.learning && { learning: chosen.learning }),
+      ...(chosen.recovery && { recovery: chosen.recovery }),
+      ...(answers && { answers }),
+      verification: verificationOf(chosen),
+    };
+    return { model: chosen.model, report };
+  } finally {
+    await study.close();
+    await written?.output.discard();
+  }
+}
+
+function limitsOf({ opened }: Workspace, { sizeRatio, maxSize, speedup, maxDrop }: CompressOptions): Limits {
+  return {
+    bytes: sizeRatio === undefined ? maxSize : Math.floor(opened.bytes / sizeRatio),
+    timeRatio: speedup === undefined ? undefined : 1 / speedup,
+    drop: maxDrop,
+  };
+}
+
+/** Makes candidates until one keeps to all limits or enough were tried. */
+async function tryCandidates(run: CompressRun, plan: CompressPlan): Promise<Attempt[]> {
+  const { limits, learning, control, study } = run;
+  const attempts: Attempt[] = [];
+  for (;;) {
+    const candidate = nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
+    if (!candidate) return attempts;
+    throwIfAborted(control.signal);
+    const rows = plannedRows(run, plan, [...attempts, { candidate }], { candidate });
+    control.onProgress?.({
+      ...{ stage: 'plan', done: 1, total: 1 },
+      note: planLines({ plan: rows, measure: measureOf(run), original: study.quality }).join('\n'),
+    });
+    const rung = plan.rungs.find(({ index }) => index === candidate.rung)!;
+    const attempt = await makeCandidate(run, candidate, rung, attempts.length + 1);
+    attempts.push(attempt);
+    if (missed(limits, attempt.figures).length === 0) return attempts;
+  }
+}
+
+/** The smallest that keeps to the limits, where only the drop says how small; else the last that does; else the nearest. */
+function bestOf(limits: Limits, attempts: readonly Attempt[]): Attempt {
+  return attempts.reduce((best, one) => (excess(limits, one.figures) <= excess(limits, best.figures) ? one : best));
+}
+
+/** @throws FlowCompressError `infeasible` when no candidate keeps to the limits that can be told before anything learns */
+function refuseHopeless(run: CompressRun, { candidates }: CompressPlan): void {
+  const { limits, settings } = run;
+  if (settings.bestEffort || fitting(candidates, limits).length > 0) return;
+  const closest = nearest(candidates, limits)!;
+  throw infeasible(run, { bytes: closest.bytes, timeRatio: closest.timeRatio, drop: undefined });
+}
+
+/** @throws FlowCompressError `infeasible` for limits that are not kept to, unless the best model will do */
+function refuseUnmet(run: CompressRun, { figures }: Attempt): void {
+  if (run.settings.bestEffort || missed(run.limits, figures).length === 0) return;
+  throw infeasible(run, figures);
+}
+
+function infeasible({ limits, study }: CompressRun, figures: Figures): FlowCompressError {
+  const { metric } = errorOf(study.quality);
+  const names = missed(limits, figures);
+  const isSlow = names.includes('timeRatio');
+  const texts = names.map((name) => {
+    switch (name) {
+      case 'bytes':
+        return `the nearest file has ${formatBytes(figures.bytes!)}, not ${formatBytes(limits.bytes!)}`;
+      case 'timeRatio':
+        return `it is ${(1 / figures.timeRatio!).toFixed(2)} times as fast as the original, not ${(1 / limits.timeRatio!).toFixed(2)} times`;
+      case 'drop':
+        return `it loses ${formatMetricAmount(metric, figures.drop!)} on VAL, ${formatMetricAmount(metric, limits.drop!)} are allowed`;
+    }
+  });
+  return new FlowCompressError('infeasible', `The limits cannot be met together: ${texts.join('; ')}.`, {
+    hint: `Ask for less, learn longer (--steps, --epochs, --max-time), ${isSlow ? 'time the files anew (--remeasure), ' : ''}or write the nearest model with --best-effort.`,
+  });
+}
+
+function measureOf({ workspace }: Pick<CompressRun, 'workspace'>): CompressReport['measure'] {
+  return workspace.scores === undefined ? 'relative-error' : 'kl';
+}
+
+function shownSettings(
+  { workspace, settings, learning, recipe }: CompressRun,
+  { rounded, learning: first, recovery }: Attempt,
+): NonNullable<CompressReport['settings']> {
+  return {
+    calibration: workspace.working.calib.size,
+    ...(rounded && { execution: rounded.choice.name }),
+    ...(settings.align !== undefined && { align: settings.align }),
+    ...(learning && {
+      batchSize: learning.batchSize,
+      temperature: settings.temperature,
+      ...(first && { lr: learning.learningRate, hintWeight: recipe.hints ? settings.hintWeight : 0 }),
+      ...(recovery && { recoverLr: settings.recoverLr }),
+      ...(settings.augment.length > 0 && { augment: settings.augment }),
+    }),
+  };
+}
