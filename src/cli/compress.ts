@@ -4,15 +4,7 @@ import { parseOptions } from '../commands/options.js';
 import { COMPRESSION_METHODS } from '../pipeline/recipes.js';
 import type { CompressReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import {
-  flagName,
-  PREPROCESS_FILE_FLAG,
-  PREPROCESS_FLAGS,
-  RUN_DIR_FLAGS,
-  SOURCE_FLAGS,
-  switchFlag,
-  valueFlag,
-} from './flags.js';
+import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseSize, parseText, parseTextList } from './values.js';
@@ -88,13 +80,12 @@ export function compressCommand({ library }: CliContext): CommandDefinition<Comp
       'Methods, the others to compare with:',
       ...COMPRESSION_METHODS.map((method) => `  ${method.name.padEnd(NAME_WIDTH)}${method.summary}`),
     ].join('\n'),
-    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
+    argument: MODEL_ARGUMENT,
     groups: [
       { heading: 'Limits:', flags: LIMIT_FLAGS },
       { heading: 'Method:', flags: METHOD_FLAGS },
       { heading: 'Learning from the original:', flags: LEARNING_FLAGS },
-      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
-      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+      ...DATA_GROUPS,
     ],
     examples: [
       'compress model.onnx -o small.onnx --data images/ --size-ratio 16 --speedup 2 --max-drop 0.005 --report report.html',

@@ -4,16 +4,7 @@ import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { FlowCompressError } from '../errors.js';
 import type { DistillReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import {
-  ARCHITECTURE_FLAGS,
-  flagName,
-  PREPROCESS_FILE_FLAG,
-  PREPROCESS_FLAGS,
-  RUN_DIR_FLAGS,
-  SOURCE_FLAGS,
-  switchFlag,
-  valueFlag,
-} from './flags.js';
+import { DATA_GROUPS, ARCHITECTURE_FLAGS, flagName, switchFlag, valueFlag } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { COURSE_FLAGS } from './train.js';
@@ -95,8 +86,7 @@ export function distillCommand({ library }: CliContext): CommandDefinition<Disti
         heading: "Architecture of the zoo (inputs and classes as the teacher's when absent):",
         flags: ARCHITECTURE_FLAGS,
       },
-      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
-      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+      ...DATA_GROUPS,
     ],
     examples: [
       'distill --teacher resnet56.onnx --student resnet8 -o student.onnx --data cifar-train.npz --test cifar-test.npz --epochs 20',

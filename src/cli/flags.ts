@@ -107,6 +107,15 @@ export const RUN_DIR_FLAGS: readonly Flag[] = [
   switchFlag('--resume', 'continue from --run-dir'),
 ];
 
+/** The last groups of help of the commands that train: data and their preparation. */
+export const DATA_GROUPS: readonly { readonly heading: string; readonly flags: readonly Flag[] }[] = [
+  { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
+  { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+];
+
+/** Of the commands that take one model. */
+export const MODEL_ARGUMENT = { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' };
+
 /** What every command has. */
 export const GENERAL_FLAGS: readonly Flag[] = [
   valueFlag('--report <file>', 'write a report: .html, .md or .json', parseText),

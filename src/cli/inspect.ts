@@ -2,7 +2,7 @@
 import { inspectOptionsSchema, parseOptions } from '../commands/options.js';
 import type { InspectReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import { flagName, switchFlag } from './flags.js';
+import { flagName, switchFlag, MODEL_ARGUMENT } from './flags.js';
 import type { CommandDefinition } from './run-command.js';
 
 export function inspectCommand({ library }: CliContext): CommandDefinition<InspectReport> {
@@ -11,7 +11,7 @@ export function inspectCommand({ library }: CliContext): CommandDefinition<Inspe
     summary: 'what is in a model: layers, parameters, MACs, bytes',
     description:
       'Shows inputs, outputs, opset, parameters, MACs and bytes of a model, a row per layer, and what is not supported and why.',
-    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
+    argument: MODEL_ARGUMENT,
     groups: [
       {
         heading: 'Inspection:',

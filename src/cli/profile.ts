@@ -10,6 +10,7 @@ import {
   RUN_DIR_FLAGS,
   SENSITIVITY_FLAGS,
   valueFlag,
+  MODEL_ARGUMENT,
 } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
@@ -21,7 +22,7 @@ export function profileCommand({ library }: CliContext): CommandDefinition<Profi
     summary: 'information flow, sensitivity and KL per layer',
     description:
       'Measures what each layer contributes and what every stored width of it would cost. The model is not changed.',
-    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
+    argument: MODEL_ARGUMENT,
     groups: [
       {
         heading: 'Profile:',

@@ -4,15 +4,7 @@ import { PRUNING_METHODS } from '../pruning/methods.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import type { PruneReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import {
-  flagName,
-  PREPROCESS_FILE_FLAG,
-  PREPROCESS_FLAGS,
-  RUN_DIR_FLAGS,
-  SOURCE_FLAGS,
-  switchFlag,
-  valueFlag,
-} from './flags.js';
+import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } from './values.js';
@@ -90,12 +82,11 @@ export function pruneCommand({ library }: CliContext): CommandDefinition<PruneRe
       'Methods:',
       ...PRUNING_METHODS.map((method) => `  ${method.name.padEnd(NAME_WIDTH)}${method.summary}`),
     ].join('\n'),
-    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
+    argument: MODEL_ARGUMENT,
     groups: [
       { heading: 'Pruning:', flags: PRUNING_FLAGS },
       { heading: 'Learning from the original:', flags: LEARNING_FLAGS },
-      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
-      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+      ...DATA_GROUPS,
     ],
     examples: [
       'prune model.onnx -o pruned.onnx --data train.npz --test test.npz --reduce 0.5 --report report.html',

@@ -11,6 +11,7 @@ import {
   SENSITIVITY_FLAGS,
   switchFlag,
   valueFlag,
+  MODEL_ARGUMENT,
 } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
@@ -103,7 +104,7 @@ export function quantizeCommand({ library }: CliContext): CommandDefinition<Quan
       'Methods:',
       ...QUANTIZATION_METHODS.map((method) => `  ${method.name.padEnd(14)}${method.summary}`),
     ].join('\n'),
-    argument: { usage: '<model>', help: 'ONNX file, or folder in the Hugging Face layout' },
+    argument: MODEL_ARGUMENT,
     groups: [
       { heading: 'Quantization:', flags: FLAGS },
       { heading: 'Data:', flags: [...DATA_FLAGS, ...RUN_DIR_FLAGS] },

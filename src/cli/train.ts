@@ -5,17 +5,7 @@ import { LOSSES } from '../training/losses.js';
 import { OPTIMIZERS } from '../training/optimizers.js';
 import { SCHEDULES } from '../training/schedule.js';
 import type { CliContext } from './context.js';
-import {
-  ARCHITECTURE_FLAGS,
-  flagName,
-  PREPROCESS_FILE_FLAG,
-  PREPROCESS_FLAGS,
-  RUN_DIR_FLAGS,
-  SOURCE_FLAGS,
-  switchFlag,
-  valueFlag,
-  type Flag,
-} from './flags.js';
+import { DATA_GROUPS, ARCHITECTURE_FLAGS, flagName, switchFlag, valueFlag, type Flag } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } from './values.js';
@@ -91,8 +81,7 @@ export function trainCommand({ library }: CliContext): CommandDefinition<TrainRe
     groups: [
       { heading: 'Training:', flags: [...TRAINING_FLAGS, ...COURSE_FLAGS] },
       { heading: 'Architecture of the zoo (--classes as the data has when absent):', flags: ARCHITECTURE_FLAGS },
-      { heading: 'Data:', flags: [...SOURCE_FLAGS, ...RUN_DIR_FLAGS] },
-      { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
+      ...DATA_GROUPS,
     ],
     examples: [
       'train resnet20 -o mine.onnx --data cifar-train.npz --test cifar-test.npz --epochs 30 --augment crop,flip',

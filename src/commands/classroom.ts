@@ -186,7 +186,14 @@ export async function gramsOf(
     { ...{ engine, model, values, samples: samples.size }, batches: () => batch(samples, LIKENED_BATCH) },
     control,
   );
-  return values.map((value) => grams.get(value)!);
+  return values.map((value, i) => {
+    const gram = grams.get(value);
+    if (gram) return gram;
+    throw new FlowCompressError('unsupported', `What ${units[i]!.name} gives is not a row of floats per sample.`, {
+      node: units[i]!.name,
+      hint: 'Pair layers by --mapping depth or a file instead.',
+    });
+  });
 }
 
 async function jsonIn(path: string): Promise<unknown> {

@@ -99,10 +99,7 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
     sums.set(name, { sum: known.sum + value, count: known.count + 1 });
   };
   const hintTargets = (values: readonly HostTensor[], batch: TaughtBatch): HostTensor[] =>
-    terms.map(({ reduce, prepare }, i) => {
-      const said = values[i]!;
-      return reduce ? meanOverBatch(said) : (prepare?.(said, batch) ?? said);
-    });
+    terms.map(({ prepare }, i) => prepare?.(values[i]!, batch) ?? values[i]!);
   return {
     student: lesson.student,
     parameters: lesson.parameters,
@@ -195,13 +192,4 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
 
 function tensor(dims: readonly number[], data: Float32Array): HostTensor {
   return { type: 'float32', dims, data };
-}
-
-/** [N, ...] to [1, ...]. */
-function meanOverBatch({ data, dims }: HostTensor): HostTensor {
-  const [samples = 1, ...rest] = dims;
-  const size = data.length / samples;
-  const mean = new Float32Array(size);
-  for (let i = 0; i < data.length; i++) mean[i % size]! += Number(data[i]) / samples;
-  return tensor([1, ...rest], mean);
 }

@@ -21,6 +21,7 @@ import type { StepResult } from '../training/stepper.js';
 import { answersOnly, attentionTransfer, contrastive, featureHints, plain, relational } from './baselines.js';
 import type { Lesson, LessonRequest } from './lesson.js';
 import { DISTILLATION_METHODS, findDistillationMethod } from './methods.js';
+import type { FlowUnit } from './units.js';
 
 const BATCH = 6;
 const LABELS = Array.from({ length: BATCH }, (_, n) => n % CLASSES);
@@ -76,9 +77,9 @@ async function steps(lesson: Lesson, { student, teacher }: LessonRequest, count 
     feeds: { ...feedOf(student.model, BATCH), ...heardFeeds((_, i) => said[1 + lesson.terms.length + i]!) },
     target,
     factor: main,
-    hints: lesson.terms.map(({ reduce, prepare }, i) => {
+    hints: lesson.terms.map(({ prepare }, i) => {
       const answer = said[i + 1]!;
-      return { target: reduce ? meanOf(answer) : (prepare?.(answer, batch) ?? answer), factor: terms[i]! };
+      return { target: prepare?.(answer, batch) ?? answer, factor: terms[i]! };
     }),
   };
   const before = stepper.vectors.parameters.slice();
@@ -94,12 +95,6 @@ async function steps(lesson: Lesson, { student, teacher }: LessonRequest, count 
   await stepper.release();
   return { first: results[0]!, last: results.at(-1)!, moved };
 }
-
-/** [N] to [1]. */
-const meanOf = ({ data }: HostTensor): HostTensor => ({
-  ...{ type: 'float32', dims: [1] },
-  data: Float32Array.of(mean([...(data as Float32Array)])),
-});
 
 const rowsOf = ({ dims, data }: HostTensor): number[][] => {
   const width = data.length / dims[0]!;
@@ -291,6 +286,27 @@ describe('crd-lite', () => {
     expect(first.hints[1]! / wanted).toBeCloseTo(1, 3);
     expect(last.loss).toBeLessThan(first.loss);
     for (const change of moved) expect(change).toBeGreaterThan(1e-4);
+  });
+});
+
+describe('layers that cannot be compared', () => {
+  it.each(['features', 'attention', 'relations'])(
+    'are no silent reason for %s to learn answers alone',
+    async (name) => {
+      const { lesson } = findDistillationMethod(name)!;
+      const asked = await request({}, tokenNet(2, 5, 1), blockNet(1, 2, 2));
+      expect(asked.pairs.length).toBeGreaterThan(0);
+      expect(() => lesson(asked)).toThrowError(expect.objectContaining({ code: 'unsupported' }));
+    },
+  );
+
+  it('are not among the pairs that the report shows', async () => {
+    const asked = await request({}, blockNet(2, 3, 1), blockNet(2, 2, 2));
+    const [first, ...others] = asked.student.units;
+    const flat: FlowUnit = { ...first!, dims: first!.dims.slice(0, 1) };
+    const lesson = relational({ ...asked, student: { ...asked.student, units: [flat, ...others] } });
+    expect(lesson.pairs).toEqual(asked.pairs.filter(({ student }) => student > 0));
+    expect(lesson.terms.filter(({ name }) => name === 'relations')).toHaveLength(lesson.pairs.length);
   });
 });
 

@@ -7,7 +7,7 @@ import { Graph, type Value } from '../onnx/graph.js';
 import { formula, reduce, reshape, transpose } from '../onnx/ops.js';
 import { makeTensor } from '../onnx/tensor.js';
 import type { Parameter } from '../training/parameters.js';
-import { constantControl, type Lesson, type LessonRequest, type Side, type Term } from './lesson.js';
+import { constantControl, type Lesson, type LessonRequest, type Pair, type Side, type Term } from './lesson.js';
 import { contrast, distance, relations, unitRows } from './losses.js';
 import type { FlowUnit } from './units.js';
 
@@ -39,26 +39,23 @@ export function answersOnly(request: LessonRequest): Lesson {
 /** The representation of every pair through a learned 1x1 map, on the smaller grid of the two. */
 export function featureHints(request: LessonRequest): Lesson {
   return withAnswers(request, (student, teacher, learn) => {
-    const built = comparable(request).map(([own, theirs]) => {
+    const faced = comparable(request);
+    const built = faced.map(({ own, theirs }) => {
       const grid = smallerGrid(own, theirs);
       const wanted = standardised(teacher, onGrid(teacher, theirs, grid));
       const channels = [own, theirs].map((unit) => unit.dims[unit.channelAxis]!) as [number, number];
       const mapped = standardised(student, channelMap(student, onGrid(student, own, grid), channels, learn));
       return { name: 'features', hint: { value: mapped.name, loss: 'mse' as const }, answer: wanted.name };
     });
-    return { terms: built, factors: built.map(() => FEATURES / built.length) };
+    return { terms: built, factors: built.map(() => FEATURES / built.length), faced };
   });
 }
 
 /** vec(sum over channels of A^2) / its norm, on the smaller grid; for tokens the mean over channels at every position. */
 export function attentionTransfer(request: LessonRequest): Lesson {
   return withAnswers(request, (student, teacher) => {
-    const pairs = comparable(request).filter(([own]) => own.dims.length > 1);
-    if (pairs.length === 0)
-      throw new FlowCompressError('unsupported', 'No layers of teacher and student have positions to attend to.', {
-        hint: 'Use another --method.',
-      });
-    const built = pairs.map(([own, theirs]): Term => {
+    const faced = comparable(request, ({ dims }) => dims.length > 1);
+    const built = faced.map(({ own, theirs }): Term => {
       const grid = smallerGrid(own, theirs);
       const map = (graph: Graph, unit: FlowUnit): Value => {
         const calc = formula(graph);
@@ -71,13 +68,14 @@ export function attentionTransfer(request: LessonRequest): Lesson {
         ...{ answer: map(teacher, theirs).name, kept: true },
       };
     });
-    return { terms: built, factors: built.map(() => ATTENTION / built.length) };
+    return { terms: built, factors: built.map(() => ATTENTION / built.length), faced };
   });
 }
 
 export function relational(request: LessonRequest): Lesson {
   return withAnswers(request, (student, teacher) => {
-    const built = comparable(request).map(([own, theirs]): Term => {
+    const faced = comparable(request);
+    const built = faced.map(({ own, theirs }): Term => {
       const pooled = (graph: Graph, unit: FlowUnit): Value => onGrid(graph, unit, smallerGrid(own, theirs));
       const value = pooled(student, own).name;
       const answer = pooled(teacher, theirs);
@@ -89,7 +87,7 @@ export function relational(request: LessonRequest): Lesson {
         },
       };
     });
-    return { terms: built, factors: built.map(() => RELATIONS / built.length) };
+    return { terms: built, factors: built.map(() => RELATIONS / built.length), faced };
   });
 }
 
@@ -125,10 +123,17 @@ export function contrastive(request: LessonRequest): Lesson {
 
 export type Learn = (name: string, dims: readonly number[], fanIn: number) => Value;
 
+/** What a method adds to labels and answers; `faced` are the pairs of layers that it compares. */
+interface Addition {
+  readonly terms: Term[];
+  readonly factors: number[];
+  readonly faced?: readonly Pair[];
+}
+
 /** Labels and answers, and what `more` adds to the two graphs. */
 export function withAnswers(
-  { student, teacher, pairs, labelled, seed }: LessonRequest,
-  more: (student: Graph, teacher: Graph, learn: Learn) => { terms: Term[]; factors: number[] },
+  { student, teacher, labelled, seed }: LessonRequest,
+  more: (student: Graph, teacher: Graph, learn: Learn) => Addition,
 ): Lesson {
   const [own, theirs] = [new Graph(student.model), new Graph(teacher.model)];
   const parameters: Parameter[] = [];
@@ -140,7 +145,7 @@ export function withAnswers(
     parameters.push({ name: value.name, dims, size, decays: true });
     return value;
   };
-  const { terms, factors } = more(own, theirs, learn);
+  const { terms, factors, faced = [] } = more(own, theirs, learn);
   const answers = labelled ? answersTerm({ student, teacher }) : undefined;
   return {
     ...lessonOf(
@@ -154,7 +159,7 @@ export function withAnswers(
       },
     ),
     parameters,
-    pairs,
+    pairs: faced.map(({ student: s, teacher: t }) => ({ student: s, teacher: t })),
   };
 }
 
@@ -179,12 +184,32 @@ function lessonOf(
   };
 }
 
-/** Pairs whose representations can be brought to one grid; each unit of the teacher once, by the student's unit nearest to it. */
-function comparable({ student, teacher, pairs }: LessonRequest): [FlowUnit, FlowUnit][] {
-  return pairs.flatMap(({ student: s, teacher: t }): [FlowUnit, FlowUnit][] => {
-    const [own, theirs] = [student.units[s]!, teacher.units[t]!];
-    return own.dims.length === theirs.dims.length && own.dims.length <= 4 ? [[own, theirs]] : [];
+/** A pair with its units. */
+interface FacedUnits extends Pair {
+  readonly own: FlowUnit;
+  readonly theirs: FlowUnit;
+}
+
+/**
+ * Pairs whose representations can be brought to one grid.
+ * @param suits what is asked of the student's unit besides
+ * @throws FlowCompressError `unsupported` where there is none: the method would compare nothing but answers
+ */
+function comparable(
+  { student, teacher, pairs }: LessonRequest,
+  suits: (own: FlowUnit) => boolean = () => true,
+): FacedUnits[] {
+  const found = pairs.flatMap((pair): FacedUnits[] => {
+    const [own, theirs] = [student.units[pair.student]!, teacher.units[pair.teacher]!];
+    const alike = own.dims.length === theirs.dims.length && own.dims.length <= 4;
+    return alike && suits(own) ? [{ ...pair, own, theirs }] : [];
   });
+  if (found.length > 0) return found;
+  throw new FlowCompressError(
+    'unsupported',
+    'No layers of teacher and student have positions of one kind to be compared at, as images and tokens have not.',
+    { hint: 'Use another --method, such as kd or fad.' },
+  );
 }
 
 const gridOf = ({ dims, channelAxis }: FlowUnit): number[] => dims.filter((_, axis) => axis !== channelAxis);

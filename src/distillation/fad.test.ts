@@ -18,6 +18,8 @@ import { flowAligned } from './fad.js';
 import { adaptiveWeights, curriculum, layerWeights, normalised, selected } from './flow-weights.js';
 import type { Lesson, LessonControl, LessonOptions, LessonRequest } from './lesson.js';
 
+const tensorOf = (dims: readonly number[], data: Float32Array): HostTensor => ({ type: 'float32', dims, data });
+
 const BATCH = 2;
 
 const inFloat64 = ({ dims, data }: HostTensor): NdArray => array(dims, Float64Array.from(data as Float32Array));
@@ -39,7 +41,7 @@ function flowLoss({ student, teacher, terms }: Lesson, factors: readonly number[
   return rewrite(student, (graph) => {
     const op = formula(graph);
     const flows = terms.flatMap((term, i) => (term.name === 'flow' ? [{ ...term, factor: factors[i]! }] : []));
-    const parts = flows.map(({ hint, answer, reduce, factor }) => {
+    const parts = flows.map(({ hint, answer, prepare, factor }) => {
       const { dims, data } = said.get(answer)!;
       // A row for every sample, which is what is kept.
       const rows = dims[0]!;
@@ -48,8 +50,12 @@ function flowLoss({ student, teacher, terms }: Lesson, factors: readonly number[
       const mean = Float32Array.from({ length: width }, (_, i) =>
         Array.from({ length: rows }, (__, n) => data[n * width + i]!).reduce((a, b) => a + b / rows, 0),
       );
-      const [shape, values] = reduce ? [[1, ...dims.slice(1)], mean] : [dims, Float32Array.from(data)];
+      const [shape, values] = prepare ? [[1, ...dims.slice(1)], mean] : [dims, Float32Array.from(data)];
       expect(hint.targetDims).toEqual(shape);
+      const batch = { target: tensorOf(shape, values), indices: [] };
+      const fed = prepare?.(tensorOf(dims, Float32Array.from(data)), batch);
+      expect(fed?.dims ?? shape).toEqual(shape);
+      values.forEach((v, k) => expect(fed?.data[k] ?? v).toBeCloseTo(v, 5));
       const target = graph.addInitializer(makeTensor(graph.uniqueName('said'), DataType.FLOAT, shape, values));
       const output = graph.mustGet(hint.value);
       return op('Mul', meanLoss(hint.loss, { graph, output, target, rank: shape.length, temperature: 1 }), factor);

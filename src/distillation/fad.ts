@@ -58,7 +58,7 @@ export function flowAligned(request: LessonRequest): Lesson {
       ? [integratedTerm(request, pairs, own, theirs, studentChanges, teacherChanges, reduced)]
       : pairs.map(({ student: s, teacher: t }) => ({
           ...{ name: 'flow', answer: teacherChanges.get(t)!.name, kept: true },
-          ...(!options.perSample && { reduce: 'mean' as const }),
+          ...(!options.perSample && { prepare: meanOverBatch }),
           hint: {
             ...{ value: reduced(own, studentChanges.get(s)!).name, loss: flowAlignment },
             targetDims: [options.perSample ? batchSize : 1],
@@ -129,7 +129,7 @@ function integratedTerm(
   );
   return {
     ...{ name: 'flow', answer: answer.name, kept: true },
-    ...(!options.perSample && { reduce: 'mean' as const }),
+    ...(!options.perSample && { prepare: meanOverBatch }),
     hint: {
       ...{ value: value.name, loss: integratedAlignment(quadrature) },
       targetDims: [options.perSample ? batchSize : 1, GRID],
@@ -241,4 +241,13 @@ function meansOf(parts: readonly (readonly HostTensor[])[], values: number): num
       }
     return sum / count;
   });
+}
+
+/** [N, ...] to [1, ...]. */
+function meanOverBatch({ data, dims }: HostTensor): HostTensor {
+  const [samples = 1, ...rest] = dims;
+  const size = data.length / samples;
+  const mean = new Float32Array(size);
+  for (let i = 0; i < data.length; i++) mean[i % size]! += Number(data[i]) / samples;
+  return { type: 'float32', dims: [1, ...rest], data: mean };
 }

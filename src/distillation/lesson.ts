@@ -74,8 +74,6 @@ export interface Term {
   readonly hint: Hint;
   /** Name of the value in the teacher's model that it is held against. */
   readonly answer: string;
-  /** What is fed of that: the value as it is, or its mean over the batch. */
-  readonly reduce?: 'mean';
   /** Makes what is fed of that, [hint.targetDims]; as it is when absent. */
   readonly prepare?: (said: HostTensor, batch: TaughtBatch) => HostTensor;
   /** Whether what the teacher says is little enough to be kept for every sample. */
