@@ -215,6 +215,20 @@ describe('a step that fails', () => {
 });
 
 describe('a stepper', () => {
+  it('says what a step would say without taking it', async () => {
+    const options = { ...adamw, batchSize: 4, accumulate: 2, emaDecay: 0.9 };
+    const { stepper } = await openTraining(deep, [3], options);
+    const group = [input(4, 1), input(4, 2)];
+    await stepper.step([input(4, 3), input(4, 4)], 0.02);
+    const before = copyVectors(stepper.vectors);
+    const { loss, norm } = await stepper.measure(group);
+    expect(stepper.vectors).toEqual(before);
+    expect(stepper.steps).toBe(1);
+    expect(await stepper.step(group, 0.02)).toMatchObject({ loss, norm });
+    expect(stepper.vectors).not.toEqual(before);
+    await stepper.release();
+  });
+
   it('that goes on from vectors and a number of steps is the one that was never closed, bit for bit', async () => {
     const options = { ...adamw, batchSize: 4, accumulate: 2, emaDecay: 0.9, weightDecay: 0.01, clipNorm: 1 };
     const group = (step: number): StepInput[] => [input(4, 10 * step), input(4, 10 * step + 1)];
