@@ -69,10 +69,11 @@ export async function meetBudget(
       codeBytes: Math.max(0, codeBytes),
       minBits: wanted.codes.minBits,
       orSmallest: true,
+      rough: i === 0,
     });
     const bytes = execution.largestFile(outcome);
     if (i > 0 && bytes <= wanted.requested) return { outcome, met: true };
-    if (!smallest || bytes < smallest.bytes) smallest = { outcome, bytes };
+    if (i > 0 && (!smallest || bytes < smallest.bytes)) smallest = { outcome, bytes };
     codeBytes = wanted.requested - (bytes - codeBytesOf(outcome)) - 16 * i;
   }
   if (bestEffort && smallest) return { outcome: smallest.outcome, met: false };

@@ -43,8 +43,11 @@ export const DEFAULTS = {
 /** The quantization methods by name, FAAQ first. */
 export const QUANTIZATION_METHODS: readonly { readonly name: string; readonly summary: string }[] = [
   { name: 'faaq', summary: 'per-layer bits by information flow, packed weights' },
+  { name: 'hawq', summary: 'per-layer bits by the mean trace of the Hessian of the loss, packed weights' },
+  { name: 'haq-lite', summary: 'per-layer bits by a seeded search of 160 tries, packed weights' },
   { name: 'uniform', summary: 'the same width in every layer, packed weights' },
   { name: 'static-int8', summary: '8-bit weights, calibrated 8-bit activations' },
+  { name: 'int8-qat', summary: 'static-int8 that trains as it is rounded, from labels where there are some' },
   { name: 'dynamic-int8', summary: '8-bit weights, activations quantized at run time' },
 ];
 

@@ -31,15 +31,20 @@ export interface AllocationOptions {
  */
 export function allocateBits(items: readonly AllocationItem[], options: AllocationOptions): number[] {
   if (items.length === 0) return [];
-  const minimum = items.reduce((sum, item) => sum + item.cost(item.widths[0]!), 0);
-  if (minimum > options.budget) throw infeasible(items, minimum, options.budget);
+  const minimum = refuseInfeasible(items, options.budget);
   const maximum = items.reduce((sum, item) => sum + item.cost(item.widths.at(-1)!), 0);
   if (maximum <= options.budget && !options.smoothness) return items.map((item) => item.widths.at(-1)!);
   const bits = solve(items, Math.min(options.budget, maximum), minimum, options);
   return repair(items, bits, options.budget);
 }
 
-function infeasible(items: readonly AllocationItem[], minimum: number, budget: number): FlowCompressError {
+/**
+ * @returns what the lowest widths cost together
+ * @throws FlowCompressError `infeasible` as `allocateBits`
+ */
+export function refuseInfeasible(items: readonly Omit<AllocationItem, 'damage'>[], budget: number): number {
+  const minimum = items.reduce((sum, item) => sum + item.cost(item.widths[0]!), 0);
+  if (minimum <= budget) return minimum;
   const binding = items
     .filter((item) => item.floorReason !== undefined)
     .sort((a, b) => b.cost(b.widths[0]!) - a.cost(a.widths[0]!))
@@ -50,7 +55,7 @@ function infeasible(items: readonly AllocationItem[], minimum: number, budget: n
     const least = Math.min(...others.map((item) => item.widths[0]!));
     binding.push(`${items.length > others.length ? 'all other layers' : 'every layer'} >= ${String(least)} bits`);
   }
-  return new FlowCompressError(
+  throw new FlowCompressError(
     'infeasible',
     `The budget of ${String(Math.floor(budget))} bytes for weight codes cannot be met: the floors alone need ${String(Math.ceil(minimum))} bytes. Binding floors: ${binding.join('; ')}.`,
     { hint: 'Raise the budget, or lower the floors (--min-bits, --edge-bits, --attention-bits, --gradient-bits).' },

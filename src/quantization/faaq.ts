@@ -2,14 +2,8 @@
  * FAAQ: per-layer widths from information flow, checked against the measured divergence of the model's outputs, solved
  * under an exact byte budget, then rounded so that errors cancel.
  */
-import { Graph } from '../onnx/graph.js';
-import { pause } from '../progress.js';
-import { chooseQuantizers } from './activation-range.js';
-import { allocateBits, type AllocationItem } from './allocate.js';
-import { correctedBias } from './bias-correction.js';
 import type { DivergenceModel } from './divergence-model.js';
-import { edgeLayers, layerFloors, type FloorMarks } from './floors.js';
-import type { Gram } from '../flow/gram-probe.js';
+import type { FloorMarks } from './floors.js';
 import { gradientNorms } from './gradient-norms.js';
 import { openKlProbe } from './kl-probe.js';
 import { ANCHOR_WIDTHS, measureDivergence } from './measure-divergence.js';
@@ -20,11 +14,10 @@ import type {
   QuantizationMethod,
   QuantizationOutcome,
 } from './method.js';
-import { packedBytes } from './pack.js';
-import { COMPENSATED_WIDTHS, LayerRounder } from './rounder.js';
+import type { LayerRounder } from './rounder.js';
 import { agreementWith, flowSensitivity, steepLayers, strongLayers, type SensitivityInput } from './sensitivity.js';
-import { gatherStatistics } from './statistics.js';
-import { weightUnits, type WeightUnit } from './units.js';
+import type { WeightUnit } from './units.js';
+import { edgeMarks, leastDamage, openWidthStudy, roundedTo, widthChoices, type WidthStudy } from './widths.js';
 
 /** Below this agreement with the measurement the flow sensitivity is not trusted. */
 const MIN_TAU = 0.3;
@@ -44,45 +37,28 @@ export const faaq: QuantizationMethod = {
 
 async function prepare(context: QuantizationContext): Promise<PreparedMethod> {
   const { settings } = context;
-  const graph = new Graph(context.model);
-  const units = weightUnits(context.layers);
   const flow = context.flow();
-  const statistics = await gatherStatistics(context, {
-    ranges: true,
-    histograms: true,
-    grams: true,
-    extra: flow.probes,
-  });
+  const opened = await openWidthStudy(context, flow.probes);
+  const { units, rounder } = opened;
   const flows = flow.result();
-  const rounder = new LayerRounder(graph, statistics.grams, settings.rounding);
   // They take as long as several forward passes: only where they may decide.
   const gradients = flowMayDecide(context, units) ? await gradientNorms(context) : undefined;
   const inputs = units.map(({ layer: { name } }) => ({ ...flows.get(name)!, gradient: gradients?.get(name) }));
   const study: Study = {
-    context,
-    graph,
-    units,
-    rounder,
+    ...opened,
     inputs,
     sensitivity: flowSensitivity(inputs, settings),
     ...(await judge(context, units, rounder, inputs)),
-    grams: statistics.grams,
-    activations: chooseQuantizers(statistics.ranges, statistics.histograms),
   };
   return { quantize: (budget) => quantize(study, budget) };
 }
 
 /** Everything about the model that does not depend on the budget. */
-interface Study extends Pick<QuantizationOutcome, 'activations' | 'agreement'> {
-  readonly context: QuantizationContext;
-  readonly graph: Graph;
-  readonly units: readonly WeightUnit[];
-  readonly rounder: LayerRounder;
+interface Study extends WidthStudy, Pick<QuantizationOutcome, 'agreement'> {
   /** Per unit: flow, gradient and weights, and the sensitivity that follows from them. */
   readonly inputs: readonly SensitivityInput[];
   readonly sensitivity: readonly number[];
   readonly measured: ReadonlyMap<string, DivergenceModel>;
-  readonly grams: ReadonlyMap<string, Gram>;
   readonly useFlow: boolean;
 }
 
@@ -125,77 +101,32 @@ async function judge(
 }
 
 async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationOutcome> {
-  const { context, graph, units, rounder, inputs, sensitivity, measured } = study;
-  const { settings, control } = context;
-  const bits = allocate(study, budget);
-  const outcome: QuantizationOutcome = {
-    weights: new Map(),
-    activations: study.activations,
-    findings: [],
-    agreement: study.agreement,
-  };
-  for (const [i, { layer, readers }] of units.entries()) {
-    await pause(control.signal);
-    control.onProgress?.({ stage: 'round weights', done: i, total: units.length, detail: layer.name });
-    const rounded = rounder.final(layer, bits[i]!);
-    const error = rounder.relativeErrorOf(layer, rounded);
-    for (const { name, ...reader } of readers) {
-      const bias =
-        settings.rounding === 'nearest' || bits[i]! > COMPENSATED_WIDTHS
-          ? undefined
-          : correctedBias(graph, { name, ...reader }, rounded, study.grams.get(name));
-      outcome.weights.set(name, { ...rounded, bias });
-      outcome.findings.push({
-        name,
-        bits: bits[i]!,
-        sensitivity: sensitivity[i]!,
-        flow: inputs[i]!.flow,
-        gradient: inputs[i]!.gradient,
-        divergence: measured.get(layer.name)?.measured,
-        sqnrDb: error > 0 ? -10 * Math.log10(error) : undefined,
-      });
-    }
-  }
-  control.onProgress?.({ stage: 'round weights', done: units.length, total: units.length });
-  return outcome;
+  const { units, inputs, sensitivity, measured, agreement } = study;
+  const outcome = await roundedTo(study, allocate(study, budget), (i) => ({
+    ...{ sensitivity: sensitivity[i]!, flow: inputs[i]!.flow, gradient: inputs[i]!.gradient },
+    divergence: measured.get(units[i]!.layer.name)?.measured,
+  }));
+  return { ...outcome, agreement };
 }
 
 function allocate(study: Study, budget: CodeBudget): number[] {
-  const { context, units, rounder, useFlow, sensitivity, measured } = study;
-  const options = { ...context.settings, minBits: budget.minBits ?? context.settings.minBits };
-  const floors = layerFloors(
-    units.map((u) => u.layer),
-    floorMarks(study),
-    options,
-  );
-  const widths = Array.from({ length: options.maxBits - options.minBits + 1 }, (_, i) => options.minBits + i);
-  const items = units.map(({ layer }, i): AllocationItem => {
-    const floor = floors.get(layer.name)!;
-    return {
-      name: layer.name,
-      widths: widths.filter((b) => b >= floor.bits),
-      floorReason: floor.reason,
-      cost: (bits) => packedBytes(layer.params, bits),
-      damage: useFlow
-        ? (bits) => sensitivity[i]! ** 2 * rounder.relativeError(layer, bits)
-        : (bits) => measured.get(layer.name)!.at(rounder.relativeError(layer, bits)),
-    };
-  });
-  const smallest = items.map((item) => item.widths[0]!);
-  if (budget.orSmallest && items.reduce((sum, item, i) => sum + item.cost(smallest[i]!), 0) > budget.codeBytes)
-    return smallest;
-  return allocateBits(items, { budget: budget.codeBytes, smoothness: useFlow ? SMOOTHNESS : 0 });
+  const { units, rounder, useFlow, sensitivity, measured } = study;
+  const damage = (i: number, bits: number): number => {
+    const { layer } = units[i]!;
+    const error = rounder.relativeError(layer, bits);
+    return useFlow ? sensitivity[i]! ** 2 * error : measured.get(layer.name)!.at(error);
+  };
+  return leastDamage(widthChoices(study, budget, floorMarks(study)), budget, damage, useFlow ? SMOOTHNESS : 0);
 }
 
 /** What was measured needs no rule of thumb: only the edge rule holds without the flow sensitivity. */
 function floorMarks({ context, graph, units, inputs, useFlow }: Study): FloorMarks {
-  const { layers, attentionLayers: attention, settings } = context;
+  const { attentionLayers: attention, settings } = context;
   const namesOf = (marked: readonly boolean[]): Set<string> =>
     new Set(units.flatMap(({ layer }, i) => (marked[i] ? [layer.name] : [])));
   const byFlow = useFlow ? { attention, steep: namesOf(steepLayers(inputs, settings)) } : {};
   if (useFlow && settings.sensitivityMode === 'reference') return { ...byFlow, strong: namesOf(strongLayers(inputs)) };
-  const edges = edgeLayers(layers, new Set(graph.inputs.map((v) => v.name)), new Set(graph.outputs.map((v) => v.name)));
-  return { ...byFlow, edges };
+  return { ...byFlow, ...edgeMarks({ context, graph }) };
 }
 
 function evenly<T>(all: readonly T[], count: number): T[] {

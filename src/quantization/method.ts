@@ -102,8 +102,10 @@ export interface QuantizationMethod {
    * execution).
    */
   readonly activations: 'static' | 'dynamic' | 'none';
-  /** True when the method has one fixed width and no budget. */
+  /** The width of a method that has one and no budget. */
   readonly fixedBits?: number;
+  /** Of a method that trains what it rounded: updates when none are asked for. */
+  readonly learns?: { readonly steps: number };
   /** Measures what does not depend on the budget. The result quantizes to any number of budgets. */
   prepare(context: QuantizationContext): Promise<PreparedMethod>;
 }
@@ -113,6 +115,8 @@ export interface CodeBudget {
   readonly codeBytes: number;
   /** Lowest width of any layer, when the budget asks for less than the settings' own. */
   readonly minBits?: number;
+  /** Any choice of widths will do: only the bytes beside the codes are wanted. */
+  readonly rough?: boolean;
   /** Returns the smallest outcome instead of refusing a budget that the floors do not fit. */
   readonly orSmallest?: boolean;
 }

@@ -46,6 +46,8 @@ export interface GradientPass {
   /** Of the loss, by whether the model scores classes and whether the data has labels. */
   readonly kindOf: (has: { readonly scores: boolean; readonly labels: boolean }) => RiskLossKind;
   readonly seed: number;
+  /** Every batch is read so many times, each time with other numbers in inputs that the reader has added; once when absent. */
+  readonly repeats?: { readonly count: number; readonly feeds: (repeat: number, batch: number) => Feeds };
 }
 
 /** What is made of the gradients. */
@@ -54,8 +56,8 @@ export interface GradientReader {
   readonly wanted: readonly string[];
   /** Adds the values that are read for every batch. @param gradients by name of the initializer; absent where the loss does not depend on it */
   readonly attach: (graph: Graph, gradients: ReadonlyMap<string, Value>) => readonly Value[];
-  /** @param samples in the batch, over which the loss is a mean */
-  readonly update: (values: readonly HostTensor[], samples: number) => void;
+  /** @param samples in the batch, over which the loss is a mean @param repeat of this batch, from 0 */
+  readonly update: (values: readonly HostTensor[], samples: number, repeat: number) => void;
   /** As in `differentiate`: takes the place of the error. */
   readonly onRefusal?: ((error: FlowCompressError) => void) | undefined;
 }
@@ -75,19 +77,21 @@ export const ordinaryLoss: GradientPass['kindOf'] = ({ scores, labels }) =>
 export async function readGradients(pass: GradientPass, reader: GradientReader, control: RunControl): Promise<number> {
   const plan = planOf(pass);
   const { graph, loss, read } = await gradientModel(pass, plan, reader);
+  const repeats = pass.repeats?.count ?? 1;
+  let runs = 0;
   await runProbes(
     {
       ...{ engine: pass.engine, model: graph.toModel(), shapes: pass.shapes, stage: 'measure gradients' },
-      batches: withLossInputs(pass.batches(plan.samples, plan.rows), loss),
+      batches: withLossInputs(pass.batches(plan.samples, plan.rows), loss, pass.repeats),
       probes: [
         {
           attach: ({ graph: whole }) => read.map((name) => whole.mustGet(name)),
           update: (values, { size }) => {
-            reader.update(values, size);
+            reader.update(values, size, runs++ % repeats);
           },
         },
       ],
-      total: plan.samples,
+      total: repeats * plan.samples,
     },
     control,
   );
@@ -102,12 +106,12 @@ interface Plan {
 }
 
 /** Whole batches only: the norm of a mean over fewer samples is larger. */
-function planOf({ model, shapes, fixedBatch, available, wanted: most, batchSize }: GradientPass): Plan {
+function planOf({ model, shapes, fixedBatch, available, wanted: most, batchSize, repeats }: GradientPass): Plan {
   const graph = new Graph(model);
   const traced = tracedRows(graph, shapes);
   const bytes = bytesPerSample(shapes.values(), traced);
   // Both gradients of a layer take as many operations as the layer.
-  const macs = 3 * (macCounter(graph, shapes, traced).total() ?? 0);
+  const macs = 3 * (repeats?.count ?? 1) * (macCounter(graph, shapes, traced).total() ?? 0);
   const affordable = Math.max(1, Math.floor(PROBE_MACS / Math.max(macs, 1)));
   const wanted = Math.min(most, available, affordable);
   const rows = fixedBatch ?? Math.max(1, Math.min(batchSize, wanted, Math.floor(BATCH_BYTES / Math.max(bytes, 1))));
@@ -185,13 +189,19 @@ async function firstOf(batches: AsyncIterable<Batch>): Promise<Batch> {
 }
 
 /** The batches with what the loss is fed beside the inputs of the model. */
-async function* withLossInputs(batches: AsyncIterable<Batch>, { inputs }: RiskLoss): AsyncGenerator<Batch> {
-  let first = 0;
+async function* withLossInputs(
+  batches: AsyncIterable<Batch>,
+  { inputs }: RiskLoss,
+  repeats: GradientPass['repeats'],
+): AsyncGenerator<Batch> {
+  let [first, number] = [0, 0];
   for await (const batch of batches) {
     const feeds: Feeds = { ...batch.feeds };
     for (const { value, dims, fill } of inputs)
       feeds[value.name] = { type: 'float32', dims, data: fill({ first, size: batch.size, labels: batch.labels }) };
-    yield { ...batch, feeds };
+    for (let repeat = 0; repeat < (repeats?.count ?? 1); repeat++)
+      yield { ...batch, feeds: { ...feeds, ...repeats?.feeds(repeat, number) } };
     first += batch.size;
+    number++;
   }
 }

@@ -53,6 +53,11 @@ export class LayerRounder {
     return this.relativeErrorOf(layer, this.quick(layer, computed)) * 4 ** (computed - bits);
   }
 
+  /** The same, not relative: without statistics ||Q_b(W) - W||^2. */
+  squaredError(layer: WeightLayer, bits: number): number {
+    return this.relativeError(layer, bits) * this.energy(layer);
+  }
+
   relativeErrorOf(layer: WeightLayer, rounded: RoundedLayer): number {
     const energy = this.energy(layer);
     return energy > 0 ? rounded.error / energy : 0;

@@ -18,3 +18,14 @@ export const staticInt8: QuantizationMethod = {
     };
   },
 };
+
+/** Updates of a training that is not told how many. */
+const QAT_STEPS = 1000;
+
+/** Static INT8 whose codes, scales and biases go on learning as they are rounded (LSQ, Esser et al. 2020), from labels where there are some. */
+export const int8Qat: QuantizationMethod = {
+  ...staticInt8,
+  name: 'int8-qat',
+  summary: `static-int8 that trains as it is rounded (LSQ), from labels where there are any; ${String(QAT_STEPS)} updates without --recover`,
+  learns: { steps: QAT_STEPS },
+};

@@ -1,0 +1,83 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { packedBytes } from '../pack.js';
+import type { WidthChoice } from '../widths.js';
+import { searchWidths } from './haq-lite.js';
+
+const choicesFor = (params: readonly number[], widths: readonly number[] = [2, 3, 4, 5, 6, 7, 8]): WidthChoice[] =>
+  params.map((n, i) => ({ name: `layer ${String(i)}`, widths, cost: (bits) => packedBytes(n, bits) }));
+
+const bytesOf = (choices: readonly WidthChoice[], bits: readonly number[]): number =>
+  choices.reduce((sum, { cost }, i) => sum + cost(bits[i]!), 0);
+
+/** e_l 4^-b summed: every layer counts by itself, some a thousand times what others do. */
+const damage =
+  (sensitivity: readonly number[]) =>
+  (bits: readonly number[]): Promise<number> =>
+    Promise.resolve(bits.reduce((sum, b, i) => sum + sensitivity[i]! * 4 ** -b, 0));
+
+describe('searchWidths', () => {
+  it('keeps to the bytes and the widths, leaves no room for another bit, and is no worse than the even choice', async () => {
+    const layer = fc.record({
+      params: fc.integer({ min: 8, max: 5000 }),
+      weight: fc.double({ min: 0.01, max: 100, noNaN: true }),
+    });
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(layer, { minLength: 1, maxLength: 8 }),
+        fc.double({ min: 2.1, max: 8, noNaN: true }),
+        async (layers, bits) => {
+          const params = layers.map((one) => one.params);
+          const choices = choicesFor(params);
+          const codeBytes = Math.floor((params.reduce((a, b) => a + b, 0) * bits) / 8) + params.length;
+          const judge = damage(layers.map(({ weight }) => weight));
+          const tried: number[] = [];
+          const found = await searchWidths(
+            choices,
+            params,
+            { codeBytes },
+            async (one) => {
+              const value = await judge(one);
+              tried.push(value);
+              return value;
+            },
+            0,
+          );
+          expect(bytesOf(choices, found)).toBeLessThanOrEqual(codeBytes);
+          for (const [i, b] of found.entries()) {
+            expect(choices[i]!.widths).toContain(b);
+            if (b < 8) expect(bytesOf(choices, found.with(i, b + 1))).toBeGreaterThan(codeBytes);
+          }
+          // The even choice is the first.
+          expect(await judge(found)).toBe(Math.min(...tried));
+          expect(tried.length).toBeLessThanOrEqual(160);
+        },
+      ),
+      { numRuns: 20 },
+    );
+  });
+
+  it('finds the layers that matter: nearly what trying out everything finds', async () => {
+    const params = [400, 400, 400, 400, 400];
+    const judge = damage([1, 1000, 1, 1, 100]);
+    const choices = choicesFor(params);
+    const codeBytes = (2000 * 4) / 8;
+    const found = await searchWidths(choices, params, { codeBytes }, judge, 3);
+    let least = Infinity;
+    for (let code = 0; code < 7 ** 5; code++) {
+      const bits = params.map((_, i) => 2 + (Math.floor(code / 7 ** i) % 7));
+      if (bytesOf(choices, bits) <= codeBytes) least = Math.min(least, await judge(bits));
+    }
+    const even = await judge([4, 4, 4, 4, 4]);
+    expect(await judge(found)).toBeLessThan(1.5 * least);
+    expect(even).toBeGreaterThan(4 * least);
+    expect(await searchWidths(choices, params, { codeBytes }, judge, 3)).toEqual(found);
+  });
+
+  it('refuses bytes that the lowest widths exceed', async () => {
+    await expect(searchWidths(choicesFor([800]), [800], { codeBytes: 100 }, damage([1]), 0)).rejects.toMatchObject({
+      code: 'infeasible',
+      message: expect.stringContaining('every layer >= 2 bits') as string,
+    });
+  });
+});
