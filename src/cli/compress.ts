@@ -1,10 +1,11 @@
 /** `flow-compress compress`: one budget for size, speed and accuracy; cuts, bits and learning planned together. */
-import { compressOptionsSchema } from '../commands/compress-options.js';
+import { compressOptionsSchema, QUANTIZERS } from '../commands/compress-options.js';
 import { parseOptions } from '../commands/options.js';
 import { COMPRESSION_METHODS } from '../pipeline/recipes.js';
 import type { CompressReport } from '../report/report.js';
+import { HINT_WEIGHT } from '../recovery/teachings.js';
 import type { CliContext } from './context.js';
-import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT } from './flags.js';
+import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT, TEACHING_FLAG } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseSize, parseText, parseTextList } from './values.js';
@@ -32,8 +33,13 @@ const METHOD_FLAGS = [
   valueFlag('--method <name>', COMPRESSION_METHODS.map(({ name }) => name).join(', '), parseText, STANDARD.method),
   valueFlag(
     '--reduce <share>',
-    'of sequential: share of the MACs that goes (default: what the speed asks for, else half)',
+    'of methods that cut by a rule: share of the MACs or parameters that goes (default: what the speed asks for, else half)',
     parseNumber,
+  ),
+  valueFlag(
+    '--quantizer <name>',
+    `how weights are rounded, in the place of the method's own: ${QUANTIZERS.join(', ')}`,
+    parseText,
   ),
   valueFlag('--execution <kind>', 'auto (the faster one per layer), int8 or float', parseText, STANDARD.execution),
   valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, 2),
@@ -58,12 +64,17 @@ const LEARNING_FLAGS = [
     parseNumber,
   ),
   valueFlag('--recover-lr <rate>', 'learning rate of the rounded model', parseNumber, STANDARD.recoverLr),
-  valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--temperature <t>',
+    'what the scores of both models are divided by (default: 1, or 4 for kd, fad and crd)',
+    parseNumber,
+  ),
+  TEACHING_FLAG,
   valueFlag(
     '--hint-weight <w>',
     'how much values inside the cut model count, beside its answers',
     parseNumber,
-    STANDARD.hintWeight,
+    HINT_WEIGHT,
   ),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
   switchFlag('--remeasure', 'time files and gradients anew instead of taking what this machine remembers'),

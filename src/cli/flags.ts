@@ -2,6 +2,7 @@
 import { Option } from 'commander';
 import type { Command } from 'commander';
 import { DEFAULTS } from '../commands/options.js';
+import { TEACHINGS } from '../recovery/teachings.js';
 import { parseInteger, parseNumber, parseSwitch, parseText, passOn } from './values.js';
 import type { Parser } from './values.js';
 
@@ -137,3 +138,9 @@ export function addGeneralFlags(command: Command): void {
   command.addOption(new Option(CONFIG_USAGE, CONFIG_HELP).helpGroup('General:'));
   addFlags(command, 'General:', GENERAL_FLAGS);
 }
+
+export const TEACHING_FLAG = valueFlag(
+  '--teaching <name>',
+  `what it learns: ${TEACHINGS.map(({ name, summary }) => `${name} (${summary})`).join(', ')}; default: hints after a cut, answers after a rounding`,
+  parseText,
+);

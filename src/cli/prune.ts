@@ -3,8 +3,9 @@ import { parseOptions, PRUNING_STAGES, pruneOptionsSchema } from '../commands/op
 import { PRUNING_METHODS } from '../pruning/methods.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import type { PruneReport } from '../report/report.js';
+import { HINT_WEIGHT } from '../recovery/teachings.js';
 import type { CliContext } from './context.js';
-import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT } from './flags.js';
+import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT, TEACHING_FLAG } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseText, parseTextList } from './values.js';
@@ -60,12 +61,17 @@ const LEARNING_FLAGS = [
     'learning rate, relative to the size of the weights (default: 0.03, without convolutions 0.001)',
     parseNumber,
   ),
-  valueFlag('--temperature <t>', 'what the scores of both models are divided by', parseNumber, STANDARD.temperature),
+  valueFlag(
+    '--temperature <t>',
+    'what the scores of both models are divided by (default: 1, or 4 for kd, fad and crd)',
+    parseNumber,
+  ),
+  TEACHING_FLAG,
   valueFlag(
     '--hint-weight <w>',
     'how much values inside the model count that are held against the original, beside its answers',
     parseNumber,
-    STANDARD.hintWeight,
+    HINT_WEIGHT,
   ),
   valueFlag('--augment <list>', 'random changes of the images: crop, flip, cutout, mixup', parseTextList),
   switchFlag('--remeasure', 'time the gradients of convolutions anew instead of taking what this machine remembers'),

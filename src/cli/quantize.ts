@@ -12,6 +12,7 @@ import {
   switchFlag,
   valueFlag,
   MODEL_ARGUMENT,
+  TEACHING_FLAG,
 } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
@@ -62,9 +63,8 @@ const FLAGS = [
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
   valueFlag(
     '--recover <steps>',
-    'updates in which the rounded model learns to answer like the original',
+    'updates in which the rounded model learns to answer like the original (default: 0, or 1000 for int8-qat)',
     parseInteger,
-    0,
   ),
   valueFlag(
     '--recover-lr <rate>',
@@ -75,15 +75,14 @@ const FLAGS = [
   valueFlag('--recover-batch-size <n>', 'samples per update', parseInteger, DEFAULTS.recoverBatchSize),
   valueFlag(
     '--temperature <t>',
-    'what the scores of both models are divided by in the loss',
+    'what the scores of both models are divided by in the loss (default: 1, or 4 for kd, fad and crd)',
     parseNumber,
-    DEFAULTS.temperature,
   ),
+  TEACHING_FLAG,
   valueFlag(
     '--hint-weight <w>',
-    'how much values inside the model count that are held against the original, beside its answers',
+    'how much values inside the model count that are held against the original, beside its answers (teaching hints)',
     parseNumber,
-    DEFAULTS.hintWeight,
   ),
   valueFlag(
     '--augment <list>',

@@ -6,7 +6,7 @@ import { throwIfAborted } from '../errors.js';
 import { modelByteLength } from '../onnx/write.js';
 import type { Candidate } from '../pipeline/candidates.js';
 import type { Figures } from '../pipeline/limits.js';
-import { shareBeforeRounding } from '../pipeline/recipes.js';
+import { stagesOf, type LearnStage, type Stage } from '../pipeline/recipes.js';
 import { sharedPlaces } from '../pruning/places.js';
 import { cutModel } from '../pruning/step.js';
 import type { DivergencePoint } from '../quantization/divergence-model.js';
@@ -17,14 +17,13 @@ import type { Quality } from '../recovery/validate.js';
 import type { CompressionStage, RecoverySummary, Verification } from '../report/report.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { budgetOf, meetBudget } from './bit-budget.js';
-import type { Rung } from './compress-ladder.js';
+import { startOf, type Rung } from './compress-ladder.js';
 import { dropFrom, quantizeSettings, timeRatioOf, type CompressRun } from './compress-run.js';
 import type { ExecutionChoice } from './execution.js';
 import { learnAfterCuts } from './pruned-learning.js';
-import type { LearningOptions } from './pruning-study.js';
 import { prepareStudy, type PreparedStudy } from './quantization-study.js';
 import { openQuantizer, verifyOrFallBack } from './quantizing.js';
-import { EVALUATIONS, recoverOutcome, type RecoverySettings } from './recovery.js';
+import { EVALUATIONS, recoverOutcome, taughtAs, type LearningOptions, type RecoverySettings } from './recovery.js';
 
 export interface Attempt {
   readonly candidate: Candidate;
@@ -47,79 +46,133 @@ interface RoundedModel {
   readonly verification: Verification;
 }
 
+/** What a try has come to, stage by stage. */
+interface Course {
+  model: ModelProto;
+  quality: Quality;
+  readonly stages: CompressionStage[];
+  learning?: RecoverySummary;
+  recovery?: RecoverySummary;
+  rounding?: Rounding;
+}
+
+/** A model that was rounded; its file is made when it has learned. */
+interface Rounding extends Omit<RoundedModel, 'verification'> {
+  readonly float: ExecutionChoice | undefined;
+}
+
 /** @param number of the try, from 1: each has a folder of its own in the run directory */
 export async function makeCandidate(
   run: CompressRun,
   candidate: Candidate,
-  rung: Rung,
+  found: Rung,
   number: number,
 ): Promise<Attempt> {
-  const { learning, recipe, clock, study } = run;
-  const stages: CompressionStage[] = [];
-  const [before, after] = splitLearning(learning, shareBeforeRounding(recipe, rung.index > 0));
-  let { model } = rung.state;
-  let quality = study.quality;
-  if (rung.index > 0) {
-    quality = await clock.stage('evaluate on VAL', () => study.qualityOf(model));
-    stages.push({ name: 'cut', quality, bytes: modelByteLength(model) });
+  const { learning, recipe, study } = run;
+  const course: Course = { model: found.state.model, quality: study.quality, stages: [] };
+  const stages = stagesOf(recipe, found.index > 0);
+  const shares = stages.map((stage) => (stage.kind === 'learn' ? stage.share : 0));
+  const parts = splitLearning(learning, shares);
+  const rung = startOf(run, found);
+  for (const [i, stage] of stages.entries()) {
+    throwIfAborted(run.control.signal);
+    switch (stage.kind) {
+      case 'cut':
+        await judge(run, course, 'cut', found.state.model);
+        break;
+      case 'renew':
+        await judge(run, course, 'renewed', rung.state.model);
+        break;
+      case 'learn': {
+        const part = parts[i];
+        if (!part) break;
+        const options = { ...part, ...taughtAs(weighedBy(run, stage), stage.teaching) };
+        if (course.rounding) await learnRounded(run, course, rung, number, options);
+        else await learnCut(run, course, rung, number, options);
+        break;
+      }
+      case 'quantize':
+        await roundNow(run, course, candidate, number, stage);
+        break;
+    }
   }
-  let learned: RecoverySummary | undefined;
-  if (before) {
-    const settings = await settingsIn(run, number, 'learning');
-    const options = { ...before, hintWeight: recipe.hints ? before.hintWeight : 0 };
-    const result = await clock.stage('learn', () => learnAfterCuts({ ...run, settings }, rung.state, options, true));
-    ({ state: model, summary: learned } = result);
-    quality = learned.after;
-    stages.push({ name: 'learned', quality, bytes: modelByteLength(model), updates: learned.steps });
-  }
-  if (recipe.quantization === undefined) {
-    return { candidate, rung, model, stages, learning: learned, figures: await figuresOf(run, model, quality) };
-  }
-  const rounded = await round(run, candidate, { rung, model, number, options: after, stages });
-  quality = stages.at(-1)!.quality;
-  const figures = await figuresOf(run, rounded.model, quality);
-  return { ...{ candidate, rung, model: rounded.model, stages, learning: learned, figures }, ...rounded.parts };
+  const rounded = course.rounding && (await finished(run, course, course.rounding));
+  const { model, quality, stages: passed, learning: learned, recovery } = course;
+  const figures = await figuresOf(run, model, quality);
+  return { ...{ candidate, rung, model, stages: passed, figures, learning: learned, recovery, rounded } };
 }
 
-/** The learning before the rounding and behind it. */
-export function splitLearning(
-  learning: LearningOptions | undefined,
-  share: number,
-): [before: LearningOptions | undefined, after: LearningOptions | undefined] {
-  if (!learning) return [undefined, undefined];
-  const { steps, seconds, ...rest } = learning;
-  const first = steps === undefined ? undefined : Math.round(share * steps);
-  const part = (updates: number | undefined, time: number): LearningOptions | undefined =>
-    updates === 0 || time === 0
-      ? undefined
-      : {
-          ...rest,
-          ...(updates !== undefined && { steps: updates }),
-          ...(seconds !== undefined && { seconds: time * seconds }),
-        };
-  return [part(first, share), part(first === undefined ? undefined : steps! - first, 1 - share)];
+/** Temperature and weight of the hints, where the teaching has one. */
+function weighedBy({ settings }: CompressRun, { teaching }: LearnStage): Parameters<typeof taughtAs>[0] {
+  const { temperature, hintWeight } = settings;
+  return { teaching: undefined, temperature, hintWeight: teaching === 'hints' ? hintWeight : undefined };
 }
 
-interface Rounding {
-  readonly rung: Rung;
-  /** What is rounded. */
-  readonly model: ModelProto;
-  readonly number: number;
-  readonly options: LearningOptions | undefined;
-  /** Gets what is done. */
-  readonly stages: CompressionStage[];
-}
-
-async function round(
+async function judge(
   run: CompressRun,
+  course: Course,
+  name: CompressionStage['name'],
+  model: ModelProto,
+): Promise<void> {
+  course.model = model;
+  course.quality = await run.clock.stage('evaluate on VAL', () => run.study.qualityOf(model));
+  course.stages.push({ name, quality: course.quality, bytes: modelByteLength(model) });
+}
+
+/** What every stage of learning gets of it all. @param shares of the stages, 0 where one does not learn; they add up to 1 */
+export function splitLearning(
+  learning: Omit<LearningOptions, 'teaching'> | undefined,
+  shares: readonly number[],
+): (Omit<LearningOptions, 'teaching'> | undefined)[] {
+  let [before, given] = [0, 0];
+  return shares.map((share) => {
+    if (!learning || share === 0) return undefined;
+    const { steps, seconds, ...rest } = learning;
+    before += share;
+    const upTo = steps === undefined ? undefined : Math.round(before * steps);
+    const own = upTo === undefined ? undefined : upTo - given;
+    given = upTo ?? 0;
+    if (own === 0) return undefined;
+    return {
+      ...rest,
+      ...(own !== undefined && { steps: own }),
+      ...(seconds !== undefined && { seconds: share * seconds }),
+    };
+  });
+}
+
+async function learnCut(
+  run: CompressRun,
+  course: Course,
+  rung: Rung,
+  number: number,
+  options: LearningOptions,
+): Promise<void> {
+  const settings = await settingsIn(run, number, 'learning');
+  const learned = await run.clock.stage('learn', () =>
+    learnAfterCuts({ ...run, settings }, { ...rung.state, model: course.model }, options, true),
+  );
+  course.model = learned.state;
+  course.quality = learned.summary.after;
+  course.learning = learned.summary;
+  course.stages.push({
+    ...{ name: 'learned', quality: course.quality, bytes: modelByteLength(course.model) },
+    updates: learned.summary.steps,
+  });
+}
+
+async function roundNow(
+  run: CompressRun,
+  course: Course,
   candidate: Candidate,
-  { rung, model, number, options, stages }: Rounding,
-): Promise<{ model: ModelProto; parts: Pick<Attempt, 'recovery' | 'rounded'> }> {
-  const { workspace, study: pruning, settings, limits, clock, control, warnings } = run;
+  number: number,
+  { method: name }: Extract<Stage, { kind: 'quantize' }>,
+): Promise<void> {
+  const { workspace, settings, limits, clock, control, warnings } = run;
   const cache = run.run?.cache;
   const rounding = quantizeSettings(run);
-  const method = findMethod(rounding.method)!;
-  const study = await clock.stage('prepare', () => prepareStudy(workspace, control, model));
+  const method = findMethod(name)!;
+  const study = await clock.stage('prepare', () => prepareStudy(workspace, control, course.model));
   warnings.push(...study.warnings);
   const divergences = await divergencesIn(cache, `divergences of try ${String(number)}`);
   const warn = (message: string): unknown => warnings.push(message);
@@ -127,50 +180,66 @@ async function round(
     { ...{ workspace, study, method, settings: rounding, clock, cache, divergences }, warn },
     control,
   );
+  const bySize = limits.bytes !== undefined && method.fixedBits === undefined;
   const wanted = budgetOf(
-    {
-      ...(limits.bytes === undefined ? { bits: candidate.bits } : { maxSize: limits.bytes }),
-      minBits: rounding.minBits,
-    },
+    { ...(bySize ? { maxSize: limits.bytes } : { bits: candidate.bits }), minBits: rounding.minBits },
     study,
     method,
   );
   const { outcome } = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, true));
-  const chosen = await clock.stage('choose execution', () => execution.choose(outcome, control));
-  throwIfAborted(control.signal);
-  const measured = (one: ModelProto): Promise<Quality> => clock.stage('evaluate on VAL', () => pruning.qualityOf(one));
-  const file = chosen.build(outcome);
-  stages.push({ name: 'quantized', quality: await measured(file), bytes: modelByteLength(file) });
-  const recovered = options && (await clock.stage('recover', () => recoverRounded(options)));
-  const final = recovered?.state ?? outcome;
-  const { choice, ...made } = await clock.stage('verify', () =>
-    verifyOrFallBack(workspace, study, final, chosen, settings.execution === 'auto' ? execution.float : undefined),
+  const choice = await clock.stage('choose execution', () => execution.choose(outcome, control));
+  course.rounding = { study, outcome, choice, float: settings.execution === 'auto' ? execution.float : undefined };
+  await judge(run, course, 'quantized', choice.build(outcome));
+}
+
+/** The teacher is the original, whatever was cut. */
+async function learnRounded(
+  run: CompressRun,
+  course: Course,
+  rung: Rung,
+  number: number,
+  options: LearningOptions,
+): Promise<void> {
+  const { workspace, settings, clock, control, study: pruning } = run;
+  const { study, outcome, choice, float } = course.rounding!;
+  const { original } = pruning;
+  const recovery = {
+    ...{ workspace, study, outcome, choice },
+    options: { ...options, evaluations: EVALUATIONS, learningRate: settings.recoverLr },
+    teacher: { model: original.model, taught: sharedPlaces(cutModel(original, rung.state)) },
+  };
+  const kept = await settingsIn(run, number, 'recovery');
+  const { state, summary } = await clock.stage('recover', () =>
+    recoverOutcome(recovery, kept, control, run.run?.cache),
+  );
+  course.rounding = { study, outcome: state, choice, float };
+  course.recovery = summary;
+  course.quality = summary.after;
+}
+
+/** The file of what was rounded, verified. */
+async function finished(
+  run: CompressRun,
+  course: Course,
+  { study, outcome, choice: chosen, float }: Rounding,
+): Promise<RoundedModel> {
+  const { workspace, clock, warnings } = run;
+  const { choice, model, verification } = await clock.stage('verify', () =>
+    verifyOrFallBack(workspace, study, outcome, chosen, float),
   );
   warnings.push(...choice.warnings);
-  if (recovered) {
-    const updates = recovered.summary.steps;
+  const { recovery } = course;
+  course.model = model;
+  if (recovery) {
     // Where int8 kernels computed something else it is another file than the one that learned.
-    const quality = choice.name === chosen.name ? recovered.summary.after : await measured(made.model);
-    stages.push({ name: 'recovered', quality, bytes: modelByteLength(made.model), updates });
+    if (choice.name !== chosen.name)
+      course.quality = await clock.stage('evaluate on VAL', () => run.study.qualityOf(model));
+    course.stages.push({
+      ...{ name: 'recovered', quality: course.quality, bytes: modelByteLength(model) },
+      updates: recovery.steps,
+    });
   }
-  return {
-    model: made.model,
-    parts: {
-      recovery: recovered?.summary,
-      rounded: { ...{ study, choice, verification: made.verification }, outcome: final },
-    },
-  };
-
-  /** The teacher is the original, whatever was cut. */
-  async function recoverRounded(learning: LearningOptions): ReturnType<typeof recoverOutcome> {
-    const { original } = pruning;
-    const recovery = {
-      ...{ workspace, study, outcome, choice: chosen },
-      options: { ...learning, evaluations: EVALUATIONS, learningRate: settings.recoverLr, hintWeight: 0 },
-      teacher: { model: original.model, taught: sharedPlaces(cutModel(original, rung.state)) },
-    };
-    return recoverOutcome(recovery, await settingsIn(run, number, 'recovery'), control, cache);
-  }
+  return { study, choice, verification, outcome };
 }
 
 async function figuresOf(run: CompressRun, model: ModelProto, quality: Quality): Promise<Figures> {

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { saveModel } from '../node/model-file.js';
 import { costOfCuts, LEAST_STEP } from '../pipeline/ladder.js';
+import { cutOf, renews } from '../pipeline/recipes.js';
+import { renewed } from '../recovery/renew.js';
 import { findPruningMethod, type StructuredMethod } from '../pruning/methods.js';
 import { pruneStep } from '../pruning/step.js';
 import type { CompressRun } from './compress-run.js';
@@ -22,6 +24,12 @@ export function firstRung({ study: { original, cost } }: CompressRun): Rung {
   return { index: 0, share: 1, state: original, cost, divergences: new Map(), difference: 0 };
 }
 
+/** What the making of a rung's model starts from: the cut model, or a network of its shape with new weights. */
+export function startOf({ recipe, settings }: Pick<CompressRun, 'recipe' | 'settings'>, rung: Rung): Rung {
+  if (!renews(recipe)) return rung;
+  return { ...rung, state: { ...rung.state, model: renewed(rung.state.model, settings.seed) } };
+}
+
 const rungSchema = z.object({ ...cutFields, share: z.number() });
 
 /**
@@ -39,7 +47,7 @@ export async function nextRung(run: CompressRun, last: Rung, share: number): Pro
   const whole = costOf(study.cost);
   const request = await stepRequestOf(
     {
-      ...{ workspace, study, method: findPruningMethod(recipe.pruning) as StructuredMethod },
+      ...{ workspace, study, method: findPruningMethod(cutOf(recipe)!.pruning) as StructuredMethod },
       settings: { of, seed: settings.seed, order: 'lowest', align: settings.align },
     },
     last.state,

@@ -1,17 +1,30 @@
 /** The options of `compress`. */
 import { z } from 'zod';
-import { COMPRESSION_METHODS, findRecipe } from '../pipeline/recipes.js';
+import { COMPRESSION_METHODS, cutOf, findRecipe, quantizerOf, renews, type Recipe } from '../pipeline/recipes.js';
 import type { RunControl } from '../progress.js';
 import {
   augment,
   dataOptionsSchema,
   DEFAULTS,
+  hintsAreWeighed,
   path,
   positiveInteger,
+  QUANTIZATION_METHODS,
   resumable,
   RESUME_NEEDS_DIR,
+  taught,
+  unknownName,
+  WEIGHT_BELONGS_TO_HINTS,
   width,
 } from './options.js';
+
+/** Quantization methods that take a file size, or fix the width, and whose outcome can go on learning. */
+export const QUANTIZERS: readonly string[] = QUANTIZATION_METHODS.map(({ name }) => name).filter(
+  (name) => !['dynamic-int8', 'int8-qat'].includes(name),
+);
+
+/** A name that is none is refused by itself. */
+const recipeNamed = (name: string): Recipe => findRecipe(name) ?? COMPRESSION_METHODS[0]!;
 
 export const compressOptionsSchema = dataOptionsSchema
   .extend({
@@ -24,10 +37,18 @@ export const compressOptionsSchema = dataOptionsSchema
     method: z
       .string()
       .default(COMPRESSION_METHODS[0]!.name)
-      .refine((name) => findRecipe(name) !== undefined, {
-        error: (issue) =>
-          `unknown method ${JSON.stringify(issue.input)}; there are ${COMPRESSION_METHODS.map((m) => m.name).join(', ')}`,
-      }),
+      .refine(
+        (name) => findRecipe(name) !== undefined,
+        unknownName('method', () => COMPRESSION_METHODS.map(({ name }) => name)),
+      ),
+    /** How weights are rounded, in the place of the method's own. */
+    quantizer: z
+      .string()
+      .refine(
+        (name) => QUANTIZERS.includes(name),
+        unknownName('quantizer', () => QUANTIZERS),
+      )
+      .optional(),
     /** How many times smaller than the original file the output is to be. */
     sizeRatio: z.number().gt(1).optional(),
     /** Largest size of the output in bytes. */
@@ -48,9 +69,7 @@ export const compressOptionsSchema = dataOptionsSchema
     lr: z.number().positive().max(1).optional(),
     /** Of the rounded model. */
     recoverLr: z.number().positive().max(1).default(DEFAULTS.recoverLr),
-    temperature: z.number().positive().default(DEFAULTS.temperature),
-    /** Factor on the relative squared errors of values inside the cut model while it learns. */
-    hintWeight: z.number().min(0).default(100),
+    ...taught,
     augment,
     /** Widths are left a multiple of this; when absent of the channels that the machine's convolution kernels compute at a time. */
     align: positiveInteger.max(256).optional(),
@@ -76,9 +95,39 @@ export const compressOptionsSchema = dataOptionsSchema
     message: 'cannot be combined with a largest size in bytes: give one of them',
     path: ['sizeRatio'],
   })
-  .refine(({ method, reduce }) => reduce === undefined || findRecipe(method)?.cuts === 'once', {
-    message: 'belongs to the method sequential, which plans nothing',
+  .refine(({ method, reduce }) => reduce === undefined || cutOf(recipeNamed(method))?.how === 'rule', {
+    message: `belongs to methods that cut by a rule: ${COMPRESSION_METHODS.filter((one) => cutOf(one)?.how === 'rule')
+      .map(({ name }) => name)
+      .join(', ')}`,
     path: ['reduce'],
-  });
+  })
+  .refine(({ method, quantizer }) => quantizer === undefined || quantizerOf(recipeNamed(method)) !== undefined, {
+    error: ({ input }) => `${(input as { method: string }).method} leaves the weights in float`,
+    path: ['quantizer'],
+  })
+  .refine(({ teaching, steps }) => teaching === undefined || steps !== 0, {
+    message: 'has no time to teach in with --steps 0',
+    path: ['teaching'],
+  })
+  .refine(({ method, teaching }) => teaching !== 'hints' || !renews(recipeNamed(method)), {
+    message:
+      'hints are values of the original, of which a network with new weights has none in the same places: give kd, fad or crd',
+    path: ['teaching'],
+  })
+  .refine(hintsAreWeighed, WEIGHT_BELONGS_TO_HINTS)
+  .refine(({ method, steps }) => steps !== 0 || !renews(recipeNamed(method)), {
+    error: ({ input }) => `${(input as { method: string }).method} draws weights anew and needs time to learn`,
+    path: ['steps'],
+  })
+  .refine(
+    ({ method, sizeRatio, maxSize, speedup }) =>
+      [sizeRatio, maxSize, speedup].some((limit) => limit !== undefined) ||
+      cutOf(recipeNamed(method))?.how !== 'to-size',
+    {
+      error: ({ input }) =>
+        `is not all that ${(input as { method: string }).method} needs: its network is as wide as a size or a speed lets it be`,
+      path: ['maxDrop'],
+    },
+  );
 
 export type CompressOptions = z.output<typeof compressOptionsSchema> & RunControl;

@@ -3,12 +3,13 @@ import { z } from 'zod';
 import { firstSamples } from '../data/subset.js';
 import { modelByteLength } from '../onnx/write.js';
 import { fitting, goesOn, isSizeOpen, type Candidate } from '../pipeline/candidates.js';
-import { LEAST_STEP, RUNGS, shareByRule } from '../pipeline/ladder.js';
+import { LEAST_STEP, narrowing, RUNGS, shareByRule } from '../pipeline/ladder.js';
+import { cutOf, quantizerOf } from '../pipeline/recipes.js';
 import { findMethod } from '../quantization/registry.js';
 import type { Quality } from '../recovery/validate.js';
 import { qualitySchema } from '../report/report.js';
 import { averageBits, budgetOf, meetBudget } from './bit-budget.js';
-import { firstRung, nextRung, type Rung } from './compress-ladder.js';
+import { firstRung, nextRung, startOf, type Rung } from './compress-ladder.js';
 import { dropFrom, quantizeSettings, timeRatioOf, type CompressRun } from './compress-run.js';
 import { nothingToRemove } from './pruning-course.js';
 import type { QuantizeOptions } from './options.js';
@@ -34,20 +35,31 @@ const PLANNED_ON = 256;
 
 /** @throws FlowCompressError `infeasible` when something must go and nothing can; as cuts and quantizers do */
 export async function planCompression(run: CompressRun): Promise<CompressPlan> {
-  const { recipe, limits, settings, learning, control } = run;
+  const { recipe, limits, settings } = run;
   const first = firstRung(run);
-  if (recipe.cuts === 'once') {
-    const rung = await nextRung(run, first, shareByRule(limits, settings.reduce));
-    if (!rung) throw nothingToRemove();
-    return { rungs: [first, rung], candidates: await candidatesOf(run, rung) };
+  switch (cutOf(recipe)?.how) {
+    case undefined:
+      return { rungs: [first], candidates: await candidatesOf(run, first) };
+    case 'rule': {
+      const rung = await nextRung(run, first, shareByRule(limits, settings.reduce));
+      if (!rung) throw nothingToRemove();
+      return { rungs: [first, rung], candidates: await candidatesOf(run, rung) };
+    }
+    case 'to-size':
+      return narrowed(run, first);
+    case 'ladder':
+      return climbed(run, first);
   }
+}
+
+async function climbed(run: CompressRun, first: Rung): Promise<CompressPlan> {
+  const { limits, learning, control } = run;
   const rungs = [first];
   let last = await candidatesOf(run, first);
   const candidates = [...last];
-  const shares = recipe.cuts === 'none' ? [] : RUNGS;
-  for (const [i, share] of shares.entries()) {
+  for (const [i, share] of RUNGS.entries()) {
     if (!goesOn(candidates, last, limits, learning !== undefined)) break;
-    control.onProgress?.({ stage: 'plan', done: i, total: shares.length });
+    control.onProgress?.({ stage: 'plan', done: i, total: RUNGS.length });
     if (share > LEAST_STEP * rungs.at(-1)!.share) continue;
     const rung = await nextRung(run, rungs.at(-1)!, share);
     if (!rung) break;
@@ -55,8 +67,44 @@ export async function planCompression(run: CompressRun): Promise<CompressPlan> {
     last = await candidatesOf(run, rung);
     candidates.push(...last);
   }
-  control.onProgress?.({ stage: 'plan', done: shares.length, total: shares.length });
+  control.onProgress?.({ stage: 'plan', done: RUNGS.length, total: RUNGS.length });
   return { rungs, candidates };
+}
+
+/**
+ * The rung below the last one, where something is left to cut: for a model that turned out slower than was planned.
+ * @returns undefined at the end of the ladder
+ */
+export async function climbFurther(
+  run: CompressRun,
+  { rungs, candidates }: CompressPlan,
+): Promise<CompressPlan | undefined> {
+  const last = rungs.at(-1)!;
+  const share = RUNGS.find((one) => one <= LEAST_STEP * last.share);
+  if (cutOf(run.recipe)?.how !== 'ladder' || share === undefined) return undefined;
+  const rung = await nextRung(run, last, share);
+  if (!rung) return undefined;
+  return { rungs: [...rungs, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
+}
+
+/** Narrower and narrower until the limits hold that can be told before anything learns: the widest such network, but for a step. */
+async function narrowed(run: CompressRun, first: Rung): Promise<CompressPlan> {
+  const { limits, control } = run;
+  const rungs = [first];
+  for (;;) {
+    const last = rungs.at(-1)!;
+    const candidates = await candidatesOf(run, last);
+    if (fitting(candidates, limits).length > 0) return { rungs, candidates };
+    control.onProgress?.({ stage: 'plan', done: Math.min(rungs.length - 1, RUNGS.length), total: RUNGS.length });
+    const [{ bytes }] = candidates as [MeasuredCandidate];
+    const rung = await nextRung(
+      run,
+      last,
+      last.share * narrowing(limits.bytes === undefined ? 1 : limits.bytes / bytes),
+    );
+    if (!rung) return { rungs, candidates };
+    rungs.push(rung);
+  }
 }
 
 /** Whether a candidate keeps to the limits as far as they can be told before it learns. */
@@ -71,12 +119,13 @@ const candidateSchema = z.array(
   }),
 );
 
-async function candidatesOf(run: CompressRun, rung: Rung): Promise<MeasuredCandidate[]> {
+async function candidatesOf(run: CompressRun, found: Rung): Promise<MeasuredCandidate[]> {
+  const rung = startOf(run, found);
   const key = `candidates ${String(rung.index)}`;
   const known = await run.run?.cache.read(key);
   if (known !== undefined)
     return candidateSchema.parse(JSON.parse(known)).map((one) => ({ ...one, timeRatio: one.timeRatio }));
-  const measured = run.recipe.quantization === undefined ? [await inFloat(run, rung)] : await rounded(run, rung);
+  const measured = quantizerOf(run.recipe) === undefined ? [await inFloat(run, rung)] : await rounded(run, rung);
   await run.run?.cache.write(key, JSON.stringify(measured));
   return measured;
 }
@@ -102,7 +151,7 @@ async function rounded(run: CompressRun, rung: Rung): Promise<MeasuredCandidate[
     control,
   );
   const budgets: readonly Pick<QuantizeOptions, 'bits' | 'maxSize'>[] =
-    limits.bytes !== undefined
+    limits.bytes !== undefined && method.fixedBits === undefined
       ? [{ maxSize: limits.bytes }]
       : (isSizeOpen(limits) ? OPEN_WIDTHS : [HARMLESS_WIDTH]).map((bits) => ({ bits }));
   const found: MeasuredCandidate[] = [];

@@ -5,13 +5,14 @@ import { machineKey } from '../node/profiler.js';
 import type { RunDirectory } from '../node/run-dir.js';
 import { encodeModel } from '../onnx/write.js';
 import type { Limits } from '../pipeline/limits.js';
-import type { Recipe } from '../pipeline/recipes.js';
+import { quantizerOf, type Recipe } from '../pipeline/recipes.js';
 import type { RunControl } from '../progress.js';
 import type { Quality } from '../recovery/validate.js';
 import type { CompressOptions } from './compress-options.js';
 import { cacheFor } from './measured-machine.js';
 import { quantizeOptionsSchema, type QuantizeOptions } from './options.js';
-import { errorOf, type LearningOptions, type PruningStudy } from './pruning-study.js';
+import { errorOf, type PruningStudy } from './pruning-study.js';
+import type { LearningOptions } from './recovery.js';
 import type { RunClock } from './run-info.js';
 import { timeRatios } from './time-ratios.js';
 import type { Workspace } from './workspace.js';
@@ -21,6 +22,7 @@ export interface CompressRun {
   /** The original in the form that is cut. */
   readonly study: PruningStudy;
   readonly settings: CompressOptions;
+  /** With what takes the place of its own. */
   readonly recipe: Recipe;
   readonly limits: Limits;
   /** All learning together; undefined where nothing learns. */
@@ -36,7 +38,7 @@ export function quantizeSettings({ settings, recipe }: CompressRun): QuantizeOpt
   const { data, output, seed, threads, target, batchSize, execution, remeasure, minBits } = settings;
   return quantizeOptionsSchema.parse({
     ...{ data, output, seed, threads, target, batchSize, execution, remeasure, minBits },
-    method: recipe.quantization,
+    method: quantizerOf(recipe),
   });
 }
 

@@ -4,18 +4,20 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { ModelInput } from '../node/model-input.js';
 import { nearest, nextCandidate, fitting } from '../pipeline/candidates.js';
 import { excess, missed, type Figures, type Limits } from '../pipeline/limits.js';
-import { findRecipe } from '../pipeline/recipes.js';
+import { findRecipe, shownStages, stagesOf, withReplaced, type Recipe } from '../pipeline/recipes.js';
+import { HINT_WEIGHT } from '../recovery/teachings.js';
 import { formatBytes, formatMetricAmount } from '../report/format.js';
 import type { CompressReport } from '../report/report.js';
 import { planLines } from '../report/table/compress.js';
 import { makeCandidate, type Attempt } from './compress-attempt.js';
 import { compressOptionsSchema, type CompressOptions } from './compress-options.js';
-import { planCompression, type CompressPlan } from './compress-plan.js';
+import { climbFurther, planCompression, type CompressPlan } from './compress-plan.js';
 import type { CompressRun } from './compress-run.js';
 import { comparedAnswers, compressedRows, limitsReached, plannedRows, verificationOf } from './compressed-rows.js';
 import { parseOptions } from './options.js';
 import { learningOf } from './pruned-learning.js';
 import { errorOf, openPruningStudy, refuseBlindLimit } from './pruning-study.js';
+import { possibleTeaching } from './taught-recovery.js';
 import type { Workspace } from './workspace.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 import { writingRun, type WritingRun } from './writing-run.js';
@@ -49,14 +51,14 @@ async function compressed(
     warnings.push(...study.warnings);
     refuseBlindLimit(settings, workspace, study);
     const learning = learningOf(workspace, study.original.model, settings, warnings);
-    const recipe = findRecipe(settings.method)!;
+    const recipe = recipeOf(settings, workspace);
     const run: CompressRun = {
       ...{ ...writing, study, settings, recipe, learning },
       limits: limitsOf(workspace, settings),
     };
-    const plan = await planCompression(run);
-    refuseHopeless(run, plan);
-    const attempts = await tryCandidates(run, plan);
+    const planned = await planCompression(run);
+    refuseHopeless(run, planned);
+    const { attempts, plan } = await tryCandidates(run, planned);
     const chosen = bestOf(run.limits, attempts);
     refuseUnmet(run, chosen);
 
@@ -98,6 +100,15 @@ async function compressed(
   }
 }
 
+/** The method with what was asked for in the place of its own, and without a teaching that cannot be. */
+function recipeOf({ method, quantizer, teaching }: CompressOptions, workspace: Workspace): Recipe {
+  const recipe = withReplaced(findRecipe(method)!, { quantizer, teaching });
+  const stages = recipe.stages.map((stage) =>
+    stage.kind === 'learn' ? { ...stage, teaching: possibleTeaching(stage.teaching, workspace) } : stage,
+  );
+  return { ...recipe, stages };
+}
+
 function limitsOf({ opened }: Workspace, { sizeRatio, maxSize, speedup, maxDrop }: CompressOptions): Limits {
   return {
     bytes: sizeRatio === undefined ? maxSize : Math.floor(opened.bytes / sizeRatio),
@@ -107,12 +118,21 @@ function limitsOf({ opened }: Workspace, { sizeRatio, maxSize, speedup, maxDrop 
 }
 
 /** Makes candidates until one keeps to all limits or enough were tried. */
-async function tryCandidates(run: CompressRun, plan: CompressPlan): Promise<Attempt[]> {
+async function tryCandidates(
+  run: CompressRun,
+  first: CompressPlan,
+): Promise<{ attempts: Attempt[]; plan: CompressPlan }> {
   const { limits, learning, control, study } = run;
   const attempts: Attempt[] = [];
+  let plan = first;
   for (;;) {
-    const candidate = nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
-    if (!candidate) return attempts;
+    let candidate = nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
+    if (!candidate && isTooSlow(limits, attempts)) {
+      const further = await climbFurther(run, plan);
+      plan = further ?? plan;
+      candidate = further && nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
+    }
+    if (!candidate) return { attempts, plan };
     throwIfAborted(control.signal);
     const rows = plannedRows(run, plan, [...attempts, { candidate }], { candidate });
     control.onProgress?.({
@@ -122,8 +142,14 @@ async function tryCandidates(run: CompressRun, plan: CompressPlan): Promise<Atte
     const rung = plan.rungs.find(({ index }) => index === candidate.rung)!;
     const attempt = await makeCandidate(run, candidate, rung, attempts.length + 1);
     attempts.push(attempt);
-    if (missed(limits, attempt.figures).length === 0) return attempts;
+    if (missed(limits, attempt.figures).length === 0) return { attempts, plan };
   }
+}
+
+/** Whether the last model that was made missed the speed: what is cut deeper may hold it. */
+function isTooSlow(limits: Limits, attempts: readonly Attempt[]): boolean {
+  const last = attempts.at(-1);
+  return last !== undefined && missed(limits, last.figures).includes('timeRatio');
 }
 
 /** The smallest that keeps to the limits, where only the drop says how small; else the last that does; else the nearest. */
@@ -170,16 +196,20 @@ function measureOf({ workspace }: Pick<CompressRun, 'workspace'>): CompressRepor
 
 function shownSettings(
   { workspace, settings, learning, recipe }: CompressRun,
-  { rounded, learning: first, recovery }: Attempt,
+  { rung, rounded, learning: first, recovery }: Attempt,
 ): NonNullable<CompressReport['settings']> {
+  const stages = stagesOf(recipe, rung.index > 0);
+  const hints = stages.some((stage) => stage.kind === 'learn' && stage.teaching === 'hints');
   return {
+    stages: shownStages({ ...recipe, stages: stages.filter(({ kind }) => learning || kind !== 'learn') }),
     calibration: workspace.working.calib.size,
     ...(rounded && { execution: rounded.choice.name }),
     ...(settings.align !== undefined && { align: settings.align }),
     ...(learning && {
       batchSize: learning.batchSize,
-      temperature: settings.temperature,
-      ...(first && { lr: learning.learningRate, hintWeight: recipe.hints ? settings.hintWeight : 0 }),
+      ...(settings.temperature !== undefined && { temperature: settings.temperature }),
+      ...(first && { lr: learning.learningRate }),
+      ...(hints && { hintWeight: settings.hintWeight ?? HINT_WEIGHT }),
       ...(recovery && { recoverLr: settings.recoverLr }),
       ...(settings.augment.length > 0 && { augment: settings.augment }),
     }),

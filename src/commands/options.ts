@@ -2,12 +2,14 @@
 import { z } from 'zod';
 import { preprocessOptionsSchema } from '../data/preprocess.js';
 import { FlowCompressError } from '../errors.js';
+import { nearest } from '../nearest.js';
 import type { ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import { targetSchema } from '../report/report.js';
 import { WEIGHTINGS } from '../distillation/lesson.js';
 import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { findPruningMethod, PRUNING_METHODS, type PruningMethod } from '../pruning/methods.js';
+import { TEACHING_NAMES, type TeachingName } from '../recovery/teachings.js';
 import { ORDERS } from '../pruning/removal-order.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import { LABEL_METRICS } from '../runtime/metric.js';
@@ -36,8 +38,6 @@ export const DEFAULTS = {
   gradientBits: 4,
   recoverLr: 1e-3,
   recoverBatchSize: 128,
-  temperature: 1,
-  hintWeight: 0,
 } as const;
 
 /** The quantization methods by name, FAAQ first. */
@@ -57,6 +57,24 @@ const LOSS_NAMES = Object.keys(LOSSES) as [LossName, ...LossName[]];
 /** What can decide on VAL. */
 export const TRAINING_METRICS = [...LABEL_METRICS, 'loss'] as const;
 export type TrainingMetric = (typeof TRAINING_METRICS)[number];
+
+/** What a name that is none of them is answered with. */
+export function unknownName(
+  what: string,
+  known: () => readonly string[],
+): { error: (issue: { input?: unknown }) => string } {
+  return {
+    error({ input }) {
+      const names = known();
+      const near = typeof input === 'string' ? nearest(input, names) : undefined;
+      return `unknown ${what} ${JSON.stringify(input)}${near === undefined ? '' : `, did you mean ${near}?`}; there are ${names.join(', ')}`;
+    },
+  };
+}
+
+function isOneOf(names: readonly string[], name: string): boolean {
+  return names.includes(name);
+}
 
 export const width = z.number().int().min(1).max(8);
 export const positiveInteger = z.number().int().min(1);
@@ -89,6 +107,27 @@ export const resumable = {
   runDir: path.optional(),
   resume: z.boolean().default(false),
 };
+
+/** What a compressed model is taught. */
+export const taught = {
+  /** When absent hints after a cut, answers after a rounding. */
+  teaching: z
+    .string()
+    .refine(
+      (name) => isOneOf(TEACHING_NAMES, name),
+      unknownName('teaching', () => TEACHING_NAMES),
+    )
+    .transform((name) => name as TeachingName)
+    .optional(),
+  /** What the scores of both models are divided by before they are compared; what suits the teaching when absent. */
+  temperature: z.number().positive().optional(),
+  /** Of hints: factor on the relative squared errors of values inside the model, beside the loss of its answers; 0 leaves the answers. */
+  hintWeight: z.number().min(0).optional(),
+};
+export const hintsAreWeighed = ({ teaching, hintWeight }: { teaching?: string; hintWeight?: number }): boolean =>
+  hintWeight === undefined || teaching === undefined || teaching === 'hints';
+export const WEIGHT_BELONGS_TO_HINTS = { message: 'belongs to --teaching hints', path: ['hintWeight'] };
+
 /** The form of the flow sensitivity. */
 const sensitivityForm = {
   /** `corrected`, or `reference`: the published formulas, floors and loss. */
@@ -136,10 +175,10 @@ export const quantizeOptionsSchema = dataOptionsSchema
     method: z
       .string()
       .default(DEFAULTS.method)
-      .refine((name) => QUANTIZATION_METHODS.some((method) => method.name === name), {
-        error: (issue) =>
-          `unknown method ${JSON.stringify(issue.input)}; there are ${QUANTIZATION_METHODS.map((m) => m.name).join(', ')}`,
-      }),
+      .refine(
+        (name) => QUANTIZATION_METHODS.some((method) => method.name === name),
+        unknownName('method', () => QUANTIZATION_METHODS.map(({ name }) => name)),
+      ),
     /** Parameter-weighted average width of the stored weights; 4 when `maxSize` is absent too. */
     bits: z.number().min(1).max(8).optional(),
     /** Largest size of the output in bytes. */
@@ -168,14 +207,11 @@ export const quantizeOptionsSchema = dataOptionsSchema
     /** Lowest width of layers with a gradient of more than three times the median, with the flow sensitivity. */
     gradientBits: width.default(DEFAULTS.gradientBits),
     /** Updates in which the rounded model learns from the original; 0 for none. */
-    recover: z.number().int().min(0).default(0),
+    recover: z.number().int().min(0).optional(),
     /** Of recovery: share of its own size by which a weight moves per update. */
     recoverLr: z.number().positive().max(1).default(DEFAULTS.recoverLr),
     recoverBatchSize: positiveInteger.default(DEFAULTS.recoverBatchSize),
-    /** Of recovery: what the scores of both models are divided by before they are compared. */
-    temperature: z.number().positive().default(DEFAULTS.temperature),
-    /** Of recovery: factor on the relative squared errors of values inside the model. */
-    hintWeight: z.number().min(0).default(DEFAULTS.hintWeight),
+    ...taught,
     /** Of recovery. */
     augment,
     /** Timed runs per file and batch size. */
@@ -187,14 +223,15 @@ export const quantizeOptionsSchema = dataOptionsSchema
     message: 'the reference has no measured sensitivity: combine it with flow',
     path: ['sensitivityMode'],
   })
-  .refine((options) => options.recover === 0 || options.sweep === undefined, {
+  .refine((options) => (options.recover ?? 0) === 0 || options.sweep === undefined, {
     message: 'cannot be combined with a sweep: every width would have to be recovered by itself',
     path: ['recover'],
   })
-  .refine((options) => options.recover === 0 || options.method !== 'dynamic-int8', {
+  .refine((options) => (options.recover ?? 0) === 0 || options.method !== 'dynamic-int8', {
     message: 'dynamic-int8 cannot be recovered: its activations have no quantizers before it runs',
     path: ['recover'],
   })
+  .refine(hintsAreWeighed, WEIGHT_BELONGS_TO_HINTS)
   .refine((options) => options.bits === undefined || options.maxSize === undefined, {
     message: 'cannot be combined with a largest size: give one budget',
     path: ['bits'],
@@ -218,10 +255,10 @@ export const pruneOptionsSchema = dataOptionsSchema
     method: z
       .string()
       .default('idap')
-      .refine((name) => PRUNING_METHODS.some((method) => method.name === name), {
-        error: (issue) =>
-          `unknown method ${JSON.stringify(issue.input)}; there are ${PRUNING_METHODS.map((m) => m.name).join(', ')}`,
-      }),
+      .refine(
+        (name) => PRUNING_METHODS.some((method) => method.name === name),
+        unknownName('method', () => PRUNING_METHODS.map(({ name }) => name)),
+      ),
     /** Share of the original's cost that is to go; half when `maxDrop` is absent too. */
     reduce: z.number().gt(0).lt(1).optional(),
     of: z.enum(['macs', 'params', 'latency']).default('macs'),
@@ -247,15 +284,22 @@ export const pruneOptionsSchema = dataOptionsSchema
     maxTime: z.number().positive().optional(),
     /** Share of its own size by which a weight moves per update; when absent 0.03 for networks of convolutions, 0.001 for others. */
     lr: z.number().positive().max(1).optional(),
-    temperature: z.number().positive().default(1),
-    /** Factor on the relative squared errors of values inside the model, beside the loss of its answers. */
-    hintWeight: z.number().min(0).default(100),
+    ...taught,
     augment,
     bestEffort: z.boolean().default(false),
     remeasure: z.boolean().default(false),
     latencyRuns: positiveInteger.optional(),
   })
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
+  .refine(hintsAreWeighed, WEIGHT_BELONGS_TO_HINTS)
+  .refine(
+    ({ teaching, method }) => isOneOf(['hints', 'answers'], teaching ?? 'hints') || kindOf(method) === 'structured',
+    {
+      message:
+        'is taught after a cut: methods that remove single weights or learn before they cut take hints or answers',
+      path: ['teaching'],
+    },
+  )
   .refine((options) => options.sparsity === undefined || removesWeights(options.method), {
     message: `belongs to methods that remove single weights: ${PRUNING_METHODS.filter(({ kind }) => kind === 'weights')
       .map(({ name }) => name)

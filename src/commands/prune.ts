@@ -19,6 +19,7 @@ import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
 import { runCourse, type Course } from './pruning-course.js';
 import { budgetFor, budgetOf, dropOf, refuseUnmet, SLACK, type Limits } from './pruning-limits.js';
 import { openPruningStudy, refuseBlindLimit, type PruningRun } from './pruning-study.js';
+import { taughtSettings } from './recovery.js';
 import { refuseFixedBatch } from './training-setup.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 import { writingRun, type WritingRun } from './writing-run.js';
@@ -77,8 +78,7 @@ async function prunedAndWritten(
         ...(learning && {
           lr: learning.learningRate,
           batchSize: learning.batchSize,
-          temperature: settings.temperature,
-          hintWeight: settings.hintWeight,
+          ...taughtSettings(learning),
         }),
         ...(learning && settings.augment.length > 0 && { augment: settings.augment }),
       },

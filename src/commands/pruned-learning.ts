@@ -11,8 +11,9 @@ import type { RecoverySummary } from '../report/report.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { traceShapes } from '../runtime/trace.js';
 import type { PruneOptions } from './options.js';
-import type { LearningOptions, PruningRun, PruningStudy } from './pruning-study.js';
-import { learnFromOriginal, type RecoverySettings } from './recovery.js';
+import type { PruningRun, PruningStudy } from './pruning-study.js';
+import { learnFromOriginal, taughtAs, type LearningOptions, type RecoverySettings } from './recovery.js';
+import { refuseTeaching } from './taught-recovery.js';
 import { refuseFixedBatch } from './training-setup.js';
 import type { Workspace } from './workspace.js';
 
@@ -25,12 +26,12 @@ const EVALUATIONS = 8;
 
 type LearningSettings = Pick<
   PruneOptions,
-  'epochs' | 'steps' | 'maxTime' | 'batchSize' | 'lr' | 'temperature' | 'hintWeight'
+  'epochs' | 'steps' | 'maxTime' | 'batchSize' | 'lr' | 'temperature' | 'hintWeight' | 'teaching'
 >;
 
 /**
  * How long is learned; undefined for no time at all.
- * @throws FlowCompressError `unsupported` when a model of fixed batch is to learn
+ * @throws FlowCompressError `unsupported` when a model of fixed batch is to learn; as `refuseTeaching`
  */
 export function learningOf(
   workspace: Workspace,
@@ -39,7 +40,7 @@ export function learningOf(
   warnings: string[],
 ): LearningOptions | undefined {
   const { fixedBatch, working } = workspace;
-  const { epochs, steps, maxTime, temperature, hintWeight } = settings;
+  const { epochs, steps, maxTime } = settings;
   const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
   if (steps === 0) return undefined;
   // Before the cuts, which take minutes.
@@ -50,6 +51,8 @@ export function learningOf(
     );
     return undefined;
   }
+  const taught = taughtAs(settings, 'hints');
+  refuseTeaching(taught.teaching, workspace);
   const batchSize = Math.min(settings.batchSize, working.train.size);
   const perEpoch = Math.floor(working.train.size / batchSize);
   const limits = [
@@ -61,7 +64,7 @@ export function learningOf(
     ...(limits.length > 0 && { steps: Math.min(...limits) }),
     ...(maxTime !== undefined && { seconds: maxTime }),
     ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model) },
-    ...{ temperature, hintWeight },
+    ...taught,
   };
 }
 
@@ -124,7 +127,7 @@ export async function learnAfterCuts(
     taught: sharedPlaces(cutModel(original, pruned)),
     start: model,
     build: (state: ModelProto) => state,
-    ...{ options, kept },
+    ...{ options, plain: student, kept },
   };
   return learnFromOriginal(workspace, learning, settings, control, run?.cache);
 }

@@ -12,9 +12,9 @@ import { layerUnits } from '../pruning/layer-units.js';
 import { dependenciesOf, startState, type PruningState } from '../pruning/step.js';
 import { openValidator, type Quality, type Validator } from '../recovery/validate.js';
 import type { RunDirectory } from '../node/run-dir.js';
-import type { RecoveryOptions } from '../recovery/recover.js';
 import type { PruneOptions } from './options.js';
 import { prepareModel, PRUNED_FORM } from './prepare.js';
+import type { LearningOptions } from './recovery.js';
 import type { RunClock } from './run-info.js';
 import type { Workspace } from './workspace.js';
 
@@ -45,8 +45,6 @@ export interface PruningRun {
   readonly control: RunControl;
   readonly run: RunDirectory | undefined;
 }
-
-export type LearningOptions = Omit<RecoveryOptions, 'augment' | 'seed'>;
 
 /** Samples per engine call where answers are compared. */
 const COMPARED_BATCH = 128;

@@ -1,8 +1,9 @@
 /** `quantize`: fewer bits per weight; the file is written, verified against a simulation and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
-import { throwIfAborted } from '../errors.js';
+import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { saveModel } from '../node/model-file.js';
 import type { ModelInput } from '../node/model-input.js';
+import type { QuantizationMethod } from '../quantization/method.js';
 import { findMethod } from '../quantization/registry.js';
 import type { QuantizeReport, SweepPoint } from '../report/report.js';
 import { achieved, budgetOf, codeBudget, meetBudget } from './bit-budget.js';
@@ -11,7 +12,9 @@ import { parseOptions, quantizeOptionsSchema, type QuantizeOptions } from './opt
 import { prepareStudy } from './quantization-study.js';
 import { layerRows } from './quantized-layers.js';
 import { openQuantizer, verifyOrFallBack } from './quantizing.js';
-import { recoverOutcome, recoveryOptions, recoverySettings } from './recovery.js';
+import { recoverOutcome, recoveryOptions, recoverySettings, type LearningOptions } from './recovery.js';
+import { refuseTeaching } from './taught-recovery.js';
+import type { Workspace } from './workspace.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 import { writingRun, type WritingRun } from './writing-run.js';
 
@@ -38,6 +41,7 @@ async function quantized(
   settings: QuantizeOptions,
 ): Promise<{ model: ModelProto; report: QuantizeReport }> {
   const method = findMethod(settings.method)!;
+  const learning = learningOf(method, settings, workspace);
   const study = await clock.stage('prepare', () => prepareStudy(workspace, control));
   warnings.push(...study.warnings);
   const { execution, prepared } = await openQuantizer(
@@ -52,11 +56,11 @@ async function quantized(
   const chosen = await clock.stage('choose execution', () => execution.choose(found.outcome, control));
   throwIfAborted(control.signal);
   const recovered =
-    settings.recover === 0
+    learning === undefined
       ? undefined
       : await clock.stage('recover', () =>
           recoverOutcome(
-            { workspace, study, outcome: found.outcome, choice: chosen, options: recoveryOptions(settings) },
+            { workspace, study, outcome: found.outcome, choice: chosen, options: learning },
             settings,
             control,
             run?.cache,
@@ -89,7 +93,7 @@ async function quantized(
         execution: choice.name,
         ...(method.name === 'faaq' && sensitivitySettings(settings)),
         calibration: workspace.working.calib.size,
-        ...(settings.recover > 0 && recoverySettings(settings)),
+        ...(learning && recoverySettings(settings, learning)),
       },
       budget: { unit: wanted.unit, requested: wanted.requested, ...achieved(wanted, found, saved.bytes) },
       before,
@@ -128,6 +132,26 @@ async function quantized(
       return measurement.metric ? [{ bits, bytes: measurement.bytes, metric: measurement.metric }] : [];
     });
   }
+}
+
+/**
+ * How what was rounded learns; undefined where it does not.
+ * @throws FlowCompressError `bad-input` for a method that learns and is not to; as `refuseTeaching`
+ */
+function learningOf(
+  { name, learns }: QuantizationMethod,
+  settings: QuantizeOptions,
+  workspace: Workspace,
+): LearningOptions | undefined {
+  const steps = settings.recover ?? learns?.steps ?? 0;
+  if (learns && (steps === 0 || settings.sweep))
+    throw new FlowCompressError('bad-input', `--method ${name} trains what it rounded, at one width.`, {
+      hint: steps === 0 ? 'Leave --recover out, or take static-int8.' : 'Leave --sweep out.',
+    });
+  if (steps === 0) return undefined;
+  const options = recoveryOptions(settings, steps, learns && workspace.working.train.labels ? 'labels' : 'answers');
+  refuseTeaching(options.teaching, workspace);
+  return options;
 }
 
 function sensitivitySettings({ sensitivity, sensitivityMode, gradientTerm }: QuantizeOptions): Record<string, string> {

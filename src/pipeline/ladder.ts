@@ -16,3 +16,9 @@ export function shareByRule({ timeRatio }: Limits, reduce: number | undefined): 
   if (reduce !== undefined) return 1 - reduce;
   return timeRatio ?? 0.5;
 }
+
+/** Share of its cost that a network keeps on the way to a size. @param wanted of its bytes; most of a file are weights */
+export function narrowing(wanted: number): number {
+  return wanted > 0.5 ? NARROWER : Math.max(0.05, wanted / NARROWER);
+}
+const NARROWER = 0.9;

@@ -9,13 +9,19 @@ import type { Engine, Feeds } from '../runtime/engine.js';
 import type { DivergenceKind } from '../runtime/output-divergence.js';
 import type { AugmentOptions } from '../training/augment.js';
 import { OPTIMIZER_DEFAULTS } from '../training/optimizers.js';
-import type { Parameter, Slot } from '../training/parameters.js';
-import { openStepper, startVectors, type TrainingVectors } from '../training/stepper.js';
+import { withParameters, type Parameter, type Slot } from '../training/parameters.js';
+import {
+  openStepper,
+  startVectors,
+  type StepInput,
+  type StepResult,
+  type TrainingVectors,
+} from '../training/stepper.js';
 import { buildTrainingGraph, type TrainingGraphOptions } from '../training/training-graph.js';
 import type { BatchNormMode } from '../training/training-mode.js';
-import { train, type TrainingEvent, type TrainingProgress } from '../training/trainer.js';
-import { hintFactors, spreadOut, type TaughtValue } from './hints.js';
-import { lessonOf, openTeacher } from './teacher.js';
+import { train, type FedBatch, type TrainingEvent, type TrainingProgress } from '../training/trainer.js';
+import type { TaughtValue } from './hints.js';
+import { tuitionByAnswers, type Tuition } from './tuition.js';
 import type { Quality } from './validate.js';
 
 export interface RecoveryOptions {
@@ -79,6 +85,8 @@ export interface RecoveryRequest<T> {
   readonly start: T;
   /** Values inside the student that can be held against those of the teacher: some of them are. */
   readonly taught?: readonly TaughtValue[];
+  /** Another tuition than by the answers and the taught values. */
+  readonly teach?: ((student: ModelProto) => Promise<Tuition>) | undefined;
   /** Name of the output with one score per class, if the model has one. */
   readonly scores: string | undefined;
   readonly train: Dataset;
@@ -117,34 +125,55 @@ const CLIP_NORM = 1;
  *   `bad-input` when there are fewer samples than a step takes or the loss is not finite; `aborted`
  */
 export async function recover<T>(request: RecoveryRequest<T>, control: RunControl = {}): Promise<Recovery<T>> {
-  const { engine, teacher: original, student, scores, feedsFor, options, store } = request;
-  const { steps, seconds, batchSize, learningRate, temperature, hintWeight, augment, seed } = options;
-  const taught = hintWeight > 0 ? spreadOut(request.taught ?? []) : [];
-  const { parameters, layout } = student;
-  const lesson = await lessonOf(engine, original, scores, feedsFor);
-  const { model, output } = lesson.of(student.model);
+  const { engine, student, scores, feedsFor, options } = request;
+  const { batchSize, hintWeight } = options;
+  const tuition = request.teach
+    ? await request.teach(student.model)
+    : await tuitionByAnswers({
+        ...{ engine, teacher: request.teacher, student: student.model, taught: request.taught ?? [], hintWeight },
+        ...{ scores, feedsFor, batchSize },
+      });
+  try {
+    return await learn(request, tuition, control);
+  } finally {
+    await tuition.release();
+  }
+}
+
+async function learn<T>(request: RecoveryRequest<T>, tuition: Tuition, control: RunControl): Promise<Recovery<T>> {
+  const { engine, student, scores, feedsFor, options, store } = request;
+  const { steps, seconds, batchSize, learningRate, temperature, augment, seed } = options;
+  const { model, judgedBy } = tuition;
+  const parameters = [...student.parameters, ...tuition.parameters];
+  const layout = `${student.layout}${tuition.layout}`;
+  const own = student.parameters.reduce((sum, { size }) => sum + size, 0);
   const optimizer = { name: 'adamw', settings: OPTIMIZER_DEFAULTS } as const;
   const graph = await buildTrainingGraph(
     engine,
     model,
     {
-      ...{ loss: lesson.loss, output, batchSize, parameters, temperature, seed },
-      hints: taught.map(({ student: value }) => ({ value, loss: 'mse' as const })),
+      ...{ loss: tuition.loss, output: tuition.output, batchSize, parameters, temperature, seed },
+      ...{ hints: tuition.hints, observed: tuition.observed },
       ...{ optimizer: optimizer.name, optimizerSettings: optimizer.settings, weightDecay: 0, clipNorm: CLIP_NORM },
       ...{ accumulate: 1, batchNorm: student.batchNorm ?? 'frozen', chooseForms: request.chooseForms },
     },
-    feedsFor,
+    (rows) => ({ ...feedsFor(rows), ...tuition.trialFeeds?.(rows) }),
   );
-  const measure = lesson.loss === 'kl' ? 'kl' : 'relative-error';
+  const measure = scores === undefined ? 'relative-error' : 'kl';
   const stateOf = ({ parameters: flat, buffers: values }: TrainingVectors): T =>
-    student.of(flat, { slots: graph.buffers, values });
+    student.of(flat.subarray(0, own), { slots: graph.buffers, values });
   const before = await request.measure(request.start);
   const kept = await store?.read(layout);
+  if (kept?.progress.notes) tuition.restore?.(kept.progress.notes);
   const start = kept?.vectors ?? startVectors(model, parameters, graph);
-  const teacher = await openTeacher(engine, original, lesson, taught);
   const stepper = await openStepper(engine, graph, optimizer, start, kept?.progress.steps ?? 0);
+  const current = (): ModelProto =>
+    withParameters(
+      withParameters(model, parameters, stepper.vectors.parameters),
+      graph.buffers,
+      stepper.vectors.buffers,
+    );
   try {
-    const factors = await hintFactors(teacher, feedsFor(batchSize), hintWeight);
     const { progress, best } = await train(
       stepper,
       request.train,
@@ -152,19 +181,26 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
         ...{ stage: 'recover', steps, maxSeconds: seconds, batchSize, accumulate: 1, augment, seed },
         ...{ schedule: 'cosine', learningRate, warmup: WARMUP },
         ...(steps !== undefined && { evaluateEvery: Math.ceil(steps / options.evaluations) }),
-        metric: { name: measure, lowerIsBetter: true },
+        metric: { name: judgedBy === 'labels' ? 'wrong' : measure, lowerIsBetter: true },
       },
       {
-        targets: {
-          from: 'inputs',
-          async of({ feeds }) {
-            const { target, values } = await teacher.answer(feeds);
-            return { target, hints: values.map((value, i) => ({ target: value, factor: factors[i]! })) };
+        targets: tuition.targets,
+        ...(tuition.complete && {
+          complete: (input: StepInput, fed: FedBatch) => tuition.complete!(input, fed, { stepper, current }),
+        }),
+        ...(tuition.onStep && {
+          onStep: (result: StepResult) => {
+            tuition.onStep!(result);
           },
-        },
+        }),
+        ...(tuition.notes && { notes: () => tuition.notes!() }),
         async evaluate(vectors) {
           const quality = await request.measure(stateOf(vectors));
-          return { score: quality.divergence, accuracy: quality.top1, refused: isWorse(quality, before) };
+          const { divergence, top1 } = quality;
+          if (judgedBy === 'divergence' || top1 === undefined)
+            return { score: divergence, accuracy: top1, refused: isWorse(quality, before) };
+          const refused = !Number.isFinite(divergence) || top1 < (before.top1 ?? 0);
+          return { score: 1 - top1, accuracy: top1, refused, terms: { divergence } };
         },
         onEvent: request.onEvent,
         ...(student.adjusted && {
@@ -187,11 +223,10 @@ export async function recover<T>(request: RecoveryRequest<T>, control: RunContro
       state: found ? found.state : request.start,
       measure,
       ...{ before, after, bestStep: progress.best?.step ?? 0, steps: progress.steps, seconds: progress.seconds },
-      parameters: parameters.reduce((sum, { size }) => sum + size, 0),
+      parameters: own,
     };
   } finally {
     await stepper.release();
-    await teacher.release();
   }
 }
 

@@ -119,6 +119,7 @@ export function stateTable({ states, measure }: Pick<CompressReport, 'states' | 
 export const STATES: Readonly<Record<CompressionStage['name'], string>> = {
   original: 'original',
   cut: 'cut and fitted',
+  renewed: 'new weights',
   learned: 'learned',
   quantized: 'quantized',
   recovered: 'learned again',

@@ -49,7 +49,7 @@ export type PlannedModel = z.infer<typeof plannedModelSchema>;
 
 /** The model as it was after a stage; the quality is on VAL. */
 export const compressionStageSchema = z.object({
-  name: z.enum(['original', 'cut', 'learned', 'quantized', 'recovered']),
+  name: z.enum(['original', 'cut', 'renewed', 'learned', 'quantized', 'recovered']),
   quality: qualitySchema,
   bytes: count,
   updates: count.optional(),
