@@ -228,7 +228,11 @@ describe('compressModel', () => {
   it.each<[string, Partial<CompressInput>, RegExp]>([
     ['no limit at all', {}, /sizeRatio: a limit is missing/],
     ['two sizes', { sizeRatio: 4, maxSize: 1000 }, /sizeRatio: cannot be combined/],
-    ['a share of what is planned', { sizeRatio: 4, reduce: 0.5 }, /reduce: belongs to methods that cut by a rule: sequential, prune-qat, kd-ptq/],
+    [
+      'a share of what is planned',
+      { sizeRatio: 4, reduce: 0.5 },
+      /reduce: belongs to methods that cut by a rule: sequential, prune-qat, kd-ptq/,
+    ],
     ['an unknown method', { sizeRatio: 4, method: 'magic' }, /unknown method "magic"; there are flow-compress, /],
     ['a drop that VAL cannot tell', { maxDrop: 0.001 }, /cannot be told on VAL/],
     ['to resume nothing', { sizeRatio: 4, resume: true }, /resume: needs --run-dir/],

@@ -2,7 +2,7 @@
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { ModelInput } from '../node/model-input.js';
-import { nearest, nextCandidate, fitting } from '../pipeline/candidates.js';
+import { nearest, nextCandidate, fitting, TRIES } from '../pipeline/candidates.js';
 import { excess, missed, type Figures, type Limits } from '../pipeline/limits.js';
 import { findRecipe, shownStages, stagesOf, withReplaced, type Recipe } from '../pipeline/recipes.js';
 import { HINT_WEIGHT } from '../recovery/teachings.js';
@@ -127,10 +127,11 @@ async function tryCandidates(
   let plan = first;
   for (;;) {
     let candidate = nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
-    if (!candidate && isTooSlow(limits, attempts)) {
+    while (!candidate && attempts.length < TRIES && isTooSlow(limits, attempts)) {
       const further = await climbFurther(run, plan);
-      plan = further ?? plan;
-      candidate = further && nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
+      if (!further) break;
+      plan = further;
+      candidate = nextCandidate(plan.candidates, limits, learning !== undefined, attempts);
     }
     if (!candidate) return { attempts, plan };
     throwIfAborted(control.signal);

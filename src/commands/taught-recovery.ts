@@ -162,6 +162,6 @@ function inUnits(
     const [tensor, latent] = learner.learn(`${name} in units`, dims, first, units);
     graph.replaceUses(value, learner.inUnits(latent, tensor, dims));
   }
-  graph.removeDead();
+  // What the loss reads is no output yet: nothing may be taken for dead.
   return { model: graph.toModel(), parameters: learner.parameters };
 }

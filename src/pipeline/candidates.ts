@@ -25,7 +25,7 @@ export interface Tried {
 /** Shares of the drop that learning is hoped to leave, the boldest hope first. */
 const LEFT_BY_LEARNING = [0.25, 0.5, 1];
 /** Models that are made to the end. */
-const TRIES = 2;
+export const TRIES = 2;
 /** A ladder on which the predicted loss is so many times the best is not climbed further. */
 const TOO_MUCH = 2;
 
