@@ -207,6 +207,10 @@ describe('compressModel', () => {
     ['sequential', { sizeRatio: 3.5, reduce: 0.4 }],
     ['prune-only', { sizeRatio: 1.6 }],
     ['quantize-only', { sizeRatio: 3.5 }],
+    ['prune-qat', { sizeRatio: 3.5, reduce: 0.4 }],
+    ['kd-ptq', { sizeRatio: 3.5, reduce: 0.4 }],
+    ['distill-ptq', { sizeRatio: 4.5 }],
+    ['distill-only', { sizeRatio: 2 }],
   ])('has %s to compare with, under the same limits and learning', async (method, more) => {
     const { report } = await compress({ method, steps: 20, lr: 2e-3, ...more });
     expect(report.method).toBe(method);
@@ -217,15 +221,61 @@ describe('compressModel', () => {
       sequential: ['original', 'cut', 'learned', 'quantized'],
       'prune-only': ['original', 'cut', 'learned'],
       'quantize-only': ['original', 'quantized', 'recovered'],
+      'prune-qat': ['original', 'cut', 'learned', 'quantized', 'recovered'],
+      'kd-ptq': ['original', 'cut', 'renewed', 'learned', 'quantized'],
+      'distill-ptq': ['original', 'cut', 'renewed', 'learned', 'quantized'],
+      'distill-only': ['original', 'cut', 'renewed', 'learned'],
     };
     expect(names).toEqual(expected[method]);
     const widths = new Set(report.layers.flatMap(({ bits }) => bits ?? []));
     if (method === 'sequential') expect(widths.size).toBe(1);
-    if (method === 'prune-only') expect([...widths]).toEqual([32]);
+    if (method === 'prune-only' || method === 'distill-only') expect([...widths]).toEqual([32]);
+    if (method === 'distill-ptq') expect([...widths].every((bits) => bits >= 7)).toBe(true);
+    const renewed = report.states.find(({ name }) => name === 'renewed');
+    if (renewed) {
+      // What the original knew is gone: it answers as chance does, and learns.
+      expect(renewed.quality.divergence).toBeGreaterThan(report.states.at(-1)!.quality.divergence);
+      expect(report.settings!.stages).toContain('renew');
+    }
+    // As wide as the limit lets it be, but for a step of 10 %.
+    if (method.startsWith('distill'))
+      expect(report.limits.size!.achieved).toBeGreaterThan(0.7 * report.limits.size!.requested);
     if (method === 'sequential') expect(report.after.macs!).toBeLessThanOrEqual(0.605 * report.before.macs!);
   });
 
+  it('takes another quantizer and another teaching, and says so', async () => {
+    const { report } = await compress({
+      ...{ sizeRatio: 4, steps: 8, lr: 2e-3, quantizer: 'hawq', teaching: 'fad', method: 'sequential', reduce: 0.3 },
+    });
+    expect(report.settings!.stages).toBe('cut l1, learn fad, quantize hawq');
+    expect(new Set(report.layers.flatMap(({ bits }) => bits ?? [])).size).toBeGreaterThan(1);
+    expect(report.limits.size!.met).toBe(true);
+    const search = await compress({ sizeRatio: 5, steps: 0, method: 'quantize-only', quantizer: 'haq-lite' });
+    expect(search.report.settings!.stages).toBe('quantize haq-lite');
+    expect(search.report.limits.size!.met).toBe(true);
+  });
+
   it.each<[string, Partial<CompressInput>, RegExp]>([
+    [
+      'a quantizer where nothing is rounded',
+      { sizeRatio: 2, method: 'prune-only', quantizer: 'hawq' },
+      /prune-only leaves the weights in float/,
+    ],
+    [
+      'a quantizer that is none',
+      { sizeRatio: 2, quantizer: 'haq-light' },
+      /unknown quantizer "haq-light", did you mean haq-lite\?/,
+    ],
+    ['a teaching without time', { sizeRatio: 2, steps: 0, teaching: 'kd' }, /no time to teach/],
+    ['hints of values that are new', { sizeRatio: 2, method: 'kd-ptq', teaching: 'hints' }, /give kd, fad or crd/],
+    ['new weights without time', { sizeRatio: 2, method: 'distill-ptq', steps: 0 }, /needs time to learn/],
+    ['a width from a drop', { maxDrop: 0.1, method: 'distill-ptq' }, /as wide as a size or a speed lets it be/],
+    ['a method by its nearest', { sizeRatio: 2, method: 'kd-pqt' }, /did you mean kd-ptq\?/],
+    [
+      'labels that are not there',
+      { sizeRatio: 2, teaching: 'labels', data: 'unlabelled.npz', test: undefined },
+      /no labels to learn from/,
+    ],
     ['no limit at all', {}, /sizeRatio: a limit is missing/],
     ['two sizes', { sizeRatio: 4, maxSize: 1000 }, /sizeRatio: cannot be combined/],
     [
@@ -236,8 +286,8 @@ describe('compressModel', () => {
     ['an unknown method', { sizeRatio: 4, method: 'magic' }, /unknown method "magic"; there are flow-compress, /],
     ['a drop that VAL cannot tell', { maxDrop: 0.001 }, /cannot be told on VAL/],
     ['to resume nothing', { sizeRatio: 4, resume: true }, /resume: needs --run-dir/],
-  ])('refuses %s', async (_, more, message) => {
-    await expect(compress(more)).rejects.toMatchObject({
+  ])('refuses %s', async (_, { data, ...more }, message) => {
+    await expect(compress({ ...more, ...(data !== undefined && { data: at(data) }) })).rejects.toMatchObject({
       code: 'bad-input',
       message: expect.stringMatching(message) as string,
     });
