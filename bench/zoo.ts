@@ -5,16 +5,13 @@
  *   [--method faaq] [--execution auto] [--commands inspect,profile,quantize,evaluate] [--keep FOLDER] [--cli dist/cli/main.js]
  * Exit code 1 when a command failed.
  */
-import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { z } from 'zod';
-import { formatBytes, formatMetric } from '../src/report/format.js';
-import { parseReport, type Measurement, type Report } from '../src/report/report.js';
+import type { Report } from '../src/report/report.js';
 import { endSentence } from '../src/report/training.js';
+import { CLI, measuredText, runCommand } from './lib/command.js';
 import { existing, findPlaces, note, PLACE_FLAGS } from './lib/places.js';
 import { markdownTable, type Row } from './lib/table.js';
 import { ZOO, type ZooCase } from './lib/zoo-cases.js';
@@ -32,67 +29,9 @@ const { values: flags } = parseArgs({
     commands: { type: 'string', default: COMMANDS.join(',') },
     keep: { type: 'string' },
     minutes: { type: 'string', default: '10' },
-    cli: { type: 'string', default: fileURLToPath(new URL('../dist/cli/main.js', import.meta.url)) },
+    cli: { type: 'string', default: CLI },
   },
 });
-
-const refusalSchema = z.object({
-  error: z.object({
-    code: z.string(),
-    message: z.string(),
-    node: z.string().optional(),
-    hint: z.string().optional(),
-    exitCode: z.number(),
-  }),
-});
-
-type Outcome =
-  | { readonly kind: 'done'; readonly report: Report }
-  | { readonly kind: 'refused'; readonly message: string }
-  | { readonly kind: 'failed'; readonly message: string };
-
-interface Ran {
-  readonly outcome: Outcome;
-  readonly seconds: number;
-}
-
-async function run(args: readonly string[]): Promise<Ran> {
-  const start = performance.now();
-  const limit = Number(flags.minutes) * 60_000;
-  const child = spawn(process.execPath, [flags.cli, ...args, '--json', '--quiet'], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: limit,
-    killSignal: 'SIGKILL',
-  });
-  let stdout = '';
-  let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
-  child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
-  const [code, signal] = await new Promise<[number | null, NodeJS.Signals | null]>((resolve, reject) => {
-    child.on('error', reject);
-    child.on('close', (...end) => resolve(end));
-  });
-  const seconds = (performance.now() - start) / 1000;
-  return { outcome: outcomeOf(code, signal, stdout, stderr), seconds };
-}
-
-function outcomeOf(code: number | null, signal: string | null, stdout: string, stderr: string): Outcome {
-  const failed = (why: string): Outcome => ({ kind: 'failed', message: `${why} ${stderr.trim()}`.trim() });
-  if (signal !== null) return failed(`Killed by ${signal}.`);
-  let value: unknown;
-  try {
-    value = JSON.parse(stdout);
-  } catch {
-    return failed(`Exit code ${code}, and stdout is not JSON.`);
-  }
-  if (code === 0) return { kind: 'done', report: parseReport(value) };
-  const refusal = refusalSchema.safeParse(value);
-  if (!refusal.success) return failed(`Exit code ${code} without an error object.`);
-  const { message, node, hint } = refusal.data.error;
-  const text = `${message}${node === undefined ? '' : ` [${node}]`}${hint === undefined ? '' : ` Hint: ${hint}`}`;
-  const clear = (code === 2 || code === 3) && hint !== undefined;
-  return { kind: clear ? 'refused' : 'failed', message: clear ? text : `Exit code ${code}: ${text}` };
-}
 
 function describe(report: Report): string {
   switch (report.command) {
@@ -125,21 +64,6 @@ function describe(report: Report): string {
   }
 }
 
-function measuredText(before: Measurement, after: Measurement): string {
-  const figures = (of: Measurement): string =>
-    [...(of.metric ? [of.metric] : []), ...(of.metrics ?? [])].map((m) => `${m.name} ${formatMetric(m)}`).join(', ');
-  const times = (after.latencies ?? (after.latency ? [after.latency] : [])).flatMap((own) => {
-    const base = (before.latencies ?? (before.latency ? [before.latency] : [])).find((l) => l.batch === own.batch);
-    return base ? [`${(own.medianMs / base.medianMs).toFixed(2)}x@${own.batch}`] : [];
-  });
-  return [
-    `${formatBytes(before.bytes)} -> ${formatBytes(after.bytes)}`,
-    ...(before.metric ? [figures(before)] : []),
-    `-> ${figures(after)}`,
-    `time ${times.join(' ')}`,
-  ].join(' ');
-}
-
 type RunPlaces = Parameters<ZooCase['data']>[0];
 
 async function runCase(item: ZooCase, places: RunPlaces, wanted: readonly string[]): Promise<Row[]> {
@@ -163,7 +87,7 @@ async function runCase(item: ZooCase, places: RunPlaces, wanted: readonly string
   const rows: Row[] = [];
   for (const command of COMMANDS) {
     if (!wanted.includes(command)) continue;
-    const { outcome, seconds } = await run(commands[command]);
+    const { outcome, seconds } = await runCommand(flags.cli, commands[command], Number(flags.minutes));
     const text = outcome.kind === 'done' ? describe(outcome.report) : outcome.message;
     const row = [item.name, command, outcome.kind, seconds.toFixed(1), text];
     note(row.join(' | '));

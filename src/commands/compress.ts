@@ -50,7 +50,7 @@ async function compressed(
   try {
     warnings.push(...study.warnings);
     refuseBlindLimit(settings, workspace, study);
-    const learning = learningOf(workspace, study.original.model, settings, warnings);
+    const learning = await learningOf(workspace, study.original.model, settings, warnings);
     const recipe = recipeOf(settings, workspace);
     const run: CompressRun = {
       ...{ ...writing, study, settings, recipe, learning },

@@ -45,6 +45,16 @@ function withNorms(): { model: ModelProto; gammas: Float32Array } {
   return { model: graph.toModel(), gammas };
 }
 
+/** The model with an operator behind its first activation that no gradient goes through. */
+function withoutGradients(): ModelProto {
+  const graph = new Graph(MODEL);
+  const value = graph.mustGet('block.relu');
+  const uses = [...value.uses];
+  const shrunk = graph.insertOp('Shrink', [value], [floatAttribute('lambd', 0.1)], 'block.shrink');
+  for (const { node, index } of uses) graph.setInput(node, index, shrunk);
+  return graph.toModel();
+}
+
 /** Samples with the class that the model gives them. */
 async function labelled(count: number, seed: number): Promise<Uint8Array> {
   const values = normals(count * SIZE, seed);
@@ -155,21 +165,28 @@ describe('pruneModel', () => {
   });
 
   it('names an operator without a gradient rule before anything is cut', async () => {
-    const graph = new Graph(MODEL);
-    const relu = graph.nodes.find((node) => node.outputs[0]!.name === 'block.relu')!;
-    const value = relu.outputs[0]!;
-    const uses = [...value.uses];
-    const shrunk = graph.insertOp('Shrink', [value], [floatAttribute('lambd', 0.1)], 'block.shrink');
-    for (const { node, index } of uses) graph.setInput(node, index, shrunk);
-    const model = graph.toModel();
+    const model = withoutGradients();
     const stages = new Set<string>();
     const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
-    for (const score of ['taylor', 'fisher'] as const)
-      await expect(pruneModel(model, options({ score, onProgress }))).rejects.toMatchObject({
+    const refused = (more: Partial<PruneInput>, hint: string) =>
+      expect(pruneModel(model, options({ onProgress, ...more }))).rejects.toMatchObject({
         code: 'unsupported',
         message: expect.stringContaining('Shrink') as string,
+        node: expect.stringContaining('block.shrink') as string,
+        hint: expect.stringContaining(hint) as string,
       });
-    expect([...stages].filter((stage) => /calibrate|cut/.test(stage))).toEqual([]);
+    for (const score of ['taylor', 'fisher'] as const) await refused({ score }, 'export');
+    for (const asked of [{ steps: 5 }, { epochs: 1 }, { maxTime: 1 }, { method: 'magnitude', steps: 5 }])
+      await refused({ steps: undefined, ...asked }, '--steps 0');
+    await refused({ method: 'sfp', steps: undefined }, '--method');
+    expect([...stages].filter((stage) => /calibrate|cut|normalize|recover/.test(stage))).toEqual([]);
+  });
+
+  it('leaves the learning out where the model cannot learn and nobody asked for it', async () => {
+    const { report } = await pruneModel(withoutGradients(), options({ reduce: 0.3, steps: undefined }));
+    expect(report.budget!.met).toBe(true);
+    expect(report.recovery).toBeUndefined();
+    expect(report.warnings!.join()).toMatch(/does not learn after the cuts: .*Shrink/);
   });
 
   it('removes what scores highest on request, which hurts more', async () => {

@@ -20,7 +20,6 @@ import { runCourse, type Course } from './pruning-course.js';
 import { budgetFor, budgetOf, dropOf, refuseUnmet, SLACK, type Limits } from './pruning-limits.js';
 import { openPruningStudy, refuseBlindLimit, type PruningRun } from './pruning-study.js';
 import { taughtSettings } from './recovery.js';
-import { refuseFixedBatch } from './training-setup.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 import { writingRun, type WritingRun } from './writing-run.js';
 
@@ -52,7 +51,8 @@ async function prunedAndWritten(
   try {
     warnings.push(...study.warnings);
     refuseBlindLimit(settings, workspace, study);
-    const learning = learningOf(workspace, study.original.model, settings, warnings);
+    const needed = method.kind === 'shrinking';
+    const learning = await learningOf(workspace, study.original.model, settings, warnings, needed);
     const pruning = { workspace, study, settings, learning, clock, control, run };
     const { model, limits, ...found } = await pruned(pruning, method, warnings);
     refuseUnmet(limits, settings);
@@ -143,7 +143,6 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod, warni
 /** Learns, and cuts afterwards. */
 async function withoutShrunk(pruning: PruningRun, method: ShrinkingMethod): Promise<Pruned> {
   const { workspace, study, settings, learning, clock, control, run } = pruning;
-  refuseFixedBatch(workspace);
   const plan = await planShrinking(pruning, method);
   refuseUnmet({ budget: budgetFor(settings, plan.left) }, settings);
   const learned = await clock.stage('learn', () => learnShrinking(pruning, learning!, method, plan));

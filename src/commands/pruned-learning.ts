@@ -1,11 +1,13 @@
 /** How a model that was cut learns from the original: for how long, at what rate, held against it where. */
 import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError } from '../errors.js';
 import { Graph } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
 import type { RunControl } from '../progress.js';
 import { sharedPlaces } from '../pruning/places.js';
 import { cutModel, type PruningState } from '../pruning/step.js';
 import { floatStudent } from '../recovery/float-student.js';
+import { refusalToLearn } from '../recovery/learnable.js';
 import { normalized } from '../recovery/normalize.js';
 import type { RecoverySummary } from '../report/report.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
@@ -30,25 +32,34 @@ type LearningSettings = Pick<
 >;
 
 /**
- * How long is learned; undefined for no time at all.
- * @throws FlowCompressError `unsupported` when a model of fixed batch is to learn; as `refuseTeaching`
+ * How long is learned; undefined for no time at all, or where the model cannot learn and nobody asked for it. Told before the
+ * cuts, which take minutes.
+ * @param needed whether nothing can be done without learning
+ * @throws FlowCompressError `unsupported` when a model of fixed batch, or with an operator without gradients, is asked to learn; as
+ *   `refuseTeaching`
  */
-export function learningOf(
+export async function learningOf(
   workspace: Workspace,
   model: ModelProto,
   settings: LearningSettings,
   warnings: string[],
-): LearningOptions | undefined {
-  const { fixedBatch, working } = workspace;
+  needed = false,
+): Promise<LearningOptions | undefined> {
+  const { engine, scores, feedsFor, fixedBatch, working } = workspace;
   const { epochs, steps, maxTime } = settings;
   const asked = epochs !== undefined || steps !== undefined || maxTime !== undefined;
   if (steps === 0) return undefined;
-  // Before the cuts, which take minutes.
-  if (asked) refuseFixedBatch(workspace);
+  if (asked || needed) refuseFixedBatch(workspace);
   else if (fixedBatch !== undefined) {
     warnings.push(
       `The model takes batches of ${String(fixedBatch)} only and does not learn after the cuts: export it with a free batch dimension for that.`,
     );
+    return undefined;
+  }
+  const refusal = await refusalToLearn(engine, model, scores, feedsFor);
+  if (refusal && (asked || needed)) throw refusedLearning(refusal, needed);
+  if (refusal) {
+    warnings.push(`The model does not learn after the cuts: ${refusal.message}`);
     return undefined;
   }
   const taught = taughtAs(settings, 'hints');
@@ -66,6 +77,14 @@ export function learningOf(
     ...{ evaluations: EVALUATIONS, batchSize, learningRate: settings.lr ?? suitableRate(model) },
     ...taught,
   };
+}
+
+function refusedLearning(cause: FlowCompressError, needed: boolean): FlowCompressError {
+  const way = needed ? 'Choose a --method that can do without learning' : 'Leave out the learning with --steps 0';
+  return new FlowCompressError(cause.code, cause.message, {
+    ...{ node: cause.node, cause },
+    hint: `${way}, or export the model with standard operators.`,
+  });
 }
 
 /** Convolutions learn behind a normalization, which bears large steps. */
