@@ -83,7 +83,7 @@ describe('pruneModel', () => {
     expect(after.metrics!.find(({ name }) => name === 'agreement')!.value).toBeGreaterThan(0.7);
     expect(steps).toHaveLength(1);
     expect(steps[0]).toMatchObject({ step: 1, accepted: true, macs: after.macs, params: after.params });
-    expect(steps[0]!.aligned!.divergence).toBeLessThan(steps[0]!.cut.divergence);
+    expect(steps[0]!.aligned!.divergence).toBeLessThan(steps[0]!.cut!.divergence);
     expect(report.original).toMatchObject({ divergence: 0, top1: 1, agreement: 1 });
     const written = findLayers(new Graph((await openModel(at('out.onnx'))).model));
     expect(layers.map(({ channels }) => channels.after).filter((width) => width > 0)).toEqual(
@@ -121,7 +121,7 @@ describe('pruneModel', () => {
       expect(report.after.bytes).toBeLessThan(0.35 * report.before.bytes);
       expect(report.after.params).toBe(report.before.params);
       const quality = report.recovery!.after;
-      expect(quality.divergence).toBeLessThanOrEqual(report.steps[0]!.cut.divergence);
+      expect(quality.divergence).toBeLessThanOrEqual(report.steps[0]!.cut!.divergence);
       const written = await openModel(at('out.onnx'));
       expect(toBytes(written.model)).toEqual(toBytes(model));
       const again = await pruneModel(at('model.onnx'), options({ method, sparsity: 0.8, steps: 20, lr: 2e-3 }));
@@ -194,7 +194,7 @@ describe('pruneModel', () => {
       const { report } = await pruneModel(at('model.onnx'), options({ method: 'taylor', order, reduce: 0.3 }));
       expect(report.budget!.met).toBe(true);
       expect(report.settings!['order']).toBe(order === 'highest' ? order : undefined);
-      return report.steps.at(-1)!.cut.divergence;
+      return report.steps.at(-1)!.cut!.divergence;
     };
     expect(await agreement('highest')).toBeGreaterThan(2 * (await agreement('lowest')));
   });
@@ -210,13 +210,13 @@ describe('pruneModel', () => {
       const { before, after, bestStep } = report.recovery!;
       // What VAL judged is what was cut, and nothing was learned after that.
       expect(report.steps).toHaveLength(1);
-      expect(report.steps[0]!.cut.divergence).toBeCloseTo(after.divergence, 5);
+      expect(report.steps[0]!.cut!.divergence).toBeCloseTo(after.divergence, 5);
       expect(report.steps[0]!.recovered).toBeUndefined();
       expect(bestStep).toBeGreaterThan(0);
       expect(after.divergence).toBeLessThan(0.7 * before.divergence);
       // Without learning it is the same share of the filters of least norm.
       const plain = await pruneModel(at('model.onnx'), options({ method: 'l2', reduce: 0.4, cuts: 1 }));
-      expect(before.divergence).toBeCloseTo(plain.report.steps[0]!.cut.divergence, 5);
+      expect(before.divergence).toBeCloseTo(plain.report.steps[0]!.cut!.divergence, 5);
       expect(report.after.macs).toBe(plain.report.after.macs);
       expect(toBytes((await shrink()).model)).toEqual(toBytes(model));
     });
@@ -262,6 +262,17 @@ describe('pruneModel', () => {
     expect(layers.report.layers.map(({ channels }) => channels.after)).toEqual([16, 0, 0, 5]);
     const filters = await pruneModel(at('model.onnx'), options({ stages: 'filters', reduce: 0.3 }));
     expect(filters.report.removed).toEqual([]);
+  });
+
+  it.each<[PruneInput['method'], boolean]>([
+    ['l1', false],
+    ['idap-paper', true],
+    ['obc', true],
+  ])('looks at activations where its method does (%s: %s)', async (method, looks) => {
+    const stages = new Set<string>();
+    const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
+    await pruneModel(at('model.onnx'), options({ method, reduce: 0.3, onProgress }));
+    expect(stages.has('calibrate')).toBe(looks);
   });
 
   it('prunes by parameters and by latency', async () => {

@@ -99,7 +99,7 @@ function branchesOf(
         ...{ name, layers: [...layers] },
         params: layers.reduce((sum, layer) => sum + params.get(layer)!.params, 0),
         ...(macs !== undefined && { macs: Math.round(macs) }),
-        ...(divergence !== undefined && Number.isFinite(divergence) && { divergence }),
+        ...(divergence !== undefined && { divergence }),
       };
     });
 }

@@ -11,6 +11,7 @@ import type { StructuredMethod } from '../pruning/methods.js';
 import { GUARDS } from '../pruning/sites.js';
 import { pruneStep, type PruningState, type Step, type StepRequest } from '../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../report/report.js';
+import type { Quality } from '../recovery/validate.js';
 import { layoutBlock } from '../runtime/layout-block.js';
 import { DEFAULTS, type PruneOptions } from './options.js';
 import { cutBy, cutFields, readCut, writtenCut, type Cut } from './pruning-memory.js';
@@ -187,7 +188,8 @@ async function attempt(
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
   const final = recovered ?? qualities.aligned ?? qualities.cut;
   const drop = errorOf(final).error - errorOf(study.quality).error;
-  const accepted = settings.maxDrop === undefined || drop <= settings.maxDrop;
+  const accepted =
+    Number.isFinite(final.divergence) && (settings.maxDrop === undefined || drop <= settings.maxDrop);
   const { params, macs } = step.cost;
   const record: PruningStep = {
     step: course.steps.length + 1,
@@ -195,8 +197,8 @@ async function attempt(
     branches: step.branches.map(({ branch }) => branch.name),
     params,
     ...(macs !== undefined && { macs: Math.round(macs) }),
-    ...qualities,
-    ...(learned && recovered && { recovered, updates: learned.updates }),
+    ...finiteOnes({ ...qualities, ...(recovered && { recovered }) }),
+    ...(learned && { updates: learned.updates }),
     ...{ accepted, seconds: (performance.now() - began) / 1000 },
   };
   const steps = [...course.steps, record];
@@ -205,10 +207,21 @@ async function attempt(
   return { ...next, steps, ...(learned && { state: { ...step.state, model: learned.model } }) };
 }
 
-async function qualitiesOf(
-  study: PruningStudy,
-  { cut, refitted, state }: Step,
-): Promise<Pick<PruningStep, 'cut' | 'refitted' | 'aligned'>> {
+interface StepQualities {
+  readonly cut: Quality;
+  readonly refitted?: Quality;
+  readonly aligned?: Quality;
+  readonly recovered?: Quality;
+}
+
+/** What a report, or the run directory, can hold. */
+function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
+  return Object.fromEntries(
+    Object.entries(qualities).filter(([, quality]: [string, Quality]) => Number.isFinite(quality.divergence)),
+  );
+}
+
+async function qualitiesOf(study: PruningStudy, { cut, refitted, state }: Step): Promise<StepQualities> {
   if (!cut || !refitted) return { cut: await study.qualityOf(state.model) };
   return {
     cut: await study.qualityOf(cut),

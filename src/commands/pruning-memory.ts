@@ -10,7 +10,7 @@ import type { Workspace } from './workspace.js';
 export interface Cut {
   readonly state: PruningState;
   readonly cost: Cost;
-  /** What taking out each branch alone did to the answers, by name. */
+  /** What taking out each branch alone did to the answers, by name; absent for one that it left without finite numbers. */
   readonly divergences: ReadonlyMap<string, number>;
   /** Largest relative difference of a cut model from the original with zeros. */
   readonly difference: number;
@@ -26,7 +26,7 @@ export function cutBy(
     divergences: new Map([
       ...before.divergences,
       ...branches.flatMap(({ branch, divergence }) =>
-        divergence === undefined ? [] : [[branch.name, divergence] as const],
+        divergence !== undefined && Number.isFinite(divergence) ? [[branch.name, divergence] as const] : [],
       ),
     ]),
   };

@@ -75,19 +75,32 @@ export async function openPruningStudy(
     openValidator(engine, model, scores, () => (fixedBatch === undefined ? batches(dataset, size) : batch(dataset)));
   const probe = await open(probed);
   const val = await open(working.val);
+  const quality = await val.measure(model, signal);
+  const close = async (): Promise<void> => {
+    await probe.release();
+    await val.release();
+  };
+  if (!Number.isFinite(quality.divergence)) {
+    await close();
+    throw noFiniteAnswers(opened.name);
+  }
   return {
     ...{ original, warnings: prepared.warnings },
     divergenceOf: async (candidate) => (await probe.measure(candidate, signal)).divergence,
     qualityOf: (candidate) => val.measure(candidate, signal),
-    quality: await val.measure(model, signal),
+    quality,
     cost,
     // Every layer sees what the layers before it make of the samples.
     calib: firstSamples(working.calib, affordable(working.calib.size, layers / 2, cost, working.calib)),
-    close: async () => {
-      await probe.release();
-      await val.release();
-    },
+    close,
   };
+}
+
+function noFiniteAnswers(name: string): FlowCompressError {
+  return new FlowCompressError('bad-input', 'The model gives answers on VAL that are not finite numbers.', {
+    node: name,
+    hint: 'Look for NaN in the data, or samples that the model overflows on: nothing can be compared with such answers.',
+  });
 }
 
 /** Multiply-accumulates that measuring all cuts, or fitting all layers, may take: minutes on two cores. */

@@ -28,6 +28,8 @@ interface ChannelScore {
   readonly of: (layer: ScoredLayer) => Float64Array | undefined;
   /** Whether values compare across layers as they are, and are not counted in the mean of their layer. */
   readonly absolute?: boolean;
+  /** Whether `of` looks at what CALIB makes of the activations: `gram`, `strength`. */
+  readonly activations?: boolean;
 }
 
 /** Scores from the gradients of a loss, summed over all weights and biases that make a unit: see gradient-scores.ts. */
@@ -78,6 +80,7 @@ export const FLOW_OUT: ChannelScore = {
   kind: 'channels',
   side: 'read',
   summary: 'flow into the readers: rms of the activation times the norm of the weights that read it',
+  activations: true,
   of: flowIntoReader,
 };
 
@@ -90,6 +93,7 @@ const SCORES: Record<ScoreName, PruningScore> = {
     kind: 'channels',
     side: 'made',
     summary: 'flow divergence: rms of the activation times the norm of the filter',
+    activations: true,
     of: (layer) => perRow(layer, norm).map((size, c) => size * layer.strength[c]!),
   },
   'flow-out': FLOW_OUT,
@@ -135,6 +139,11 @@ const SCORES: Record<ScoreName, PruningScore> = {
     of: ({ units: { layer }, random }) => Float64Array.from({ length: layer.channels }, () => random.float()),
   },
 };
+
+/** Whether the score needs the second moments of what layers read. */
+export function readsActivations(score: PruningScore): boolean {
+  return score.kind === 'elimination' || (score.kind === 'channels' && score.activations === true);
+}
 
 export function pruningScore(name: ScoreName): PruningScore {
   return SCORES[name];

@@ -21,7 +21,7 @@ import { planCuts } from './plan.js';
 import { gradientScores } from './gradient-scores.js';
 import { keptScales } from './norm-scales.js';
 import { removalOrders, type Order } from './removal-order.js';
-import { pruningScore } from './scores.js';
+import { pruningScore, readsActivations } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
 import { findSites, takenBy, type Choice, type Guards } from './sites.js';
 
@@ -135,10 +135,11 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
   const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
   const layers = layerUnits(graph, dependencies);
   const measured = await measuredScores(request, graph, dependencies, layers, control);
-  const grams = await gatherGrams(
-    { ...{ engine, model, shapes, samples, batches: request.batches }, layers: layers.map(({ layer }) => layer) },
-    control,
-  );
+  const probed = { engine, model, shapes, samples, batches: request.batches, layers: layers.map(({ layer }) => layer) };
+  const grams =
+    method.fit || readsActivations(pruningScore(method.score))
+      ? await gatherGrams(probed, control)
+      : new Map<string, Gram>();
   const branches = removableBranches(graph, shapes);
   const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, branches, measured }, control);
   if (!chosen || (chosen.choice.widths.size === 0 && chosen.choice.branches.size === 0)) return undefined;

@@ -49,7 +49,7 @@ export const removedBranchSchema = z.object({
 });
 export type RemovedBranch = z.infer<typeof removedBranchSchema>;
 
-/** One round of cutting and mending. Qualities are on VAL, as far as measured. */
+/** One round of cutting and mending. Qualities are on VAL, as far as measured; absent of models without finite numbers. */
 export const pruningStepSchema = z.object({
   step: count.min(1),
   /** Removed in this step. */
@@ -60,7 +60,7 @@ export const pruningStepSchema = z.object({
   params: count,
   macs: count.optional(),
   /** Right after the cut. */
-  cut: qualitySchema,
+  cut: qualitySchema.optional(),
   /** Readers of removed channels re-fitted in closed form. */
   refitted: qualitySchema.optional(),
   /** Layers fitted one after another to the original's outputs. */
