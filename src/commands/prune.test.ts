@@ -307,6 +307,59 @@ describe('pruneModel', () => {
     if (kept) expect(report.after.macs).toBe(kept.macs);
   });
 
+  it('says before it measures anything that no cut can meet the goal', async () => {
+    const told = async (more: Partial<PruneInput>): Promise<{ stages: Set<string>; error: unknown }> => {
+      const stages = new Set<string>();
+      const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
+      const refused = options({ output: at('refused.onnx'), onProgress, ...more });
+      const error: unknown = await pruneModel(at('model.onnx'), refused).catch((reason: unknown) => reason);
+      return { stages, error };
+    };
+    for (const goal of [
+      { reduce: 0.99 },
+      { reduce: 0.97, stages: 'filters' },
+      { reduce: 0.99, of: 'params' },
+    ] as const) {
+      const { stages, error } = await told(goal);
+      expect(error).toMatchObject({
+        code: 'infeasible',
+        message: expect.stringMatching(/^Only \d+\.\d % of the (macs|params) could be removed/) as string,
+      });
+      expect([...stages].filter((stage) => /calibrate|cut/.test(stage))).toEqual([]);
+    }
+    // Filters have to stay, and the method takes no layers.
+    const { stages, error } = await told({ stages: 'layers', method: 'obc', bestEffort: true });
+    expect(error).toMatchObject({ code: 'infeasible', message: expect.stringContaining('nothing in the') as string });
+    expect(stages.has('calibrate')).toBe(false);
+    expect((await readdir(folder)).filter((name) => name.includes('refused'))).toEqual([]);
+    const { report } = await pruneModel(at('model.onnx'), options({ reduce: 0.99, bestEffort: true }));
+    expect(report.budget).toMatchObject({ met: false });
+  });
+
+  it('does not learn where cuts fell short of the goal', async () => {
+    const stages = new Set<string>();
+    const onProgress = ({ stage }: ProgressEvent): unknown => stages.add(stage);
+    const wanted = options({ of: 'latency', reduce: 0.97, steps: 5, onProgress, output: at('refused.onnx') });
+    await expect(pruneModel(at('model.onnx'), wanted)).rejects.toMatchObject({
+      code: 'infeasible',
+      message: expect.stringMatching(/of the latency could be removed, not 97/) as string,
+    });
+    expect(stages.has('align layers')).toBe(true);
+    expect(stages.has('recover')).toBe(false);
+  });
+
+  it('refuses a drop that the first step exceeds, and says by how much', async () => {
+    const tight = options({ maxDrop: 0.07, stages: 'layers', output: at('refused.onnx') });
+    await expect(pruneModel(at('model.onnx'), tight)).rejects.toMatchObject({
+      code: 'infeasible',
+      message: expect.stringMatching(/smallest 0\.\d+ of top1 on VAL, 0\.07 are allowed/) as string,
+      hint: expect.stringContaining('--max-drop') as string,
+    });
+    expect((await readdir(folder)).filter((name) => name.includes('refused'))).toEqual([]);
+    const { report } = await pruneModel(at('model.onnx'), { ...tight, bestEffort: true, output: at('out.onnx') });
+    expect(report.after.macs).toBe(report.before.macs);
+  });
+
   it('goes as far as the drop allows when no goal is given', async () => {
     const { report } = await pruneModel(at('model.onnx'), options({ maxDrop: 0.3, stages: 'filters' }));
     expect(report.budget).toBeUndefined();
@@ -341,7 +394,7 @@ describe('pruneModel', () => {
       'bad-input',
       /belongs to methods that remove filters/,
     ],
-    ['a drop that VAL cannot tell', { maxDrop: 0.001 }, 'bad-input', /cannot be told on VAL/],
+    ['a drop that VAL cannot tell', { maxDrop: 0.001 }, 'bad-input', /cannot be told on VAL: each of its 30 /],
     [
       'widths that leave nothing to remove',
       { align: 64, stages: 'filters', reduce: 0.9 },

@@ -16,8 +16,17 @@ import { prunedRows } from './pruned-rows.js';
 import { normScalesFor } from './norm-scales.js';
 import { cutOfShrunk, learnShrinking, planShrinking } from './prune-shrinking.js';
 import { DEFAULT_SPARSITY, pruneWeights } from './prune-weights.js';
-import { runCourse, type Course } from './pruning-course.js';
-import { budgetFor, budgetOf, dropOf, refuseUnmet, SLACK, type Limits } from './pruning-limits.js';
+import { runCourse, type Course, type CourseRequest } from './pruning-course.js';
+import {
+  budgetFor,
+  budgetOf,
+  dropOf,
+  refuseNothingKept,
+  refuseUnmet,
+  refuseUnreachable,
+  SLACK,
+  type Limits,
+} from './pruning-limits.js';
 import { openPruningStudy, refuseBlindLimit, type PruningRun } from './pruning-study.js';
 import { taughtSettings } from './recovery.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
@@ -121,19 +130,22 @@ async function withoutUnits(pruning: PruningRun, method: StructuredMethod, warni
     method.score === 'bn-scale'
       ? await clock.stage('prepare', () => normScalesFor(workspace, study, settings, warnings))
       : undefined;
-  const course = await runCourse(
-    {
-      ...{ workspace, study, method, normScales, settings, clock, run },
-      // Without a limit on the drop nothing is decided between cuts, and closed form serves as well.
-      learn: learning && settings.maxDrop !== undefined ? (state) => learnBetween(pruning, state, learning) : undefined,
-    },
-    control,
-  );
+  const request: CourseRequest = {
+    ...{ workspace, study, method, normScales, settings, clock, run },
+    // Without a limit on the drop nothing is decided between cuts, and closed form serves as well.
+    learn: learning && settings.maxDrop !== undefined ? (state) => learnBetween(pruning, state, learning) : undefined,
+  };
+  await clock.stage('prepare', () => refuseUnreachable(request));
+  const course = await runCourse(request, control);
+  refuseNothingKept(course, study, settings);
+  const budget = await budgetOf(workspace, study, settings, course.cost, course.state.model);
+  // Learning takes longer than all before it, and changes no cost.
+  refuseUnmet(budget, settings);
   const learned =
     learning && course.steps.some(({ accepted }) => accepted)
       ? await clock.stage('learn', () => learnAfterCuts(pruning, course.state, learning, true))
       : undefined;
-  return cutDown(pruning, course, learned?.state ?? course.state.model, learned?.summary, {
+  return cutDown(pruning, course, budget, learned?.state ?? course.state.model, learned?.summary, {
     score: method.score,
     ...(settings.order !== 'lowest' && { order: settings.order }),
     stages: settings.stages,
@@ -151,12 +163,14 @@ async function withoutShrunk(pruning: PruningRun, method: ShrinkingMethod): Prom
     { workspace, study, ...cut, start: learned.state, learn: undefined, clock, run },
     control,
   );
-  return cutDown(pruning, course, course.state.model, learned.summary, { stages: cut.settings.stages });
+  const budget = await budgetOf(workspace, study, settings, course.cost, course.state.model);
+  return cutDown(pruning, course, budget, course.state.model, learned.summary, { stages: cut.settings.stages });
 }
 
 async function cutDown(
   { workspace, study, settings, clock }: PruningRun,
   course: Course,
+  budget: Pick<Limits, 'budget'>,
   model: ModelProto,
   recovery: RecoverySummary | undefined,
   shown: Pruned['shown'],
@@ -166,7 +180,7 @@ async function cutDown(
   return {
     model,
     limits: {
-      ...(await budgetOf(workspace, study, settings, course.cost, model)),
+      ...budget,
       ...(await clock.stage('evaluate on VAL', () => dropOf(study, settings, model))),
     },
     shown: {

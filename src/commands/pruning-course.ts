@@ -83,9 +83,9 @@ export interface Goal {
 
 /** Cuts by how much is to go: each takes the same share of what is left. */
 function goalsFrom({ reduce, maxDrop, cuts, stages, of }: PruneOptions, whole: number): Goal[] {
-  const phases: Goal['allowed'][] =
+  const phases =
     stages === 'joint'
-      ? [{ filters: true, layers: true }]
+      ? [allowedIn(stages)]
       : stages.split('-').map((stage) => ({ filters: stage === 'filters', layers: stage === 'layers' }));
   const share = reduce ?? (maxDrop === undefined ? 0.5 : undefined);
   const count =
@@ -97,6 +97,12 @@ function goalsFrom({ reduce, maxDrop, cuts, stages, of }: PruneOptions, whole: n
     goal: whole * left ** ((i + 1) / count),
     allowed: phases[Math.floor((i * phases.length) / count)]!,
   }));
+}
+
+/** What may go in some of the cuts at least. */
+export function allowedIn(stages: PruneOptions['stages']): Goal['allowed'] {
+  const has = (stage: string): boolean => stages === 'joint' || stages.includes(stage);
+  return { filters: has('filters'), layers: has('layers') };
 }
 
 /** Logarithm of what one cut leaves at least. */
@@ -188,8 +194,7 @@ async function attempt(
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
   const final = recovered ?? qualities.aligned ?? qualities.cut;
   const drop = errorOf(final).error - errorOf(study.quality).error;
-  const accepted =
-    Number.isFinite(final.divergence) && (settings.maxDrop === undefined || drop <= settings.maxDrop);
+  const accepted = Number.isFinite(final.divergence) && (settings.maxDrop === undefined || drop <= settings.maxDrop);
   const { params, macs } = step.cost;
   const record: PruningStep = {
     step: course.steps.length + 1,

@@ -2,9 +2,17 @@
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../errors.js';
 import type { Cost } from '../pruning/cost.js';
+import { leastCost } from '../pruning/step.js';
 import type { PruneReport } from '../report/report.js';
 import type { PruneOptions } from './options.js';
-import { latencyRatio } from './pruning-course.js';
+import {
+  allowedIn,
+  latencyRatio,
+  nothingToRemove,
+  stepRequestOf,
+  type Course,
+  type CourseRequest,
+} from './pruning-course.js';
 import { costIn, errorOf, type PruningStudy } from './pruning-study.js';
 import type { Workspace } from './workspace.js';
 
@@ -50,8 +58,44 @@ export async function dropOf(
   return { drop: { metric: was.metric, allowed: maxDrop, measured, met: measured <= maxDrop } };
 }
 
+/**
+ * Before anything is measured.
+ * @throws FlowCompressError `infeasible` for a goal that no cut can meet, unless the best model will do, and for a model of which
+ *   nothing can be removed
+ */
+export async function refuseUnreachable(request: CourseRequest): Promise<void> {
+  const { study, settings } = request;
+  const wanted = { goal: 0, allowed: allowedIn(settings.stages) };
+  const least = await leastCost(await stepRequestOf(request, study.original, wanted));
+  if (!least) throw nothingToRemove();
+  const costOf = costIn(settings.of);
+  const budget = budgetFor(settings, costOf(least) / costOf(study.cost));
+  // How much time goes with all that can go is not known before.
+  if (budget && settings.of !== 'latency') refuseUnmet({ budget }, settings);
+}
+
+/** @throws FlowCompressError `infeasible` when only the drop limits the cuts and all of them exceeded it, unless the original will do */
+export function refuseNothingKept({ steps }: Course, study: PruningStudy, settings: PruneOptions): void {
+  const { maxDrop, bestEffort } = settings;
+  if (bestEffort || maxDrop === undefined || requestedOf(settings) !== undefined) return;
+  if (steps.length === 0 || steps.some(({ accepted }) => accepted)) return;
+  const { recovered, aligned, cut } = steps.at(-1)!;
+  const quality = recovered ?? aligned ?? cut;
+  const was = errorOf(study.quality);
+  throw new FlowCompressError(
+    'infeasible',
+    quality
+      ? `Every cut that was tried loses too much: the smallest ${(errorOf(quality).error - was.error).toPrecision(3)} of ${was.metric} on VAL, ${String(maxDrop)} are allowed.`
+      : 'Every cut that was tried leaves a model that gives no finite numbers.',
+    { hint: 'Allow a larger --max-drop, learn longer, lower --align for smaller cuts, or give more data.' },
+  );
+}
+
 /** @throws FlowCompressError `infeasible` for a limit that is not met, unless the best model will do */
-export function refuseUnmet({ budget, drop }: Limits, { bestEffort }: PruneOptions): void {
+export function refuseUnmet(
+  { budget, drop }: Limits,
+  { bestEffort, maxDrop }: Pick<PruneOptions, 'bestEffort' | 'maxDrop'>,
+): void {
   if (bestEffort) return;
   const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
   if (budget?.met === false)
@@ -59,9 +103,10 @@ export function refuseUnmet({ budget, drop }: Limits, { bestEffort }: PruneOptio
       'infeasible',
       `Only ${percent(budget.achieved)} of the ${budget.of} could be removed, not ${percent(budget.requested)}.`,
       {
-        hint: drop
-          ? 'Allow a larger --max-drop, learn longer, or write the best model found with --best-effort.'
-          : 'Ask for less, lower --align, or write the best model found with --best-effort.',
+        hint:
+          maxDrop !== undefined
+            ? 'Allow a larger --max-drop, learn longer, or write the best model found with --best-effort.'
+            : 'Ask for less, lower --align, or write the best model found with --best-effort.',
       },
     );
   if (drop?.met === false)

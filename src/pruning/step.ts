@@ -20,10 +20,10 @@ import type { CutModel } from './places.js';
 import { planCuts } from './plan.js';
 import { gradientScores } from './gradient-scores.js';
 import { keptScales } from './norm-scales.js';
-import { removalOrders, type Order } from './removal-order.js';
+import { removalOrders, type Order, type RemovalOrder } from './removal-order.js';
 import { pruningScore, readsActivations } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
-import { findSites, takenBy, type Choice, type Guards } from './sites.js';
+import { findSites, takenBy, type Choice, type Guards, type Site } from './sites.js';
 
 /** A model on its way from the original to the pruned one. */
 export interface PruningState {
@@ -193,6 +193,40 @@ export async function plannedChoice(
   return { choice: chosen.choice, dependencies, cost };
 }
 
+/**
+ * What would be left to pay for if all went that may go: told from shapes alone.
+ * @returns undefined when nothing can be removed
+ */
+export async function leastCost(
+  request: Pick<StepRequest, 'engine' | 'state' | 'method' | 'guards' | 'allowed' | 'feedsFor' | 'fixedBatch'>,
+): Promise<Cost | undefined> {
+  const { engine, state, feedsFor, fixedBatch } = request;
+  const graph = new Graph(state.model);
+  const dependencies = await dependenciesOf(engine, state.model, feedsFor, fixedBatch);
+  const orders = dependencies.groups.map(({ units }) => ({ units: [...units] }));
+  const sites = sitesOf(request, dependencies, orders, removableBranches(graph, state.shapes));
+  if (sites.length === 0) return undefined;
+  const all: Choice = {
+    widths: new Map(sites.flatMap((site) => (site.kind === 'width' ? [[site.group, site.widths.at(-1)!]] : []))),
+    branches: new Set(sites.flatMap((site) => (site.kind === 'branch' ? [site.branch.name] : []))),
+  };
+  const { removed, gone } = takenBy(all, sites, dependencies.units.classOf.length);
+  return costModel(graph, state.shapes, dependencies, fixedBatch ?? 1)(removed, gone);
+}
+
+function sitesOf(
+  { state, method, guards, allowed }: Pick<StepRequest, 'state' | 'method' | 'guards' | 'allowed'>,
+  dependencies: Dependencies,
+  orders: readonly (RemovalOrder | undefined)[],
+  branches: readonly Branch[],
+): Site[] {
+  const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
+  return findSites(dependencies, orders, firstUnits, branches, guards, {
+    filters: allowed.filters,
+    layers: allowed.layers && method.layers,
+  });
+}
+
 /** Samples on which the cut model is held against the original with zeros. */
 const CHECKED_ROWS = 2;
 
@@ -225,17 +259,13 @@ async function chooseCuts(
   { dependencies, layers, grams, graph, branches, measured }: Findings,
   control: RunControl,
 ): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
-  const { state, method, guards, allowed, goal, costOf, seed, fixedBatch, divergenceOf, block } = request;
+  const { state, method, goal, costOf, seed, fixedBatch, divergenceOf, block } = request;
   const normScales = request.normScales && keptScales(request.normScales, state.kept);
   const orders = removalOrders({
     ...{ graph, dependencies, layers, grams, score: method.score, order: request.order, seed },
     ...{ normScales, measured },
   });
-  const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
-  const sites = findSites(dependencies, orders, firstUnits, branches, guards, {
-    filters: allowed.filters,
-    layers: allowed.layers && method.layers,
-  });
+  const sites = sitesOf(request, dependencies, orders, branches);
   if (sites.length === 0) return undefined;
   const total = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1, block);
   const cost = (...taken: Parameters<typeof total>): number => costOf(total(...taken));
