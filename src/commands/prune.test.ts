@@ -93,6 +93,29 @@ describe('pruneModel', () => {
     expect(toBytes(model)).toEqual(new Uint8Array(await readFile(at('out.onnx'))));
   });
 
+  it('takes statistics anew of normalizations that it cannot fold, and says what that gave back', async () => {
+    const graph = new Graph(MODEL);
+    const value = graph.mustGet('block.sum');
+    const vector = (name: string, values: Float32Array) => graph.addInitializer(makeTensor(name, 1, [16], values));
+    const ones = new Float32Array(16).fill(1);
+    const uses = [...value.uses];
+    const inputs = [
+      vector('gamma', ones),
+      vector('beta', normals(16, 78, 0.1)),
+      vector('mean', ones),
+      vector('v', ones),
+    ];
+    const norm = graph.insertOp('BatchNormalization', [value, ...inputs], [], 'norm');
+    for (const { node, index } of uses) graph.setInput(node, index, norm);
+    const { model, report } = await pruneModel(graph.toModel(), options({ reduce: 0.4, stages: 'filters' }));
+    expect(findLayers(new Graph(model)).length).toBe(4);
+    const { refitted, normalized, aligned } = report.steps[0]!;
+    expect(normalized!.divergence).not.toBe(refitted!.divergence);
+    expect(aligned!.divergence).toBeLessThan(refitted!.divergence);
+    const plain = await pruneModel(at('model.onnx'), options({ reduce: 0.4, stages: 'filters' }));
+    expect(plain.report.steps[0]).not.toHaveProperty('normalized');
+  });
+
   it('gives the same bytes for the same seed, and learns from the original', async () => {
     const learn: Partial<PruneInput> = { reduce: 0.5, steps: 40, lr: 1e-3 };
     const first = await pruneModel(at('model.onnx'), options(learn));

@@ -215,6 +215,7 @@ async function attempt(
 interface StepQualities {
   readonly cut: Quality;
   readonly refitted?: Quality;
+  readonly normalized?: Quality;
   readonly aligned?: Quality;
   readonly recovered?: Quality;
 }
@@ -226,11 +227,12 @@ function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
   );
 }
 
-async function qualitiesOf(study: PruningStudy, { cut, refitted, state }: Step): Promise<StepQualities> {
+async function qualitiesOf(study: PruningStudy, { cut, refitted, normalized, state }: Step): Promise<StepQualities> {
   if (!cut || !refitted) return { cut: await study.qualityOf(state.model) };
   return {
     cut: await study.qualityOf(cut),
     refitted: await study.qualityOf(refitted),
+    ...(normalized && { normalized: await study.qualityOf(normalized) }),
     aligned: await study.qualityOf(state.model),
   };
 }

@@ -20,6 +20,7 @@ import type { CutModel } from './places.js';
 import { planCuts } from './plan.js';
 import { gradientScores } from './gradient-scores.js';
 import { keptScales } from './norm-scales.js';
+import { restoreNormStatistics } from './norm-statistics.js';
 import { removalOrders, type Order, type RemovalOrder } from './removal-order.js';
 import { pruningScore, readsActivations } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
@@ -79,6 +80,8 @@ export interface Step {
   readonly cut: ModelProto | undefined;
   /** With the readers of removed channels fitted to what they read before; absent where nothing is fitted. */
   readonly refitted: ModelProto | undefined;
+  /** The same with the statistics of its normalizations taken anew; absent where there are none, or where that brought it no nearer. */
+  readonly normalized: ModelProto | undefined;
   readonly units: number;
   readonly branches: readonly RemovedBranch[];
   readonly cost: Cost;
@@ -159,11 +162,13 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
     shapes: await traceShapes(engine, applied.model, feedsFor(fixedBatch ?? 1)),
     ...{ kept, gone: [...state.gone, ...choice.branches], firstUnits: state.firstUnits },
   };
-  const aligned = method.fit ? await align(request, next, control) : next;
+  const normalized = method.fit ? await withStatistics(request, next, dependencies, removed, control) : undefined;
+  const aligned = method.fit ? await align(request, normalized ?? next, control) : next;
   return {
     state: aligned,
     cut: method.fit ? applied.plain : undefined,
     refitted: method.fit ? applied.model : undefined,
+    normalized: normalized?.model,
     units: removed.reduce((sum, one) => sum + one, 0),
     branches: branches
       .filter(({ name }) => choice.branches.has(name))
@@ -288,6 +293,33 @@ async function chooseCuts(
     base,
     damages: new Map(damages.flatMap(({ site, of }) => (site.kind === 'branch' ? [[site.branch.name, of(0)]] : []))),
   };
+}
+
+/** The state with new statistics of the normalizations in the graph, where these bring it nearer to the original. */
+async function withStatistics(
+  { engine, state, batches, samples, divergenceOf }: StepRequest,
+  next: PruningState,
+  { units: { axes, classOf } }: Dependencies,
+  removed: Uint8Array,
+  control: RunControl,
+): Promise<PruningState | undefined> {
+  const model = await restoreNormStatistics(
+    {
+      ...{ engine, original: state.model, originalShapes: state.shapes, model: next.model, shapes: next.shapes },
+      ...{ batches: () => batches(false), samples },
+      keptOf(scale) {
+        const axis = axes.get(scale)?.[0];
+        if (!axis) return undefined;
+        const channels = Array.from({ length: axis.size }, (_, channel) => channel);
+        // Axes of length 1 have no members.
+        return axis.size > 1 ? channels.filter((channel) => removed[classOf[axis.start + channel]!] === 0) : channels;
+      },
+    },
+    control,
+  );
+  if (!model) return undefined;
+  const [before, after] = [await divergenceOf(next.model), await divergenceOf(model)];
+  return after < before ? { ...next, model } : undefined;
 }
 
 async function align(

@@ -7,11 +7,11 @@ import type { Batch } from '../data/dataset.js';
 import { floatAttribute } from '../onnx/attributes.js';
 import { DataType } from '../onnx/dtypes.js';
 import { Graph, type Node, type Value } from '../onnx/graph.js';
-import { reduce } from '../onnx/ops.js';
 import { makeTensor } from '../onnx/tensor.js';
 import type { RunControl } from '../progress.js';
-import type { Engine, HostTensor } from '../runtime/engine.js';
-import { runProbes, type Probe } from '../runtime/probe.js';
+import { channelMomentsProbe } from '../runtime/channel-moments.js';
+import type { Engine } from '../runtime/engine.js';
+import { runProbes } from '../runtime/probe.js';
 import type { TracedValues } from '../runtime/trace.js';
 
 export interface NormalizeRequest {
@@ -35,14 +35,16 @@ export async function normalized(request: NormalizeRequest, control: RunControl 
   const graph = new Graph(model);
   const found = graph.nodes.filter((node) => isBare(graph, node));
   if (found.length === 0) return model;
-  const probes = found.map((node) => momentsProbe(node.outputs[0]!.name, shapes));
+  const probes = found.map((node) => channelMomentsProbe(node.outputs[0]!.name, shapes));
   await runProbes(
     { engine, model, shapes, batches: request.batches(), probes, total: samples, stage: 'normalize' },
     control,
   );
   for (const [i, { outputs }] of found.entries()) {
     const output = outputs[0]!;
-    const { mean, variance } = probes[i]!.result();
+    const moments = probes[i]!.result();
+    const mean = Float32Array.from(moments.mean);
+    const variance = Float32Array.from(moments.variance, (v) => Math.max(v, LEAST_VARIANCE));
     const vector = (part: string, values: Float32Array): Value =>
       graph.addInitializer(
         makeTensor(graph.uniqueName(`${output.name} ${part}`), DataType.FLOAT, [values.length], values),
@@ -73,40 +75,4 @@ function isBare(graph: Graph, node: Node): boolean {
   const [output] = node.outputs;
   if (!node.is('Conv') || !output || graph.isGraphOutput(output) || !graph.constant(node.inputs[1])) return false;
   return [...output.uses].every((use) => use.index >= 0 && !use.node.is('BatchNormalization'));
-}
-
-interface MomentsProbe extends Probe {
-  result(): { readonly mean: Float32Array; readonly variance: Float32Array };
-}
-
-/** Of every channel, over samples and positions. */
-function momentsProbe(name: string, shapes: TracedValues): MomentsProbe {
-  const { dims } = shapes.get(name)!;
-  const channels = dims[1]!;
-  const axes = dims.flatMap((_, axis) => (axis === 1 ? [] : [axis]));
-  const sums = new Float64Array(channels);
-  const squares = new Float64Array(channels);
-  let count = 0;
-  const add = (total: Float64Array, { data }: HostTensor, size: number): void => {
-    for (let c = 0; c < channels; c++) total[c]! += size * (data as Float32Array)[c]!;
-  };
-  return {
-    attach({ graph }) {
-      const value = graph.mustGet(name);
-      return [
-        reduce(graph, 'ReduceMean', value, axes),
-        reduce(graph, 'ReduceMean', graph.insertOp('Mul', [value, value]), axes),
-      ];
-    },
-    update([mean, square]: HostTensor[], { size }) {
-      add(sums, mean!, size);
-      add(squares, square!, size);
-      count += size;
-    },
-    result() {
-      const mean = Float32Array.from(sums, (sum) => sum / count);
-      const variance = Float32Array.from(squares, (sum, c) => Math.max(sum / count - mean[c]! ** 2, LEAST_VARIANCE));
-      return { mean, variance };
-    },
-  };
 }

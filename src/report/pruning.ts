@@ -19,6 +19,7 @@ import { thinned } from './thinning.js';
 export const STAGES = [
   { key: 'cut', label: 'cut' },
   { key: 'refitted', label: 're-fitted' },
+  { key: 'normalized', label: 'normalized' },
   { key: 'aligned', label: 'aligned' },
   { key: 'recovered', label: 'learned' },
 ] as const;

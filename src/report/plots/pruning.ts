@@ -23,6 +23,7 @@ export function layerMacsPlot(layers: readonly PrunedLayer[], width: number): To
 const STAGE_COLOURS: Readonly<Record<StageKey, string>> = {
   cut: COLOURS.series[5],
   refitted: COLOURS.series[1],
+  normalized: COLOURS.series[3],
   aligned: COLOURS.series[2],
   recovered: COLOURS.series[0],
 };

@@ -63,6 +63,8 @@ export const pruningStepSchema = z.object({
   cut: qualitySchema.optional(),
   /** Readers of removed channels re-fitted in closed form. */
   refitted: qualitySchema.optional(),
+  /** Statistics of the normalizations that are left taken anew; absent where that brought the model no nearer. */
+  normalized: qualitySchema.optional(),
   /** Layers fitted one after another to the original's outputs. */
   aligned: qualitySchema.optional(),
   /** After updates by gradient. */
