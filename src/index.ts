@@ -101,3 +101,8 @@ export { openTest, type SealedTest } from './data/sealed-test.js';
 export { writeNpz } from './data/npz-write.js';
 export type { Batch, Dataset, OpenedData } from './data/dataset.js';
 export { parsePreprocessOptions, type PreprocessOptions } from './data/preprocess.js';
+export { noisedInputs, parseSchedule, type NoisedInputs, type NoiseSchedule } from './data/noised.js';
+
+// Samples of models that make them.
+export { decoderOf, drawByDiffusion, drawFromNoise, type DrawOptions } from './generation/samples.js';
+export { frechetDistance, gaussianOf, type Gaussian } from './generation/frechet.js';

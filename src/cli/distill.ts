@@ -8,7 +8,16 @@ import { DATA_GROUPS, ARCHITECTURE_FLAGS, flagName, switchFlag, valueFlag } from
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { COURSE_FLAGS } from './train.js';
-import { parseCount, parseInteger, parseMilliseconds, parseNumber, parseSize, parseText } from './values.js';
+import {
+  parseCount,
+  parseInteger,
+  parseMilliseconds,
+  parseNumber,
+  parseNumberList,
+  parseSize,
+  parseText,
+  parseTextList,
+} from './values.js';
 
 /** What holds for flags that are not given. */
 const STANDARD = distillOptionsSchema.parse({ teacher: '-', data: '-', output: '-' });
@@ -17,7 +26,7 @@ const DISTILLATION_FLAGS = [
   valueFlag('--teacher <model>', 'ONNX file, or folder in the Hugging Face layout, that is learned from', parseText),
   valueFlag(
     '--student <model>',
-    'ONNX file that learns, an architecture of `zoo list`, or auto: chosen by short trainings within the limits below',
+    'ONNX file that learns, an architecture of `zoo list`, teacher: its own graph with --width of the units and fresh weights, or auto: chosen by short trainings within the limits below',
     parseText,
   ),
   valueFlag('--max-size <size>', 'with --student auto: largest file, for example 400KB', parseSize),
@@ -65,7 +74,49 @@ const DISTILLATION_FLAGS = [
     parseInteger,
     STANDARD.calibSamples,
   ),
+  valueFlag(
+    '--inputs <list>',
+    'TEACHER=STUDENT,...: which inputs belong together, where their names differ and shapes do not tell',
+    parseTextList,
+  ),
   valueFlag('--cache-teacher <folder>', "keeps the teacher's answers on disk, for this run and the next", parseText),
+];
+
+const GENERATION_FLAGS = [
+  valueFlag(
+    '--outputs <list>',
+    'outputs that are compared by value, the main one first; of a VAE reconstruction, mean, log-variance (default: all, or found by name)',
+    parseTextList,
+  ),
+  valueFlag(
+    '--diffusion <schedule>',
+    'the data are clean samples, the models tell the noise in noisy ones: linear:FIRST:LAST:STEPS, such as linear:0.0001:0.02:1000',
+    parseText,
+  ),
+  valueFlag(
+    '--draws <n>',
+    'with --diffusion: how often a clean sample comes in an epoch, each time with other noise',
+    parseInteger,
+    STANDARD.draws,
+  ),
+  valueFlag(
+    '--features <model>',
+    'classifier in front of whose last layer samples are compared by their Frechet distance',
+    parseText,
+  ),
+  valueFlag(
+    '--sample-range <list>',
+    'values of a sample that stand for black and white, which the classifier sees as 0 and 1',
+    parseNumberList,
+    STANDARD.sampleRange.join(','),
+  ),
+  valueFlag('--samples <n>', 'samples behind the Frechet distance at most', parseInteger, STANDARD.samples),
+  valueFlag(
+    '--sample-steps <n>',
+    'steps in which a diffusion model makes a sample',
+    parseInteger,
+    STANDARD.sampleSteps,
+  ),
 ];
 
 export function distillCommand({ library }: CliContext): CommandDefinition<DistillReport> {
@@ -81,6 +132,7 @@ export function distillCommand({ library }: CliContext): CommandDefinition<Disti
     ].join('\n'),
     groups: [
       { heading: 'Distillation:', flags: DISTILLATION_FLAGS },
+      { heading: 'Models that answer with other values than class scores:', flags: GENERATION_FLAGS },
       { heading: 'Training:', flags: COURSE_FLAGS },
       {
         heading: "Architecture of the zoo (inputs and classes as the teacher's when absent):",

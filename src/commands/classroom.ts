@@ -11,7 +11,7 @@ import type { Lesson, Pair, Side } from '../distillation/lesson.js';
 import { mapByAssignment, mapByDepth, readMapping } from '../distillation/mapping.js';
 import type { ChannelMap } from '../flow/channel-map.js';
 import { fitMaps } from '../distillation/maps.js';
-import { findDistillationMethod, type DistillationMethod } from '../distillation/methods.js';
+import { findDistillationMethod, lessonBy, type DistillationMethod } from '../distillation/methods.js';
 import { sideOf } from '../distillation/side.js';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { openAnswerFiles } from '../node/answer-file.js';
@@ -19,6 +19,7 @@ import { fingerprint } from '../node/fingerprint.js';
 import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
 import { traceShapes, type TracedValues } from '../runtime/trace.js';
+import type { DistillTask } from './distill-task.js';
 import type { DistillOptions } from './options.js';
 import type { OpenedTeacher } from './teacher-model.js';
 import { askedOf, teachingOf, type Teaching } from './teaching.js';
@@ -51,9 +52,10 @@ export interface TeacherStudy {
 interface ClassroomRequest {
   readonly workspace: Workspace;
   readonly teacher: OpenedTeacher;
-  /** The form of the student that trains, and its logits. */
+  readonly task: DistillTask;
+  /** The form of the student that trains, and the value that its main loss reads. */
   readonly base: ModelProto;
-  readonly logits: string;
+  readonly read: string;
   readonly method: DistillationMethod;
   /** What was measured of the teacher before. */
   readonly study?: TeacherStudy | undefined;
@@ -67,7 +69,9 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   const { engine, working, feedsFor, batch } = workspace;
   const { calib } = working;
   const shapes = await traceShapes(engine, base, feedsFor(1));
-  const student: Side = { ...sideOf(base, shapes, workspace.scores!), logits: request.logits };
+  const { task } = request;
+  const side = sideOf(base, shapes, task.answering);
+  const student: Side = { ...side, answers: [request.read, ...side.answers.slice(1)] };
   const { pairs, cka } = method.mapped ? await pairUp(request, student, control) : { pairs: [], cka: undefined };
   const batches = () => batch(calib);
   const about = (model: ModelProto, values: TracedValues, { units }: Side) => ({
@@ -75,15 +79,18 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
   });
   const { maps: teacherMaps, flow: teacherFlow } = request.study ?? (await studiedFlow(workspace, teacher, control));
   const studentMaps = method.mapped ? await fitMaps(about(base, shapes, student), control) : new Map();
-  const lesson = method.lesson({
+  const lesson = lessonBy(method, {
     ...{ teacher: teacher.side, student, pairs, teacherFlow, teacherMaps, studentMaps, options: settings },
-    ...{ labelled: working.train.labels !== undefined, batchSize: settings.batchSize, seed: settings.seed },
-    samples: working.train.size,
+    ...{ batchSize: settings.batchSize, seed: settings.seed, samples: working.train.size },
+    answerDims: shapes.get(request.read)!.dims,
+    labelled: task.kind === 'classes' ? task.labelled : task.aim !== undefined,
+    ...(task.kind === 'values' && { generation: task.generation }),
   });
   const closing: (() => Promise<void>)[] = [];
   // Samples that nothing changes are the same in every epoch.
   const rounds = settings.augment.length === 0 ? 1 : settings.rounds;
-  const keeps = lesson.terms.every(({ kept }) => kept) && !mixed && rounds !== undefined;
+  const keeps =
+    lesson.terms.every(({ kept, answer }) => kept ?? answer === undefined) && !mixed && rounds !== undefined;
   const openStore = async (width: number): Promise<AnswerStore | undefined> => {
     const samples = working.train.size;
     if (settings.cacheTeacher === undefined) return answersInMemory(rounds ?? 1, samples, width);
@@ -91,7 +98,7 @@ export async function openClassroom(request: ClassroomRequest, mixed: boolean): 
     closing.push(store.close);
     return store;
   };
-  const asked = askedOf(lesson, teacher.side.logits);
+  const asked = askedOf(lesson, teacher.side.answers);
   if (settings.cacheTeacher !== undefined && asked.length === 0)
     throw new FlowCompressError('bad-input', `Nothing is asked of the teacher by --method ${method.name}.`, {
       hint: 'Leave --cache-teacher out.',
@@ -139,17 +146,17 @@ export async function studiedFlow(
 
 /** What answers hang on. */
 async function keyOf({ teacher, settings, workspace }: ClassroomRequest, lesson: Lesson): Promise<string> {
-  const { data, augment, rounds, seed } = settings;
+  const { data, augment, rounds, seed, diffusion } = settings;
   // Samples as they are fed stand for all that the preprocessing depends on.
   const fed = Object.values(workspace.feedsFor(SAMPLES_AT_HAND)).map(({ data: { buffer, byteOffset, byteLength } }) =>
     fingerprint(new Uint8Array(buffer, byteOffset, byteLength)),
   );
   const parts = [
     await fingerprint(toBytes(lesson.teacher)),
-    askedOf(lesson, teacher.side.logits),
+    askedOf(lesson, teacher.side.answers),
     await fingerprint(data),
     await Promise.all(fed),
-    { augment, rounds, seed, train: workspace.working.train.size },
+    { augment, rounds, seed, train: workspace.working.train.size, diffusion },
   ];
   return JSON.stringify(parts);
 }

@@ -9,6 +9,7 @@ import type { GivenModel, ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { DistillReport, FlowPoint, MappedLayer } from '../report/report.js';
 import { mappingFileOf, type Classroom } from './classroom.js';
+import { diffusionOf, distillTask } from './distill-task.js';
 import { distillOptionsSchema, parseOptions, type DistillOptions } from './options.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
@@ -57,7 +58,12 @@ export async function distillModel(
     : undefined;
   const student = choice?.student ?? (await openStudent(input, opened, settings));
   const workspace = await clock.stage('open', () =>
-    openWorkspace(student.input, settings, { signal, onProgress: options.onProgress }, { name: student.name }),
+    openWorkspace(
+      student.input,
+      settings,
+      { signal, onProgress: options.onProgress },
+      { name: student.name, readTargets: true, diffusion: diffusionOf(settings) },
+    ),
   );
   const rules = { force, inputs: [...given, ...workspace.opened.files, ...opened.files] };
   let written: WrittenModel | undefined;
@@ -70,7 +76,8 @@ export async function distillModel(
     await assertWritableOutput(settings.output, rules);
     const control = logged({ signal, onProgress: options.onProgress }, run);
     refuseFixedBatch(workspace);
-    const teacher = await clock.stage('prepare', () => openTeacherModel(workspace, opened, control));
+    const teacher = await clock.stage('prepare', () => openTeacherModel(workspace, opened, settings, control));
+    const task = distillTask(workspace, settings);
     const { trained, classroom, method } = await trainTaught(
       { workspace, teacher, settings, clock, cache: run?.cache },
       control,
@@ -78,13 +85,19 @@ export async function distillModel(
     const made = (written = await writeMeasured(workspace, trained.model, settings, rules, clock, control, {
       input: settings.teacher,
       shownAs: settings.teacher,
+      inputNames: teacher.inputNames,
     }));
-    const flow = await clock.stage('flow', () => flowsOf(workspace, classroom, trained.model, control));
+    const flow = await clock.stage('flow', () => flowsOf(workspace, classroom, trained.model, settings, control));
     const fidelity = await clock.stage('fidelity', () =>
       measureFidelity(
         {
-          ...{ engine: workspace.engine, teacher: opened.model, student: trained.model, split: 'test' as const },
-          scores: { teacher: teacher.scores, student: workspace.scores },
+          ...{
+            engine: workspace.engine,
+            teacher: teacher.opened.model,
+            student: trained.model,
+            split: 'test' as const,
+          },
+          scores: { teacher: teacher.scores, student: task.kind === 'classes' ? workspace.scores : undefined },
           batches: () => workspace.batch(made.measureOptions.dataset),
           samples: made.measureOptions.dataset.size,
         },
@@ -155,9 +168,10 @@ async function flowsOf(
   workspace: Workspace,
   { teacher, teacherFlow }: Classroom,
   model: ModelProto,
+  settings: DistillOptions,
   control: RunControl,
 ): Promise<DistillReport['flow']> {
-  const { units, changes } = await measuredFlow(workspace, model, control);
+  const { units, changes } = await measuredFlow(workspace, model, settings, control);
   const points = (of: Side['units'], flows: readonly (number | undefined)[]): FlowPoint[] =>
     of.flatMap(({ name, depth }, i) => (flows[i] === undefined ? [] : [{ name, depth, change: flows[i] }]));
   return { teacher: points(teacher.side.units, teacherFlow), student: points(units, changes) };

@@ -14,12 +14,15 @@ import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { evaluateSessions, type LabelMetric, type MetricValue } from '../runtime/metric.js';
 import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
+import { sessionWithInputNames, withInputNames, type InputNames } from './teacher-inputs.js';
 import { openCheckedModel, openSession, type Workspace } from './workspace.js';
 
 /** A model to measure, and what reports and messages call it. */
 export interface MeasuredSubject {
   readonly input: ModelInput;
   readonly shownAs: string;
+  /** What the data calls its inputs, by their own names, where that differs. */
+  readonly inputNames?: InputNames | undefined;
 }
 
 export interface MeasuredFile {
@@ -67,7 +70,9 @@ export async function measureFiles(
   try {
     for (const { opened } of statics) {
       throwIfAborted(control.signal);
-      sessions.push(await openSession(engine, opened, { config: statics.length > 1 ? TIMED_TOGETHER : {} }));
+      const session = await openSession(engine, opened, { config: statics.length > 1 ? TIMED_TOGETHER : {} });
+      const { inputNames } = subjects[sessions.length]!;
+      sessions.push(inputNames ? sessionWithInputNames(session, inputNames) : session);
     }
     sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, names[0], names[i]));
     const quality = await stage(`evaluate ${split}`, () =>
@@ -117,12 +122,13 @@ async function readStatics(
 ): Promise<Statics[]> {
   const { engine, feedsFor, fixedBatch } = workspace;
   const statics: Statics[] = [];
-  for (const [i, { input, shownAs }] of subjects.entries()) {
+  for (const [i, { input, shownAs, inputNames }] of subjects.entries()) {
     onProgress?.({ stage: 'read files', done: i, total: subjects.length, detail: shownAs });
     const same = input === workspace.input;
     const opened = same ? workspace.opened : await openCheckedModel(input, { name: shownAs, signal });
     const gzip = await gzipBytes(opened.content, { signal });
-    const macs = await macsOf(engine, opened.model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, shownAs, warnings);
+    const { model } = inputNames ? withInputNames(opened, inputNames) : opened;
+    const macs = await macsOf(engine, model, feedsFor(fixedBatch ?? 1), fixedBatch ?? 1, shownAs, warnings);
     statics.push({
       opened,
       sizes: {
@@ -163,6 +169,26 @@ async function macsOf(
   }
 }
 
+/** `x float32 [?, 3, 8, 8], ...`. */
+export function showInputs(inputs: readonly ValueSignature[]): string {
+  return inputs
+    .map(({ name, type, dims }) => `${name} ${type} [${dims.map((dim) => (dim === -1 ? '?' : dim)).join(', ')}]`)
+    .join(', ');
+}
+
+/** Whether an input takes what another one takes, whatever they are called; one that insists on a batch size takes less. */
+export function matchesInput(own: ValueSignature, other: ValueSignature): boolean {
+  const open = (dim: number | string): boolean => typeof dim === 'string' || dim < 0;
+  return (
+    own.type === other.type &&
+    own.dims.length === other.dims.length &&
+    own.dims.every(
+      (dim, axis) =>
+        dim === other.dims[axis] || (axis > 0 && (open(dim) || open(other.dims[axis]))) || (axis === 0 && open(dim)),
+    )
+  );
+}
+
 /** @throws FlowCompressError `bad-input` when one set of samples cannot be fed to both models */
 export function assertSameInputs(
   first: readonly ValueSignature[],
@@ -170,30 +196,16 @@ export function assertSameInputs(
   firstName: string,
   otherName: string,
 ): void {
-  const show = (inputs: readonly ValueSignature[]): string =>
-    inputs
-      .map(({ name, type, dims }) => `${name} ${type} [${dims.map((dim) => (dim === -1 ? '?' : dim)).join(', ')}]`)
-      .join(', ');
-  const open = (dim: number | string): boolean => typeof dim === 'string' || dim < 0;
   const same =
     first.length === other.length &&
     first.every((input) => {
       const match = other.find((candidate) => candidate.name === input.name);
-      return (
-        match?.type === input.type &&
-        match.dims.length === input.dims.length &&
-        match.dims.every(
-          (dim, axis) =>
-            dim === input.dims[axis] ||
-            (axis > 0 && (open(dim) || open(input.dims[axis]))) ||
-            (axis === 0 && open(dim)),
-        )
-      );
+      return match !== undefined && matchesInput(match, input);
     });
   if (same) return;
   throw new FlowCompressError(
     'bad-input',
-    `${otherName} takes ${show(other)}, but ${firstName} takes ${show(first)}: they cannot be measured on the same samples.`,
+    `${otherName} takes ${showInputs(other)}, but ${firstName} takes ${showInputs(first)}: they cannot be measured on the same samples.`,
     {
       node: otherName,
       hint: 'Give files whose inputs have the same names, types and shapes; evaluate others by themselves.',

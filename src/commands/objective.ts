@@ -48,7 +48,7 @@ export function objectiveOf(workspace: Workspace, settings: TrainOptions): Objec
 type Task = Omit<Objective, 'metric'>;
 
 function arrayTask({ outputDims }: Workspace, settings: TrainOptions, output: string): Task {
-  const { loss = 'mse', augment, data } = settings;
+  const { loss = 'mse', data } = settings;
   const refuse = (message: string, hint: string): FlowCompressError =>
     new FlowCompressError('bad-input', message, { node: data, hint });
   if (settings.labelSmoothing > 0 || settings.balance)
@@ -71,22 +71,27 @@ function arrayTask({ outputDims }: Workspace, settings: TrainOptions, output: st
       `The loss ${loss} compares distributions over classes, along axis 1; the output ${output} has the shape [${['N', ...dims.slice(1)].join(', ')}].`,
       'Use bce for one probability per sample, mse, l1 or huber for numbers.',
     );
-  const moved = augment.find((kind) => kind === 'crop' || kind === 'flip');
-  if (moved && dims.length > 2)
-    throw new FlowCompressError(
-      'unsupported',
-      `--augment ${moved} moves the pixels of the inputs, not those of ${output}.`,
-      {
-        node: output,
-        hint: 'Leave it out: targets with positions of their own stay where they are.',
-      },
-    );
+  refuseMoved(settings, output, dims);
   return {
     ...{ loss, output, dims, weighted: false },
     targets: (batch, isProbability) => ({
       target: checkedTargets(batch.targets![output]!, { loss, dims, output, isProbability }),
     }),
   };
+}
+
+/** @throws FlowCompressError `unsupported` for augmentation that would move inputs away from targets with positions */
+export function refuseMoved({ augment }: Pick<TrainOptions, 'augment'>, output: string, dims: readonly number[]): void {
+  const moved = augment.find((kind) => kind === 'crop' || kind === 'flip');
+  if (!moved || dims.length <= 2) return;
+  throw new FlowCompressError(
+    'unsupported',
+    `--augment ${moved} moves the pixels of the inputs, not those of ${output}.`,
+    {
+      node: output,
+      hint: 'Leave it out: targets with positions of their own stay where they are.',
+    },
+  );
 }
 
 function labelTask(workspace: Workspace, settings: TrainOptions): Task {

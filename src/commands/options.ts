@@ -404,10 +404,29 @@ export const trainOptionsSchema = trainingFields
     path: ['temperature'],
   });
 
+/** How the models make samples, and how these are judged. */
+const generationFields = {
+  /** Outputs that are compared by value, the main one first; of a VAE reconstruction, mean and log-variance. */
+  outputs: z.array(z.string().min(1)).min(1).optional(),
+  /** `linear:FIRST:LAST:STEPS`: the data are clean samples, and the models tell the noise in noisy ones. */
+  diffusion: z.string().optional(),
+  /** Classifier in front of whose last layer samples are compared by their Frechet distance. */
+  features: path.optional(),
+  /** Values of a sample that stand for black and white. */
+  sampleRange: z.tuple([z.number(), z.number()]).default([0, 1]),
+  /** Steps in which a diffusion model makes a sample. */
+  sampleSteps: positiveInteger.default(50),
+  /** Samples behind the Frechet distance at most. */
+  samples: z.number().int().min(2).default(2048),
+};
+
 /** A training with a teacher beside it. */
 export const distillOptionsSchema = trainingFields
   .omit({ loss: true })
   .extend({
+    ...generationFields,
+    /** With `diffusion`: how often a clean sample comes, each time with other noise, in an epoch. */
+    draws: positiveInteger.default(1),
     /** The model that is learned from. */
     teacher: path,
     method: z
@@ -433,6 +452,8 @@ export const distillOptionsSchema = trainingFields
     maxSize: positiveInteger.optional(),
     maxMacs: z.number().positive().optional(),
     maxLatency: z.number().positive().optional(),
+    /** Inputs of the teacher by those of the student, `TEACHER=STUDENT`, where their names differ and shapes do not tell. */
+    inputs: z.array(z.string().regex(/^[^=]+=[^=]+$/, 'must be of the form TEACHER=STUDENT')).optional(),
   })
   .refine((options) => !options.resume || options.runDir !== undefined, RESUME_NEEDS_DIR)
   .refine(({ flow, select }) => flow === 'layers' || select === 'all', {

@@ -8,6 +8,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import type { RunControl } from '../progress.js';
 import { formatBytes, significant } from '../report/format.js';
 import { candidateRoundSchema, type CandidateRound, type ProposedCandidate } from '../report/report.js';
+import { diffusionOf } from './distill-task.js';
 import type { DistillOptions } from './options.js';
 import type { RunClock } from './run-info.js';
 import { openRun } from './run-state.js';
@@ -43,12 +44,16 @@ export async function chooseStudent(
   control: RunControl,
 ): Promise<StudentChoice> {
   refuseShape(settings);
-  const home = await clock.stage('open', () => openWorkspace(teacher.model, settings, control, { name: teacher.name }));
+  const home = await clock.stage('open', () =>
+    openWorkspace(teacher.model, settings, control, {
+      ...{ name: teacher.name, readTargets: true, diffusion: diffusionOf(settings) },
+    }),
+  );
   try {
     refuseFixedBatch(home);
     const run = await openRun('distill', home, settings, control, files);
     const scores = await openScores(run);
-    const opened = await clock.stage('prepare', () => openTeacherModel(home, teacher, control));
+    const opened = await clock.stage('prepare', () => openTeacherModel(home, teacher, settings, control));
     const all = await clock.stage('choose student', () => studentCandidates(home, settings.seed, control));
     const { fitting, refused } = await clock.stage('choose student', () =>
       withinLimits(home, all, limitsOf(settings), scores, control),

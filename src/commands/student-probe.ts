@@ -85,7 +85,7 @@ export async function probeStudent(
     },
     quiet,
   );
-  const { prepared, units, changes } = await measuredFlow(workspace, trained.model, { signal });
+  const { prepared, units, changes } = await measuredFlow(workspace, trained.model, settings, { signal });
   const cka = ckaMatrix(known.study.grams, await gramsOf(workspace, prepared, { units }, { signal }));
   const mapping = mapByAssignment({ teacher: opened.side.units, student: units, cka });
   const quality = await qualityOf(workspace, trained.model, opened);

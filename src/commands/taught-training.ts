@@ -10,7 +10,8 @@ import type { RunControl } from '../progress.js';
 import type { MachineCache } from '../runtime/machine-cache.js';
 import { traceShapes } from '../runtime/trace.js';
 import { openClassroom, type Classroom, type TeacherStudy } from './classroom.js';
-import { objectiveOf, type Objective } from './objective.js';
+import { aimOf, distillTask, type DistillTask } from './distill-task.js';
+import { objectiveOf, refuseMoved, type Objective } from './objective.js';
 import type { DistillOptions } from './options.js';
 import { prepareModel } from './prepare.js';
 import type { RunClock } from './run-info.js';
@@ -39,15 +40,16 @@ export interface Taught {
 export async function trainTaught(request: TaughtRequest, control: RunControl): Promise<Taught> {
   const { workspace, teacher, settings, clock, cache, study } = request;
   const method = findDistillationMethod(settings.method)!;
+  const task = distillTask(workspace, settings);
   let classroom: Classroom | undefined;
   try {
     const trained = await runTraining(
       {
-        ...{ workspace, objective: objectiveFor(workspace, settings), clock, curves: undefined, cache },
+        ...{ workspace, objective: objectiveFor(workspace, task, settings), clock, curves: undefined, cache },
         settings: { ...settings, loss: undefined },
         teach: async (base, { augment }) => {
-          const student = { base: base.model, logits: base.output };
-          const about = { workspace, teacher, ...student, method, settings, study, control };
+          const student = { base: base.model, read: base.output };
+          const about = { workspace, teacher, task, ...student, method, settings, study, control };
           classroom = await clock.stage('prepare', () => openClassroom(about, augment.mixup > 0));
           return classroom.teaching;
         },
@@ -60,10 +62,10 @@ export async function trainTaught(request: TaughtRequest, control: RunControl): 
   }
 }
 
-/** Labels where there are some; without them the answers of the teacher are all there is. */
-function objectiveFor(workspace: Workspace, settings: DistillOptions): Objective {
-  const { working, head, outputDims } = workspace;
-  if (working.train.labels) return objectiveOf(workspace, { ...settings, loss: undefined });
+/** Labels, or what an output should be, where that is known; without it the answers of the teacher are all there is. */
+function objectiveFor(workspace: Workspace, task: DistillTask, settings: DistillOptions): Objective {
+  const { outputDims } = workspace;
+  if (task.kind === 'classes' && task.labelled) return objectiveOf(workspace, { ...settings, loss: undefined });
   const { metric = 'loss', labelSmoothing, balance, data } = settings;
   const asked = [
     ...(metric === 'loss' ? [] : [`--metric ${metric}`]),
@@ -73,11 +75,17 @@ function objectiveFor(workspace: Workspace, settings: DistillOptions): Objective
   if (asked.length > 0)
     throw new FlowCompressError('bad-input', `${asked[0]!} needs labels.`, {
       node: data,
-      hint: 'Leave the option out, or give labelled data.',
+      hint: task.kind === 'classes' ? 'Leave the option out, or give labelled data.' : 'Leave the option out.',
     });
+  const { answering } = task;
+  const output = answering.kind === 'classes' ? answering.scores : answering.outputs[0]!;
+  const dims = outputDims.get(output)!;
+  const aim = task.kind === 'values' ? task.aim : undefined;
+  if (aim?.kind === 'targets') refuseMoved(settings, output, dims);
   return {
-    ...{ loss: 'kl', output: head!.output, dims: outputDims.get(head!.output)!, weighted: false, metric: 'loss' },
-    targets: () => {
+    ...{ loss: task.kind === 'classes' ? 'kl' : 'relative', output, dims, weighted: false, metric: 'loss' },
+    targets: (batch) => {
+      if (aim) return { target: aimOf(aim, batch, dims) };
       throw new FlowCompressError('internal', 'There are no labels to learn from.');
     },
   };
@@ -85,13 +93,15 @@ function objectiveFor(workspace: Workspace, settings: DistillOptions): Objective
 
 /** Units of a model in the form that is measured, and their mean flowChange on CALIB. */
 export async function measuredFlow(
-  { engine, batch, feedsFor, scores, working }: Workspace,
+  workspace: Workspace,
   model: ModelProto,
+  settings: DistillOptions,
   control: RunControl,
 ): Promise<{ prepared: ModelProto; units: readonly FlowUnit[]; changes: (number | undefined)[] }> {
+  const { engine, batch, feedsFor, working } = workspace;
   const { model: prepared } = await prepareModel(engine, model, feedsFor, { signal: control.signal });
   const shapes = await traceShapes(engine, prepared, feedsFor(1));
-  const { units } = sideOf(prepared, shapes, scores!);
+  const { units } = sideOf(prepared, shapes, distillTask(workspace, settings).answering);
   const { calib } = working;
   const request = { engine, model: prepared, shapes, units, batches: () => batch(calib), samples: calib.size };
   const changes = await meanChanges({ ...request, maps: await fitMaps(request, control) }, control);

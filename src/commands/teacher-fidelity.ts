@@ -3,7 +3,7 @@ import type { Dataset } from '../data/dataset.js';
 import { measureFidelities, type AnsweringModel, type Fidelity } from '../distillation/fidelity.js';
 import { nameOf, type GivenModel, type ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
-import { headOf } from '../runtime/scores.js';
+import { headOfRun } from '../runtime/head-of-run.js';
 import { assertSameInputs, type MeasuredSubject } from './measure.js';
 import { openCheckedModel, openSession, type Workspace } from './workspace.js';
 
@@ -73,14 +73,8 @@ async function answering(
   const session = await openSession(engine, opened);
   try {
     assertSameInputs(inputs, session.inputs, nameOf(input), name);
-    const feeds = feedsFor(fixedBatch ?? 1);
-    const results = await session.run(feeds);
-    const outputs = session.outputs.map((output) => ({ name: output.name, tensor: results[output.name] }));
-    const head = headOf(outputs, feeds, working.train.labels !== undefined);
-    return {
-      ...{ model: opened.model, content: opened.content, name },
-      ...(head.kind === 'classes' && { scores: outputs[head.output].name }),
-    };
+    const { scores } = await headOfRun(session, feedsFor(fixedBatch ?? 1), working.train.labels !== undefined);
+    return { model: opened.model, content: opened.content, name, ...(scores !== undefined && { scores }) };
   } finally {
     await session.release();
   }

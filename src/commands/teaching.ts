@@ -60,11 +60,17 @@ export interface TeachingRequest {
   readonly maps: ReadonlyMap<string, ChannelMap>;
 }
 
-/** Names of the teacher's values that a lesson asks for, in the order in which `teachingOf` reads them. */
-export function askedOf(lesson: Lesson, logits: string): string[] {
-  const first = lesson.main === 'answers' ? [logits] : [];
-  return [...first, ...[...lesson.terms, ...(lesson.heard ?? [])].map(({ answer }) => answer)];
+/**
+ * Names of the teacher's values that a lesson asks for, in the order in which `teachingOf` reads them.
+ * @param answers of the teacher, the main one first
+ */
+export function askedOf(lesson: Lesson, answers: readonly string[]): string[] {
+  const first = lesson.main === 'answers' ? answers.slice(0, 1) : [];
+  return [...first, ...[...lesson.terms, ...(lesson.heard ?? [])].flatMap(({ answer }) => answer ?? [])];
 }
+
+/** What a loss that reads no target is fed: no step takes it. */
+const NOTHING: HostTensor = { type: 'float32', dims: [0], data: new Float32Array(0) };
 
 /** In front of the names of terms in the notes. */
 const SUMMED = 'sum of ';
@@ -79,6 +85,11 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
   let taught: TaughtBatch[] = [];
   let sums = new Map<string, { sum: number; count: number }>();
   const first = main === 'answers' ? 1 : 0;
+  /** By term and then as `heard`, with something where nothing is asked. */
+  const placed = (values: readonly HostTensor[]): HostTensor[] => {
+    let next = 0;
+    return [...terms, ...heard].map(({ answer }) => (answer === undefined ? NOTHING : values[next++]!));
+  };
   const mapFeeds = (): Feeds =>
     Object.fromEntries(
       mapInputs.flatMap(({ unit, inputs }) => {
@@ -129,7 +140,7 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
         }
         mappedIn = fed.epoch;
       }
-      const asked = (await answers.of(fed)).slice(first);
+      const asked = placed((await answers.of(fed)).slice(first));
       said.push(asked);
       const part = { target: input.target, indices: fed.indices };
       taught.push(part);

@@ -12,6 +12,8 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { buildNetwork } from '../zoo/build.js';
 import type { ZooOptions } from '../zoo/options.js';
 import { ARCHITECTURES, findArchitecture } from '../zoo/registry.js';
+import { baseName } from '../report/format.js';
+import { narrowedTeacher, TEACHER } from './narrowed.js';
 import type { TrainOptions } from './options.js';
 
 export interface Trainee {
@@ -77,10 +79,16 @@ async function classesIn({ data, preprocess }: TrainOptions, model: ModelProto):
 }
 
 /**
- * What a teacher is to have as its student: an architecture is built for its inputs, which get the teacher's names.
+ * What a teacher is to have as its student: an architecture is built for its inputs, which get the teacher's names; `teacher` is its
+ * own graph, narrower.
  * @throws FlowCompressError `bad-input` as `openTrainee`
  */
 export async function openStudent(input: ModelInput, teacher: GivenModel, settings: TrainOptions): Promise<Trainee> {
+  if (input === TEACHER) {
+    const { width = 1, seed, threads } = settings;
+    const made = await narrowedTeacher(nodeEngine({ threads }), teacher.model, width, seed, teacher.name);
+    return { input: made, name: `${baseName(teacher.name)}, ${String(width)} of the width`, isNew: true };
+  }
   const graph = new Graph(teacher.model);
   const [image] = graph.inputs.filter((value) => graph.isFed(value));
   const dims = dimsOf(image);

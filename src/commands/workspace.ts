@@ -5,8 +5,11 @@ import { join } from 'node:path';
 import type { Batch, Dataset, OpenedData } from '../data/dataset.js';
 import { batches } from '../data/loader.js';
 import { parsePreprocessOptions, type PreprocessOptions } from '../data/preprocess.js';
-import type { SealedTest } from '../data/sealed-test.js';
-import { makeSplits, type WorkingSplits } from '../data/splits.js';
+import { resealed, type SealedTest } from '../data/sealed-test.js';
+import { noiseCount } from '../data/noise.js';
+import { noised, noisedInputs, type NoisedInputs, type NoiseSchedule } from '../data/noised.js';
+import { seedOf } from '../data/random.js';
+import { makeSplits, type Splits, type WorkingSplits } from '../data/splits.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { openDataset } from '../node/data/open.js';
 import { readPreprocessFile } from '../node/data/preprocess-file.js';
@@ -15,10 +18,10 @@ import { nodeEngine } from '../node/onnxruntime.js';
 import { validateModel } from '../onnx/validate.js';
 import type { RunControl } from '../progress.js';
 import type { DataSummary } from '../report/report.js';
-import type { Engine, Feeds, HostTensor, Session, SessionOptions, ValueSignature } from '../runtime/engine.js';
+import type { Engine, Feeds, Session, SessionOptions, ValueSignature } from '../runtime/engine.js';
 import { checkLabels } from '../runtime/metric.js';
 import { fixedBatchOf, takeRows } from '../runtime/rows.js';
-import { headOf } from '../runtime/scores.js';
+import { headOfRun, type RunHead } from '../runtime/head-of-run.js';
 import type { DataOptions } from './options.js';
 import { checkTargetShape } from './target-arrays.js';
 
@@ -70,6 +73,8 @@ export interface WorkspaceOptions {
   readonly name?: string;
   /** Read arrays that are named after outputs too. */
   readonly readTargets?: boolean;
+  /** Feed the samples as a diffusion model sees them, those of TRAIN several times with other noise. */
+  readonly diffusion?: { readonly schedule: NoiseSchedule; readonly draws: number } | undefined;
 }
 
 /** Samples of TRAIN kept at hand for checks, traces and timing. */
@@ -84,7 +89,7 @@ export async function openWorkspace(
   input: ModelInput,
   options: DataOptions,
   control: RunControl = {},
-  { name = nameOf(input), readTargets = false }: WorkspaceOptions = {},
+  { name = nameOf(input), readTargets = false, diffusion }: WorkspaceOptions = {},
 ): Promise<Workspace> {
   const { signal, onProgress } = control;
   onProgress?.({ stage: 'open', done: 0, total: 2, detail: name });
@@ -100,13 +105,15 @@ export async function openWorkspace(
     await Promise.all(sources.map((source) => source.close()));
   };
   try {
-    const named = readTargets ? outputs.map((output) => output.name) : [];
-    const main = await openDataset(options.data, inputs, preprocess, named);
+    const noisy = diffusion && { ...diffusion, of: noisedInputs(inputs, outputs) };
+    const read = noisy ? [noisy.of.sample] : inputs;
+    const named = readTargets && !noisy ? outputs.map((output) => output.name) : [];
+    const main = await openDataset(options.data, read, preprocess, named);
     sources.push(main);
-    const testData =
-      options.test === undefined ? undefined : await openDataset(options.test, inputs, preprocess, named);
+    const testData = options.test === undefined ? undefined : await openDataset(options.test, read, preprocess, named);
     if (testData) sources.push(testData);
-    const { working, test } = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
+    const clean = makeSplits(main, { seed: options.seed, calibSamples: options.calibSamples, testData });
+    const { working, test } = noisy ? await noisedSplits(clean, noisy, options.seed) : clean;
     const trial = await tryModel(engine, opened, inputs, working.train);
     const { fixedBatch, classes } = trial;
     const feedsOfOne = takeRows(trial.feeds, 1);
@@ -130,7 +137,7 @@ export async function openWorkspace(
       notes: [
         ...sources.flatMap((source) => source.notes),
         ...targetNotes(options),
-        ...preprocessNotes(main, preprocess, inputs),
+        ...preprocessNotes(main, preprocess, read),
         ...trial.notes,
       ],
       batchSize: options.batchSize,
@@ -144,6 +151,24 @@ export async function openWorkspace(
     await close();
     throw error;
   }
+}
+
+/** TRAIN with several draws, the others with one each. */
+async function noisedSplits(
+  { working, test }: Splits,
+  { of, schedule, draws }: { readonly of: NoisedInputs; readonly schedule: NoiseSchedule; readonly draws: number },
+  seed: number,
+): Promise<Splits> {
+  const view = (part: Dataset, stream: number, count = 1): Promise<Dataset> =>
+    noised(part, of, schedule, { draws: count, seed: seedOf(seed, stream) });
+  return {
+    working: {
+      train: await view(working.train, 0, draws),
+      val: await view(working.val, 1),
+      calib: await view(working.calib, 2),
+    },
+    test: await resealed(test, (part) => view(part, 3)),
+  };
 }
 
 /**
@@ -223,7 +248,8 @@ async function signaturesOf(
 async function refuseSameData({ data, test }: DataOptions): Promise<void> {
   if (test === undefined) return;
   const [a, b] = await Promise.all([data, test].map((path) => realpath(path).catch(() => undefined)));
-  if (a === undefined || a !== b) return;
+  const isDrawnTwice = noiseCount(data) !== undefined && data === test;
+  if ((a === undefined || a !== b) && !isDrawnTwice) return;
   throw new FlowCompressError(
     'bad-input',
     `${data} is given for both --data and --test: the test would measure nothing.`,
@@ -272,23 +298,22 @@ async function tryModel(
   const rows = Math.max(SAMPLES_AT_HAND, declared ?? 0);
   const { feeds } = await train.read(Int32Array.from({ length: Math.min(rows, train.size) }, (_, i) => i));
   const session = await openSession(engine, opened);
-  const run = async (count: number): Promise<HostTensor[]> => {
-    const results = await session.run(takeRows(feeds, count));
-    return session.outputs.map(({ name }) => results[name]);
-  };
-  const headFields = (outputs: readonly HostTensor[], count: number): Omit<Trial, 'feeds' | 'fixedBatch' | 'notes'> => {
-    const named = outputs.map((tensor, i) => ({ name: session.outputs[i].name, tensor }));
-    const found = headOf(named, takeRows(feeds, count), train.labels !== undefined);
+  const run = (count: number): Promise<RunHead> =>
+    headOfRun(session, takeRows(feeds, count), train.labels !== undefined);
+  const headFields = (
+    { outputs, head: found, scores }: RunHead,
+    count: number,
+  ): Omit<Trial, 'feeds' | 'fixedBatch' | 'notes'> => {
     const head: ClassOutput | undefined =
       found.kind === 'classes' || found.kind === 'binary'
         ? {
-            ...{ kind: found.kind, output: session.outputs[found.output].name },
+            ...{ kind: found.kind, output: outputs[found.output].name },
             classes: found.kind === 'classes' ? found.classes : 2,
           }
         : undefined;
-    const trainable = named.filter(({ tensor: { type, dims } }) => type === 'float32' && dims[0] === count);
+    const trainable = outputs.filter(({ tensor: { type, dims } }) => type === 'float32' && dims[0] === count);
     return {
-      ...{ classes: head?.classes, scores: head?.kind === 'classes' ? head.output : undefined, head },
+      ...{ classes: head?.classes, scores, head },
       outputDims: new Map(trainable.map(({ name, tensor }) => [name, tensor.dims])),
     };
   };
@@ -298,7 +323,7 @@ async function tryModel(
       return { feeds, fixedBatch: declared, ...headFields(single, declared), notes: [] };
     }
     const pair = await run(2).catch(() => undefined);
-    const free = pair?.some((output, i) => output.dims[0] !== single[i].dims[0]) ?? false;
+    const free = pair?.outputs.some(({ tensor }, i) => tensor.dims[0] !== single.outputs[i].tensor.dims[0]) ?? false;
     if (free) return { feeds, fixedBatch: undefined, ...headFields(single, 1), notes: [] };
     return {
       feeds,
@@ -349,7 +374,13 @@ function targetNotes({ target }: DataOptions): string[] {
 function preprocessNotes(main: OpenedData, preprocess: PreprocessOptions, inputs: readonly ValueSignature[]): string[] {
   const { mean, std, scale } = preprocess;
   const silent = mean === undefined && std === undefined && scale === undefined;
-  if (main.kind === 'npz' || !silent || !inputs.some((input) => input.type.startsWith('float'))) return [];
+  if (
+    main.kind === 'npz' ||
+    main.kind === 'noise' ||
+    !silent ||
+    !inputs.some((input) => input.type.startsWith('float'))
+  )
+    return [];
   return ['No --mean, --std or --scale was given: pixels are fed as 0 to 1.'];
 }
 

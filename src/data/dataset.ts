@@ -30,7 +30,7 @@ export interface Dataset {
 
 /** What a `--data` argument turned out to hold: one undivided dataset (`all`), or the splits its author made. */
 export interface OpenedData {
-  readonly kind: 'npz' | 'images' | 'idx';
+  readonly kind: 'npz' | 'images' | 'idx' | 'noise';
   readonly all?: Dataset;
   readonly train?: Dataset;
   readonly val?: Dataset;

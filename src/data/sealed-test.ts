@@ -41,6 +41,16 @@ export function openTest(sealed: SealedTest): Dataset {
   return held.dataset;
 }
 
+/** The same samples in another form, sealed like them. Neither `change` nor what it returns may keep or read more than it needs. */
+export async function resealed(
+  sealed: SealedTest,
+  change: (dataset: Dataset) => Promise<Dataset>,
+): Promise<SealedTest> {
+  const held = vault.get(sealed);
+  if (!held) throw new FlowCompressError('internal', 'This is not a sealed TEST split.');
+  return sealTest(await change(held.dataset));
+}
+
 /** How often `openTest` was called on it. */
 export function timesOpened(sealed: SealedTest): number {
   return vault.get(sealed)?.timesOpened ?? 0;

@@ -63,13 +63,13 @@ async function steps(lesson: Lesson, { student, teacher }: LessonRequest, count 
     lesson.student,
     isImage ? IMAGE : TOKENS,
     {
-      ...{ loss: lesson.main === 'task' ? 'cross-entropy' : 'kl', output: student.logits, parameters },
+      ...{ loss: lesson.main === 'task' ? 'cross-entropy' : 'kl', output: student.answers[0]!, parameters },
       ...{ hints: lesson.terms.map(({ hint }) => hint), observed: lesson.observed, batchSize: BATCH, temperature: 4 },
     },
     (rows) => heardFeeds((size) => samples([size], rows, 1)),
   );
-  const asked = [...lesson.terms, ...heard].map(({ answer }) => answer);
-  const said = await valuesOf(lesson.teacher, [teacher.logits, ...asked]);
+  const asked = [...lesson.terms, ...heard].flatMap(({ answer }) => answer ?? []);
+  const said = await valuesOf(lesson.teacher, [teacher.answers[0]!, ...asked]);
   const target = lesson.main === 'task' ? oneHot : said[0]!;
   const batch = { target, indices: Array.from({ length: BATCH }, (_, n) => n) };
   const { main, terms } = lesson.control.factors(0);
@@ -111,8 +111,8 @@ const softmax = (row: readonly number[], t = 1): number[] => {
 /** By hand: cross-entropy with the labels, and T^2 KL of the teacher's answers, T = 4. */
 async function byHand({ student, teacher }: LessonRequest): Promise<{ task: number; answers: number }> {
   const [own, theirs] = [
-    (await valuesOf(student.model, [student.logits]))[0]!,
-    (await valuesOf(teacher.model, [teacher.logits]))[0]!,
+    (await valuesOf(student.model, [student.answers[0]!]))[0]!,
+    (await valuesOf(teacher.model, [teacher.answers[0]!]))[0]!,
   ].map(rowsOf) as [number[][], number[][]];
   return {
     task: mean(own.map((row, n) => -Math.log(softmax(row)[LABELS[n]!]!))),
@@ -310,8 +310,10 @@ describe('layers that cannot be compared', () => {
   });
 });
 
-describe('every method', () => {
-  it.each(DISTILLATION_METHODS.map(({ name }) => name))('%s takes a step on images and on tokens', async (name) => {
+describe('every method for classifiers', () => {
+  const names = DISTILLATION_METHODS.map(({ name }) => name).filter((name) => name !== 'generative');
+
+  it.each(names)('%s takes a step on images and on tokens', async (name) => {
     const { lesson } = findDistillationMethod(name)!;
     for (const [teacher, student] of [
       [blockNet(2, 3, 1), blockNet(1, 2, 2)],
@@ -326,7 +328,7 @@ describe('every method', () => {
     }
   });
 
-  it.each(DISTILLATION_METHODS.map(({ name }) => name))('%s gives the same lesson for the same seed', async (name) => {
+  it.each(names)('%s gives the same lesson for the same seed', async (name) => {
     const { lesson } = findDistillationMethod(name)!;
     const asked = await request();
     const [one, two, other] = [lesson(asked), lesson(asked), lesson({ ...asked, seed: 2 })];

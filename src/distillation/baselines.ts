@@ -27,7 +27,10 @@ export const CONTRAST_WIDTH = 128;
 export function plain({ student, teacher, labelled }: LessonRequest): Lesson {
   if (!labelled)
     throw new FlowCompressError('bad-input', 'Without labels there is nothing that the student could learn alone.', {
-      hint: 'Give labelled data, or another --method.',
+      hint:
+        student.classes === undefined
+          ? 'Give data with an array of what an output should be, under its name, or another --method.'
+          : 'Give labelled data, or another --method.',
     });
   return lessonOf(student.model, teacher.model, [], 'task', { main: 1, terms: [] });
 }
@@ -130,10 +133,17 @@ interface Addition {
   readonly faced?: readonly Pair[];
 }
 
+/** What labels and answers count; without labels the answers count 1, or nothing where they are 0. */
+interface AnswerShares {
+  readonly task: number;
+  readonly answers: number;
+}
+
 /** Labels and answers, and what `more` adds to the two graphs. */
 export function withAnswers(
   { student, teacher, labelled, seed }: LessonRequest,
   more: (student: Graph, teacher: Graph, learn: Learn) => Addition,
+  shares: AnswerShares = { task: TASK, answers: ANSWERS },
 ): Lesson {
   const [own, theirs] = [new Graph(student.model), new Graph(teacher.model)];
   const parameters: Parameter[] = [];
@@ -146,32 +156,36 @@ export function withAnswers(
     return value;
   };
   const { terms, factors, faced = [] } = more(own, theirs, learn);
-  const answers = labelled ? answersTerm({ student, teacher }) : undefined;
+  const answers = answersTerms({ student, teacher, labelled });
+  // The outputs share what the answers count; without labels the first one is the main loss.
+  const each = (labelled ? shares.answers : Math.sign(shares.answers)) / student.answers.length;
   return {
-    ...lessonOf(
-      own.toModel(),
-      theirs.toModel(),
-      [...(answers ? [answers] : []), ...terms],
-      labelled ? 'task' : 'answers',
-      {
-        main: labelled ? TASK : 1,
-        terms: [...(answers ? [ANSWERS] : []), ...factors],
-      },
-    ),
+    ...lessonOf(own.toModel(), theirs.toModel(), [...answers, ...terms], labelled ? 'task' : 'answers', {
+      main: labelled ? shares.task : each,
+      terms: [...answers.map(() => each), ...factors],
+    }),
     parameters,
     pairs: faced.map(({ student: s, teacher: t }) => ({ student: s, teacher: t })),
   };
 }
 
-/** T^2 KL of the answers, beside the task. */
-export function answersTerm({ student, teacher }: Pick<LessonRequest, 'student' | 'teacher'>): Term {
-  return {
-    ...{ name: 'answers', hint: { value: student.logits, loss: 'kl' }, answer: teacher.logits },
-    kept: true,
-  };
+/**
+ * What is held against the teacher's answers beside the loss of the output: T^2 KL of class scores, or the relative squared error of
+ * every output. Without labels the loss of the output is that of the first one.
+ */
+export function answersTerms({
+  student,
+  teacher,
+  labelled,
+}: Pick<LessonRequest, 'student' | 'teacher' | 'labelled'>): Term[] {
+  const loss = student.classes === undefined ? 'relative' : 'kl';
+  const terms = student.answers.map((value, i): Term => {
+    return { name: 'answers', hint: { value, loss }, answer: teacher.answers[i]!, kept: true };
+  });
+  return labelled ? terms : terms.slice(1);
 }
 
-function lessonOf(
+export function lessonOf(
   student: Lesson['student'],
   teacher: Lesson['teacher'],
   terms: readonly Term[],

@@ -42,7 +42,7 @@ function flowLoss({ student, teacher, terms }: Lesson, factors: readonly number[
     const op = formula(graph);
     const flows = terms.flatMap((term, i) => (term.name === 'flow' ? [{ ...term, factor: factors[i]! }] : []));
     const parts = flows.map(({ hint, answer, prepare, factor }) => {
-      const { dims, data } = said.get(answer)!;
+      const { dims, data } = said.get(answer!)!;
       // A row for every sample, which is what is kept.
       const rows = dims[0]!;
       expect(rows).toBe(BATCH);

@@ -3,7 +3,7 @@ import { FlowCompressError } from '../errors.js';
 import { Graph, type Value } from '../onnx/graph.js';
 import { concat, constantOf, reduceKeeping, unsqueeze } from '../onnx/ops.js';
 import type { HostTensor } from '../runtime/engine.js';
-import { answersTerm } from './baselines.js';
+import { answersTerms } from './baselines.js';
 import { weighted, WEIGHING, type Shares } from './flow-weighting.js';
 import { curriculum, layerWeights, normalised, selected } from './flow-weights.js';
 import type { Factors, Lesson, LessonControl, LessonRequest, Term } from './lesson.js';
@@ -68,15 +68,22 @@ export function flowAligned(request: LessonRequest): Lesson {
   const flowing = flowControl({
     flows: pairs.map(({ teacher: t }) => request.teacherFlow[t]!),
     depths: pairs.map(({ student: s }) => student.units[s]!.depth),
-    ...{ labelled, select: options.select, integrated: options.flow === 'integrated', shares, balanced },
+    ...{
+      labelled,
+      answered: student.answers.length,
+      select: options.select,
+      integrated: options.flow === 'integrated',
+      shares,
+      balanced,
+    },
   });
   // In the order of the pairs.
   const watched = pairs.map(({ student: s }) => mean(own, studentChanges.get(s)!).name);
-  const { control, answers, heard, observed } = weighted(flowing, request, answersTerm(request), pairs.length);
+  const { control, answers, heard, observed } = weighted(flowing, request, answersTerms(request), pairs.length);
   return {
     ...{ teacher: theirs.toModel(), student: own.toModel(), parameters: [], mapInputs, pairs, heard, control },
     observed: [...watched, ...observed],
-    terms: [...(labelled ? [answers] : []), ...flows],
+    terms: [...answers, ...flows],
     main: labelled ? 'task' : 'answers',
   };
 }
@@ -160,6 +167,8 @@ interface FlowState {
   /** Depths of the student's units by pair. */
   readonly depths: readonly number[];
   readonly labelled: boolean;
+  /** Outputs that are compared, which share what the answers count; without labels the first is that of the main loss. */
+  readonly answered: number;
   readonly select: LessonRequest['options']['select'];
   /** One term for all layers. */
   readonly integrated: boolean;
@@ -168,7 +177,16 @@ interface FlowState {
   readonly balanced: boolean;
 }
 
-function flowControl({ flows, depths, labelled, select, integrated, shares, balanced }: FlowState): LessonControl {
+function flowControl({
+  flows,
+  depths,
+  labelled,
+  answered,
+  select,
+  integrated,
+  shares,
+  balanced,
+}: FlowState): LessonControl {
   const base = layerWeights(flows);
   let teacherMeans = [...flows];
   let studentMeans: number[] | undefined;
@@ -183,9 +201,11 @@ function flowControl({ flows, depths, labelled, select, integrated, shares, bala
     const { weights, strength } = weightsAt(share);
     return integrated ? [strength] : weights.map((w) => w * strength);
   };
+  const first = labelled ? answered : answered - 1;
   const factorsWith = (task: number, answers: number, flow: number, share: number): Factors => {
     const parts = flowFactors(share).map((w) => flow * w);
-    return labelled ? { main: task, terms: [answers, ...parts] } : { main: answers, terms: parts };
+    const said = new Array<number>(first).fill(answers / answered);
+    return { main: labelled ? task : answers / answered, terms: [...said, ...parts] };
   };
   return {
     factors(share) {
@@ -208,7 +228,6 @@ function flowControl({ flows, depths, labelled, select, integrated, shares, bala
       const blend = (before: readonly number[] | undefined, now: readonly number[]): number[] =>
         before ? now.map((v, l) => MEMORY * before[l]! + (1 - MEMORY) * v) : [...now];
       studentMeans = blend(studentMeans, means);
-      const first = labelled ? 1 : 0;
       const said = answers.map((values) => values.slice(first));
       if (!integrated) teacherMeans = blend(teacherMeans, meansOf(said, flows.length));
       seen++;

@@ -8,7 +8,16 @@ import type { HostTensor } from '../runtime/engine.js';
 import { LOSSES, type Loss } from '../training/losses.js';
 import { closeness } from './closeness.js';
 import { adaptiveWeights, normalised } from './flow-weights.js';
-import type { Factors, Lesson, LessonControl, LessonRequest, Notes, Term, Weighting } from './lesson.js';
+import {
+  classesOf,
+  type Factors,
+  type Lesson,
+  type LessonControl,
+  type LessonRequest,
+  type Notes,
+  type Term,
+  type Weighting,
+} from './lesson.js';
 
 /** What task, answers and flow count, from the means of the flows of teacher and student over the depth. */
 export type Shares = (teacher: number, student: number) => { task: number; answers: number; flow: number };
@@ -23,8 +32,8 @@ export const WEIGHING: Readonly<Record<Weighting, { readonly shares: Shares; rea
 };
 
 export interface Weighted extends Required<Pick<Lesson, 'control' | 'heard' | 'observed'>> {
-  /** The term of the answers, where there are labels. */
-  readonly answers: Term;
+  /** The terms of the answers beside the loss of the output: that of the class scores, where there are labels. */
+  readonly answers: readonly Term[];
 }
 
 /**
@@ -41,12 +50,13 @@ export function weighted(
     teacher,
     batchSize,
   }: Pick<LessonRequest, 'labelled' | 'options' | 'student' | 'teacher' | 'batchSize'>,
-  answers: Term,
+  answers: readonly Term[],
   pairs: number,
 ): Weighted {
   const plain = { control: flowing, heard: [], observed: [], answers };
+  if (options.weighting === 'adaptive' || options.weighting === 'fixed') return plain;
+  const classes = classesOf(teacher, `--weighting ${options.weighting}`);
   if (options.weighting === 'variational') return { ...plain, control: variationalControl(flowing, labelled) };
-  if (options.weighting !== 'joint') return plain;
   const features = student.features && teacher.features && { own: student.features, theirs: teacher.features };
   const joint = jointControl(flowing, {
     ...{ labelled, temperature: options.temperature, pairs, featured: features !== undefined },
@@ -56,11 +66,11 @@ export function weighted(
     control: joint.control,
     heard: features ? [{ answer: features.theirs.value }] : [],
     observed: features ? [features.own.value] : [],
-    answers: {
-      ...answers,
+    answers: answers.map((term) => ({
+      ...term,
       prepare: (said) => withTemperature(said, joint.temperature()),
-      hint: { ...answers.hint, loss: klAtFedTemperature, targetDims: [batchSize, teacher.classes + 1] },
-    },
+      hint: { ...term.hint, loss: klAtFedTemperature, targetDims: [batchSize, classes + 1] },
+    })),
   };
 }
 

@@ -1,5 +1,6 @@
 /** What a distillation method makes of a teacher and a student: two models with the values that are compared, and the terms of the loss. */
 import type { ModelProto } from 'onnx-buf';
+import { FlowCompressError } from '../errors.js';
 import type { ChannelMap } from '../flow/channel-map.js';
 import type { HostTensor } from '../runtime/engine.js';
 import type { Parameter } from '../training/parameters.js';
@@ -10,9 +11,10 @@ import type { FlowUnit, MapInputs } from './units.js';
 /** One of the two models. */
 export interface Side {
   readonly model: ModelProto;
-  /** Name of the value with the logits of the classes, [N, classes]. */
-  readonly logits: string;
-  readonly classes: number;
+  /** Names of what it answers: of the logits of the classes, [N, classes], or of outputs that are no class scores, [N, ...]. */
+  readonly answers: readonly string[];
+  /** Undefined where there are no class scores. */
+  readonly classes: number | undefined;
   /** Name of the features in front of the last layer, [N, D], and D. */
   readonly features: { readonly value: string; readonly size: number } | undefined;
   /** In topological order. */
@@ -34,8 +36,12 @@ export interface LessonRequest {
   /** Of the units that need one, as far as there are samples enough to fit it. */
   readonly teacherMaps: ReadonlyMap<string, ChannelMap>;
   readonly studentMaps: ReadonlyMap<string, ChannelMap>;
-  /** Whether samples have labels: without them there is no task term. */
+  /** Whether there is a task beside the teacher's answers: labels, or what outputs should be. */
   readonly labelled: boolean;
+  /** How the models make samples, where they do. */
+  readonly generation?: Generation | undefined;
+  /** Shape of the student's first answer for some number of samples. */
+  readonly answerDims: readonly number[];
   readonly options: LessonOptions;
   readonly batchSize: number;
   /** Samples of TRAIN. */
@@ -55,6 +61,14 @@ export interface LessonOptions {
   readonly weighting: Weighting;
 }
 
+/**
+ * A model that makes samples. `vae`: its answers are reconstruction, mean and log-variance, in this order. `diffusion`: the noise in
+ * a noisy sample. `generator`: a sample from noise.
+ */
+export interface Generation {
+  readonly kind: 'vae' | 'diffusion' | 'generator';
+}
+
 /** How the parts of flow alignment are weighed against each other (flow-weighting.ts). */
 export const WEIGHTINGS = ['adaptive', 'joint', 'variational', 'fixed'] as const;
 export type Weighting = (typeof WEIGHTINGS)[number];
@@ -72,8 +86,8 @@ export interface Term {
   /** What the report calls it, and the like. */
   readonly name: string;
   readonly hint: Hint;
-  /** Name of the value in the teacher's model that it is held against. */
-  readonly answer: string;
+  /** Name of the value in the teacher's model that it is held against; absent for a loss that reads no target. */
+  readonly answer?: string;
   /** Makes what is fed of that, [hint.targetDims]; as it is when absent. */
   readonly prepare?: (said: HostTensor, batch: TaughtBatch) => HostTensor;
   /** Whether what the teacher says is little enough to be kept for every sample. */
@@ -129,6 +143,17 @@ export interface LessonControl {
   restore?(notes: Notes): void;
   /** Share of every pair in the loss, for the report. */
   weights?(): readonly number[];
+}
+
+/**
+ * Classes of a model.
+ * @throws FlowCompressError `unsupported` naming what needs them, where there are none
+ */
+export function classesOf({ classes }: Side, method: string): number {
+  if (classes !== undefined) return classes;
+  throw new FlowCompressError('unsupported', `${method} compares class scores, which these models have none of.`, {
+    hint: 'Use fad, kd, features, attention, relations, plain or generative.',
+  });
 }
 
 /** Factors that never change. */

@@ -69,7 +69,7 @@ export function contrastiveWithBank(request: LessonRequest): Lesson {
       factors: [CONTRAST, CONTRAST],
     };
   });
-  const heard = [{ answer: lesson.terms.at(-1)!.answer, input: { name: input, size: theirs.size } }];
+  const heard = [{ answer: lesson.terms.at(-1)!.answer!, input: { name: input, size: theirs.size } }];
   return {
     ...lesson,
     ...{ heard, observed: projected },

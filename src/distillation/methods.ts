@@ -1,6 +1,7 @@
 /** The distillation methods by name, FAD first: what each adds to the loss of the student. */
 import { answersOnly, attentionTransfer, contrastive, featureHints, plain, relational } from './baselines.js';
 import { flowAligned } from './fad.js';
+import { generative, withPrior } from './generative.js';
 import type { Lesson, LessonRequest } from './lesson.js';
 import { contrastiveWithBank } from './memory-bank.js';
 import { topScores } from './top-scores.js';
@@ -57,8 +58,20 @@ export const DISTILLATION_METHODS: readonly DistillationMethod[] = [
     mapped: false,
     lesson: topScores,
   },
+  {
+    name: 'generative',
+    summary: 'for VAEs, generators and diffusion models: the losses that they are trained by, and the teacher',
+    mapped: false,
+    lesson: generative,
+  },
   { name: 'plain', summary: 'nothing: the student learns alone', mapped: false, lesson: plain },
 ];
+
+/** The lesson of a method, with what belongs to the task whatever the method. Errors as `method.lesson`. */
+export function lessonBy(method: DistillationMethod, request: LessonRequest): Lesson {
+  const lesson = method.lesson(request);
+  return request.generation?.kind === 'vae' && lesson.main === 'task' ? withPrior(lesson, request) : lesson;
+}
 
 export function findDistillationMethod(name: string): DistillationMethod | undefined {
   return DISTILLATION_METHODS.find((method) => method.name === name);

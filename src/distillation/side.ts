@@ -1,4 +1,4 @@
-/** What distillation reads of a model: its logits, the features in front of the last layer, its units. */
+/** What distillation reads of a model: its answers, the features in front of the last layer, its units. */
 import type { ModelProto } from 'onnx-buf';
 import { Graph } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
@@ -7,19 +7,24 @@ import { logitsOf } from '../training/logits.js';
 import type { Side } from './lesson.js';
 import { flowUnits } from './units.js';
 
-/**
- * @param shapes dims of its values for one sample
- * @param scores name of the output with one score per class
- */
-export function sideOf(model: ModelProto, shapes: TracedValues, scores: string): Side {
+/** Outputs that are compared: the one with a score per class, or others. */
+export type Answering =
+  | { readonly kind: 'classes'; readonly scores: string }
+  | { readonly kind: 'values'; readonly outputs: readonly string[] };
+
+/** @param shapes dims of its values for one sample */
+export function sideOf(model: ModelProto, shapes: TracedValues, answering: Answering): Side {
   const graph = new Graph(model);
-  const logits = logitsOf(graph.mustGet(scores));
+  const isClasses = answering.kind === 'classes';
+  const logits = isClasses ? logitsOf(graph.mustGet(answering.scores)) : graph.mustGet(answering.outputs[0]!);
   const head = findLayers(graph).findLast(
     ({ output, biasSlot }) => output === logits || biasSlot?.node.outputs[0] === logits,
   );
   const dims = head && shapes.get(head.input.name)?.dims;
   return {
-    ...{ model, logits: logits.name, classes: shapes.get(logits.name)!.dims[1]!, units: flowUnits(model, shapes) },
+    ...{ model, units: flowUnits(model, shapes) },
+    answers: isClasses ? [logits.name] : answering.outputs,
+    classes: isClasses ? shapes.get(logits.name)!.dims[1]! : undefined,
     features: head && dims?.length === 2 ? { value: head.input.name, size: dims[1]! } : undefined,
   };
 }

@@ -8,7 +8,7 @@ import type { HostTensor } from '../runtime/engine.js';
 import { argmax } from '../runtime/scores.js';
 import type { Loss } from '../training/losses.js';
 import { withAnswers } from './baselines.js';
-import type { Lesson, LessonRequest, TaughtBatch, Term } from './lesson.js';
+import { classesOf, type Lesson, type LessonRequest, type TaughtBatch, type Term } from './lesson.js';
 import { unitRows } from './losses.js';
 
 /** K: scores that count as the highest, and as the lowest; half of the classes at most. */
@@ -19,12 +19,13 @@ const FACTOR = 1;
 const TEMPERATURE = 1;
 
 export function topScores(request: LessonRequest): Lesson {
+  const { student, teacher, batchSize } = request;
+  const classes = classesOf(teacher, 'topkd');
   return withAnswers(request, () => {
-    const { student, teacher, batchSize } = request;
     const term: Term = {
-      ...{ name: 'top-k', answer: teacher.logits, kept: true },
+      ...{ name: 'top-k', answer: teacher.answers[0]!, kept: true },
       prepare: (said, { target }: TaughtBatch) => raisedRows(said, target),
-      hint: { value: student.logits, loss: topAngles, targetDims: [batchSize, 3, teacher.classes] },
+      hint: { value: student.answers[0]!, loss: topAngles, targetDims: [batchSize, 3, classes] },
     };
     return { terms: [term], factors: [FACTOR] };
   });

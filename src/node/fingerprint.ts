@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { readdir, stat } from 'node:fs/promises';
 import { join, relative } from 'node:path';
+import { noiseCount } from '../data/noise.js';
 import { FlowCompressError, messageOf } from '../errors.js';
 
 /** Files of a folder that can be samples; a run may write its results beside them. */
@@ -10,12 +11,13 @@ const SAMPLES = /\.(png|jpe?g|webp)$|idx\d-ubyte(\.gz)?$/i;
 
 /**
  * SHA-256, as hexadecimal digits, of a file's contents (or of bytes, as if a file held them), or of the names, sizes and
- * times of all samples below a folder.
+ * times of all samples below a folder; what is drawn from noise is as its name says.
  * @throws FlowCompressError `io` when something cannot be read, `aborted`
  */
 export async function fingerprint(source: string | Uint8Array, signal?: AbortSignal): Promise<string> {
   const hash = createHash('sha256');
   if (typeof source !== 'string') return hash.update(source).digest('hex');
+  if (noiseCount(source) !== undefined) return hash.update(source).digest('hex');
   const path = source;
   try {
     if ((await stat(path)).isDirectory()) {

@@ -55,7 +55,7 @@ export function tokenNet(blocks: number, width: number, seed: number): ModelProt
 /** A side as distillation sees it, and the shapes behind it. */
 export async function tinySide(model: ModelProto): Promise<Side & { readonly shapes: TracedValues }> {
   const shapes = await traceShapes(engine, model, feedOf(model, 1));
-  return { ...sideOf(model, shapes, model.graph!.output[0]!.name), shapes };
+  return { ...sideOf(model, shapes, { kind: 'classes', scores: model.graph!.output[0]!.name }), shapes };
 }
 
 /** Normal samples for one of the models above. */
@@ -96,6 +96,7 @@ export async function lessonRequest(
     pairs: mapping.map((t, s): Pair => ({ student: s, teacher: t })),
     teacherFlow: await meanChanges({ ...about(theirs), maps: teacherMaps }),
     studentMaps: await fitMaps(about(mine)),
+    answerDims: [1, CLASSES],
     options: { ...LESSON_DEFAULTS, ...own },
   };
 }

@@ -56,6 +56,7 @@ const FORMULAS: Record<LossName, (z: NdArray, t: NdArray, temperature: number) =
     );
   },
   mse: (z, t) => elements(z, t, (a, b) => (a - b) ** 2),
+  relative: (z, t) => elements(z, t, (a, b) => (a - b) ** 2) / mean([...t.data].map((v) => v * v)),
   l1: (z, t) => elements(z, t, (a, b) => Math.abs(a - b)),
   huber: (z, t) => elements(z, t, (a, b) => (Math.abs(a - b) <= 1 ? 0.5 * (a - b) ** 2 : Math.abs(a - b) - 0.5)),
   bce: (z, t) =>
@@ -113,7 +114,10 @@ describe.each(NAMES)('%s', (name) => {
     const w = array([3], [0.5, 2, 0]);
     const model = lossModel(name, dims, 2, 17, true);
     const row = (x: NdArray, n: number): NdArray => array([1, 4], x.data.slice(4 * n, 4 * n + 4));
-    const expected = mean([0, 1, 2].map((n) => w.data[n]! * FORMULAS[name](row(z, n), row(t, n), 2)));
+    // What a relative error is relative to is the same for all samples.
+    const kind = name === 'relative' ? 'mse' : name;
+    const scale = name === 'relative' ? mean([...t.data].map((v) => v * v)) : 1;
+    const expected = mean([0, 1, 2].map((n) => (w.data[n]! * FORMULAS[kind](row(z, n), row(t, n), 2)) / scale));
     expect(evaluate(model, { z, t, w }).get(model.graph!.output[0]!.name)!.data[0]).toBeCloseTo(expected, 6);
   });
 

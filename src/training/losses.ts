@@ -61,6 +61,14 @@ const mse: Loss = (context) => {
   return within(context, 'ReduceMean', op('Mul', error, error));
 };
 
+/** Squared error relative to the energy of the targets, which is that of the whole batch: 1 for outputs of 0. */
+const relative: Loss = (context) => {
+  const { graph, target } = context;
+  const op = formula(graph);
+  const energy = reduce(graph, 'ReduceMean', op('Mul', target, target));
+  return op('Div', mse(context), op('Add', energy, 1e-12));
+};
+
 const l1: Loss = (context) => {
   const op = formula(context.graph);
   return within(context, 'ReduceMean', op('Abs', op('Sub', context.output, context.target)));
@@ -92,7 +100,7 @@ const cosine: Loss = (context) => {
   return op('Sub', 1, op('Div', dot(z, t), op('Sqrt', squares)));
 };
 
-export const LOSSES = { 'cross-entropy': crossEntropy, kl, mse, l1, huber, bce, cosine } as const;
+export const LOSSES = { 'cross-entropy': crossEntropy, kl, mse, relative, l1, huber, bce, cosine } as const;
 export type LossName = keyof typeof LOSSES;
 
 /** The mean over the samples, a scalar. @param loss its name, or what computes it */

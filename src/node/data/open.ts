@@ -3,6 +3,7 @@ import { open, readdir, stat } from 'node:fs/promises';
 import { basename, extname } from 'node:path';
 import type { OpenedData } from '../../data/dataset.js';
 import type { PreprocessOptions } from '../../data/preprocess.js';
+import { noiseCount, noiseDataset } from '../../data/noise.js';
 import { FlowCompressError, messageOf } from '../../errors.js';
 import type { ValueSignature } from '../../runtime/engine.js';
 import { isIdxImages, openIdxFile, openIdxFolder } from './idx.js';
@@ -15,7 +16,7 @@ const KINDS =
 
 /**
  * Opens a dataset for a model.
- * @param source an .npz file, an IDX image file, or a folder of IDX files or of class folders of images
+ * @param source an .npz file, an IDX image file, a folder of IDX files or of class folders of images, or `noise:N`
  * @param inputs the model's inputs; shapes are checked against them now, values when they are read
  * @param outputs whose targets are read, where the file has arrays of these names
  * @throws FlowCompressError `bad-input` when it is not found, is of no known kind, is empty, or does not fit the model; `io`
@@ -32,6 +33,10 @@ export async function openDataset(
       node: source,
       hint: 'Only `flow-compress inspect` works for such a model.',
     });
+  if (noiseCount(source) !== undefined) {
+    const all = noiseDataset(source, inputs);
+    return { kind: 'noise', all, notes: [], close: () => all.close() };
+  }
   const found = await stat(source).catch((error: unknown) => {
     const missing = errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR';
     const problem = missing ? 'does not exist' : `cannot be opened: ${messageOf(error)}`;
