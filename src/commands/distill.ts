@@ -9,7 +9,8 @@ import type { GivenModel, ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { DistillReport, FlowPoint, MappedLayer } from '../report/report.js';
 import { mappingFileOf, type Classroom } from './classroom.js';
-import { diffusionOf, distillTask } from './distill-task.js';
+import { diffusionOf, distillTask, type DistillTask } from './distill-task.js';
+import { measureSamples } from './sample-quality.js';
 import { distillOptionsSchema, parseOptions, type DistillOptions } from './options.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
@@ -43,7 +44,10 @@ export async function distillModel(
   const { signal } = options;
   const { force } = settings;
   const mapping = mappingFileOf(settings);
-  const given = [input, settings.teacher, settings.data, settings.test, settings.preprocessFile, mapping].filter(
+  const given = [
+    ...[input, settings.teacher, settings.data, settings.test, settings.preprocessFile],
+    ...[mapping, settings.features],
+  ].filter(
     (file) => typeof file === 'string',
   );
   if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
@@ -104,8 +108,28 @@ export async function distillModel(
         control,
       ),
     );
+    const samples =
+      task.kind === 'values'
+        ? await clock.stage('samples', () =>
+            measureSamples(
+              {
+                ...{ workspace, task, settings, dataset: made.measureOptions.dataset },
+                teacher: { opened: teacher.opened, outputs: teacher.side.answers },
+                students: [
+                  { opened: { model: trained.model, name: student.name }, outputs: task.answering.outputs },
+                ],
+              },
+              control,
+            ),
+          )
+        : undefined;
     await made.publish();
-    const notes = [...new Set([...(choice?.notes ?? []), ...workspace.notes, ...teacher.warnings, ...made.warnings])];
+    const notes = [
+      ...new Set([
+        ...[...(choice?.notes ?? []), ...workspace.notes, ...taskNotes(workspace, task)],
+        ...[...teacher.warnings, ...made.warnings, ...(samples?.warnings ?? [])],
+      ]),
+    ];
     const report: DistillReport = {
       command: 'distill',
       method: method.name,
@@ -119,7 +143,7 @@ export async function distillModel(
       data: workspace.data,
       settings: {
         ...trained.shown,
-        temperature: settings.temperature,
+        ...(task.kind === 'classes' ? { temperature: settings.temperature } : valuesShown(settings, task)),
         ...(settings.rounds !== undefined && { rounds: settings.rounds }),
         ...limitsShown(settings),
         ...(method.name === 'fad' && {
@@ -134,7 +158,7 @@ export async function distillModel(
       history: trained.history.map((point) => ({ ...point, terms: point.terms ?? {} })),
       ...(method.mapped && { mapping: mappedLayers(classroom) }),
       flow,
-      fidelity,
+      fidelity: { ...fidelity, ...samples?.qualities[0] },
     };
     await run?.finish(report, settings.output);
     return { model: trained.model, report };
@@ -147,6 +171,23 @@ export async function distillModel(
 /** What a run hangs on beside its model and its data. */
 function filesBeside(teacher: GivenModel, mapping: string | undefined): Record<string, string | Uint8Array> {
   return { teacher: teacher.content, ...(mapping !== undefined && { 'mapping of layers': mapping }) };
+}
+
+/** What decides how values are learned and samples are made. */
+function valuesShown(
+  { diffusion, draws, sampleSteps, features }: DistillOptions,
+  { answering }: Extract<DistillTask, { kind: 'values' }>,
+): Record<string, string | number | string[]> {
+  return {
+    outputs: [...answering.outputs],
+    ...(diffusion !== undefined && { diffusion, draws }),
+    ...(diffusion !== undefined && features !== undefined && { sampleSteps }),
+  };
+}
+
+function taskNotes({ working }: Workspace, task: DistillTask): string[] {
+  if (task.kind === 'classes' || !working.train.labels) return [];
+  return ['The labels were not used: the models are compared by what their outputs are, not by classes.'];
 }
 
 /** Limits decide between students, where there is a choice. */

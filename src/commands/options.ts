@@ -417,7 +417,7 @@ const generationFields = {
   /** Steps in which a diffusion model makes a sample. */
   sampleSteps: positiveInteger.default(50),
   /** Samples behind the Frechet distance at most. */
-  samples: z.number().int().min(2).default(2048),
+  samples: z.number().int().min(2).default(1024),
 };
 
 /** A training with a teacher beside it. */

@@ -1,5 +1,5 @@
 /** The shape every data source takes once it is opened: indexed samples that come out as model-ready batches. */
-import type { Feeds } from '../runtime/engine.js';
+import type { Feeds, HostTensor } from '../runtime/engine.js';
 
 /** Some samples, ready to feed: one tensor per model input with the sample axis first. */
 export interface Batch {
@@ -8,6 +8,8 @@ export interface Batch {
   readonly labels?: Int32Array;
   /** What outputs of the model should be, by their names: float32, the sample axis first. Absent for data without such arrays. */
   readonly targets?: Feeds;
+  /** The samples without the noise that was added to them, where it was. */
+  readonly clean?: HostTensor;
   /** Number of real samples. The tensors hold more rows only where a loader padded them to a fixed batch dimension. */
   readonly size: number;
 }

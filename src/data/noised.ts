@@ -115,6 +115,7 @@ export async function noised(
       });
       return {
         ...batch,
+        clean: x,
         feeds: { [sample.name]: { ...x, data: mixed }, [time.name]: timeTensor(time, steps, schedule) },
         targets: { [noise]: { type: 'float32', dims: x.dims, data: drawn } },
       };

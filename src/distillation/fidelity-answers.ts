@@ -12,6 +12,8 @@ export interface Outcome {
   readonly measure: DivergenceKind;
   /** Of the student's answers from the teacher's, mean over the samples: nats, or a ratio of energies. */
   readonly divergence: number;
+  /** Cosine of the outputs with the teacher's, mean over samples and outputs; absent for class scores. */
+  readonly cosine?: number;
   /** Share of samples with the class that the teacher gives. */
   readonly agreement?: number;
   /** The same among those that the teacher gets right; absent without labels. */
@@ -31,6 +33,8 @@ export interface AnswerTally {
   measure: DivergenceKind;
   samples: number;
   divergence: number;
+  /** Sum over samples. */
+  cosine: number;
   alike: number;
   /** Samples with labels that the teacher gets right, and those of them where the student agrees. */
   right: number;
@@ -44,7 +48,7 @@ export interface AnswerTally {
 /** @param teacher, student what messages call them */
 export function emptyTally(teacher: string, student: string): AnswerTally {
   return {
-    ...{ teacher, student, measure: 'relative-error', samples: 0, divergence: 0, alike: 0 },
+    ...{ teacher, student, measure: 'relative-error', samples: 0, divergence: 0, cosine: 0, alike: 0 },
     ...{ right: 0, rightAlike: 0, labelled: 0, teacherSure: 0, studentSure: 0 },
   };
 }
@@ -73,18 +77,40 @@ export function compareAnswers(
     const [reference, changed] = pairedOutputs(tally, teacher.outputs, student.outputs, size);
     const known = Object.values(reference).every(({ data }) => (data as Float32Array).every(Number.isFinite));
     addDivergence(tally, size, known ? outputDivergence(reference, changed, undefined) : NaN);
+    const names = Object.keys(reference);
+    for (const name of names) tally.cosine += cosines(reference[name]!, changed[name]!) / names.length;
   }
   tally.samples += size;
 }
 
 export function outcomeOf(tally: AnswerTally): Outcome {
-  const { samples, measure, divergence, alike, right, rightAlike, labelled, teacherSure, studentSure } = tally;
+  const { samples, measure, divergence, cosine, alike, right, rightAlike, labelled, teacherSure, studentSure } = tally;
   return {
     ...{ samples, measure, divergence: divergence / samples },
-    ...(measure === 'kl' && { agreement: alike / samples }),
+    ...(measure === 'kl'
+      ? { agreement: alike / samples }
+      : { cosine: Math.min(1, Math.max(-1, cosine / samples)) }),
     ...(right > 0 && { agreementWhenRight: rightAlike / right }),
     ...(labelled > 0 && { confidence: 1 - Math.min(1, Math.abs(teacherSure - studentSure) / labelled) }),
   };
+}
+
+/** Sum over rows; 1 for two rows of zeros, 0 for one. */
+function cosines(a: HostTensor, b: HostTensor): number {
+  const [rows = 1] = a.dims;
+  const width = a.data.length / rows;
+  let sum = 0;
+  for (let n = 0; n < rows; n++) {
+    let [dot, own, other] = [0, 0, 0];
+    for (let i = n * width; i < (n + 1) * width; i++) {
+      const [x, y] = [Number(a.data[i]), Number(b.data[i])];
+      dot += x * y;
+      own += x * x;
+      other += y * y;
+    }
+    sum += own === 0 && other === 0 ? 1 : dot / Math.sqrt(Math.max(own * other, Number.MIN_VALUE));
+  }
+  return sum;
 }
 
 function addDivergence(tally: AnswerTally, size: number, divergence: number): void {

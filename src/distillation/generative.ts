@@ -14,7 +14,7 @@ const PRIOR = 1;
 /** Of the KL divergence of the teacher's latent distribution from the student's. */
 const POSTERIOR = 1;
 /** Of the adversarial loss beside the L1 distance; hidden units of the discriminator, and the slope of its leaky ReLU. */
-const ADVERSARIAL = 0.1;
+const ADVERSARIAL = 0.001;
 const HIDDEN = 128;
 const LEAK = 0.2;
 
@@ -23,8 +23,8 @@ const LEAK = 0.2;
  * - diffusion: noise error + error to the teacher's noise;
  * - generator: |G_S(z) - G_T(z)|_1 + adversarial loss against a discriminator that learns to tell the two apart.
  *
- * Errors of outputs are relative to the energy of the batch's targets; KL terms are spread over the elements of a sample, as the
- * errors are means over them.
+ * Errors of outputs are relative to the energy of the batch's targets. KL(q || N(0, 1)) is spread over the elements of a
+ * reconstruction, whose error is a mean over them too; KL(q_T || q_S) over those of the latent vector.
  * @throws FlowCompressError `bad-input` where nothing says how the models make samples
  */
 export function generative(request: LessonRequest): Lesson {
@@ -54,7 +54,7 @@ function autoencoder(request: LessonRequest): Lesson {
     (own, theirs) => {
       const term: Term = {
         ...{ name: 'posterior', answer: latent(theirs, teacher.answers).name, kept: true },
-        hint: { value: latent(own, student.answers).name, loss: posteriorDivergence(elements(request)) },
+        hint: { value: latent(own, student.answers).name, loss: posteriorDivergence },
       };
       return { terms: [term], factors: [POSTERIOR] };
     },
@@ -86,19 +86,17 @@ export function priorDivergence(elements: number): Loss {
   };
 }
 
-/** KL(target || output) / elements of normal distributions with independent elements, [N, 2 L] each: means, then log-variances. */
-export function posteriorDivergence(elements: number): Loss {
-  return ({ graph, output, target }) => {
-    const op = formula(graph);
-    const [mean, log] = halves(graph, output);
-    const [theirMean, theirLog] = halves(graph, target);
-    const apart = op('Sub', theirMean, mean);
-    const scaled = op('Div', op('Mul', apart, apart), op('Exp', log));
-    const spread = op('Sub', theirLog, log);
-    const terms = op('Sub', op('Sub', op('Add', op('Exp', spread), scaled), 1), spread);
-    return op('Mul', reduce(graph, 'ReduceSum', terms, [1]), 0.5 / elements);
-  };
-}
+/** KL(target || output) / L of normal distributions with L independent elements, [N, 2 L]: means, then log-variances. */
+export const posteriorDivergence: Loss = ({ graph, output, target }) => {
+  const op = formula(graph);
+  const [mean, log] = halves(graph, output);
+  const [theirMean, theirLog] = halves(graph, target);
+  const apart = op('Sub', theirMean, mean);
+  const scaled = op('Div', op('Mul', apart, apart), op('Exp', log));
+  const spread = op('Sub', theirLog, log);
+  const terms = op('Sub', op('Sub', op('Add', op('Exp', spread), scaled), 1), spread);
+  return op('Mul', reduce(graph, 'ReduceMean', terms, [1]), 0.5);
+};
 
 /**
  * Adds KL(q || N(0, 1)), which belongs to the task of a VAE whatever the method, behind the terms of a lesson: it counts as the
@@ -161,23 +159,29 @@ function discriminator(learn: Learn, width: number): Discriminator {
   };
 }
 
-/** What makes x stand still for gradients: no slope goes through Round. Exact to 2^-21. */
+/** Round has no slope: x rounded to multiples of 2^-20 stands still for gradients. */
 const FINE = 2 ** 20;
 
 /**
- * -ln D(target) - ln(1 - D(output)), which the discriminator's weights minimise and the output maximises (Goodfellow et al. 2014): the
- * gradient to the output goes through 2 stop(x) - x, which is x and has the slope -1 (Ganin and Lempitsky 2015).
+ * -ln D(target) - ln(1 - D(output)), by which the discriminator's weights learn, and -ln D(output), by which the output does
+ * (Goodfellow et al. 2014): each stands still for the gradients of the other.
  */
 export function adversarial({ inner, outer }: Discriminator): Loss {
   return ({ graph, output, target }) => {
     const op = formula(graph);
-    const logit = (x: Value): Value => {
-      const hidden = graph.insertOp('MatMul', [reshape(graph, x, [0, -1]), graph.mustGet(inner)]);
+    const stopped = (x: Value): Value => op('Div', graph.insertOp('Round', [op('Mul', x, FINE)]), FINE);
+    const weights = [graph.mustGet(inner), graph.mustGet(outer)] as const;
+    const logit = (x: Value, [first, second]: readonly [Value, Value]): Value => {
+      const hidden = graph.insertOp('MatMul', [reshape(graph, x, [0, -1]), first]);
       const bent = op('Max', hidden, op('Mul', hidden, LEAK));
-      return reshape(graph, graph.insertOp('MatMul', [bent, graph.mustGet(outer)]), [-1]);
+      return reshape(graph, graph.insertOp('MatMul', [bent, second]), [-1]);
     };
-    const stopped = op('Div', graph.insertOp('Round', [op('Mul', output, FINE)]), FINE);
-    const reversed = op('Sub', op('Mul', stopped, 2), output);
-    return op('Add', op('Softplus', op('Neg', logit(target))), op('Softplus', logit(reversed)));
+    const learning = op(
+      'Add',
+      op('Softplus', op('Neg', logit(target, weights))),
+      op('Softplus', logit(stopped(output), weights)),
+    );
+    const fooling = op('Softplus', op('Neg', logit(output, [stopped(weights[0]), stopped(weights[1])])));
+    return op('Add', learning, fooling);
   };
 }

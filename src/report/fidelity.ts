@@ -12,7 +12,7 @@ export interface FidelityRow {
 
 /** What was measured, answers first; a figure that was not is left out. */
 export function fidelityRows(fidelity: Fidelity): FidelityRow[] {
-  return [...answerRows(fidelity), ...insideRows(fidelity), ...geometryRows(fidelity)];
+  return [...answerRows(fidelity), ...sampleRows(fidelity), ...insideRows(fidelity), ...geometryRows(fidelity)];
 }
 
 /** The fidelity of every file that was held against a teacher, with a title. */
@@ -29,7 +29,7 @@ export function fidelityCaption({ split, samples, probed }: Fidelity): string {
   return `On ${samples.toLocaleString('en-US')} samples of ${split.toUpperCase()}${inside}.`;
 }
 
-function answerRows({ measure, divergence, agreement, agreementWhenRight, confidence }: Fidelity): FidelityRow[] {
+function answerRows({ measure, divergence, cosine, agreement, agreementWhenRight, confidence }: Fidelity): FidelityRow[] {
   const isKl = measure === 'kl';
   return [
     ...shareRow('same class as the teacher', agreement, 'Share of all samples.'),
@@ -50,7 +50,38 @@ function answerRows({ measure, divergence, agreement, agreementWhenRight, confid
         ? "Of the student's class probabilities from the teacher's, mean over samples; 0 where they are equal."
         : "Squared difference of the outputs, relative to the energy of the teacher's; 0 where they are equal.",
     },
+    ...numberRow('cosine', cosine, "Of the outputs with the teacher's, mean over samples; 1 where they point one way."),
   ];
+}
+
+const ERRORS = {
+  reconstruction: ['reconstruction error', 'Mean squared difference of the reconstruction from the input.'],
+  noise: ['noise error', 'Mean squared difference of the noise that is told from the noise that was added.'],
+  target: ['target error', 'Mean squared difference of the output from its target.'],
+} as const;
+
+function sampleRows({ error, frechet }: Fidelity): FidelityRow[] {
+  const rows: FidelityRow[] = [];
+  if (error) {
+    const [label, explanation] = ERRORS[error.of];
+    rows.push({
+      ...{ label, explanation },
+      ...{ value: significant(error.student, 3), teacher: significant(error.teacher, 3) },
+    });
+  }
+  if (!frechet) return rows;
+  const { features, samples, studentToTeacher, studentToReal, teacherToReal } = frechet;
+  const how = `On ${samples.toLocaleString('en-US')} samples each, by features of ${baseName(features)}.`;
+  if (studentToReal !== undefined && teacherToReal !== undefined)
+    rows.push({
+      ...{ label: 'Frechet distance to the data', value: significant(studentToReal, 3) },
+      ...{ teacher: significant(teacherToReal, 3), explanation: how },
+    });
+  rows.push({
+    ...{ label: 'Frechet distance to the teacher', value: significant(studentToTeacher, 3) },
+    explanation: `Of its samples from the teacher's. ${how}`,
+  });
+  return rows;
 }
 
 function insideRows({ cka, informationKept }: Fidelity): FidelityRow[] {

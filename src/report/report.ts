@@ -56,8 +56,8 @@ export type {
   CompressReport,
   PlannedModel,
 } from './schema/compress.js';
-export { fidelitySchema, geometrySchema } from './schema/fidelity.js';
-export type { Fidelity, Geometry } from './schema/fidelity.js';
+export { fidelitySchema, geometrySchema, sampleQualitySchema } from './schema/fidelity.js';
+export type { Fidelity, Geometry, SampleQuality } from './schema/fidelity.js';
 export { qualitySchema, recoveryPointSchema, recoverySchema } from './schema/recovery.js';
 export type { Quality, RecoveryPoint, RecoverySummary } from './schema/recovery.js';
 export {

@@ -17,7 +17,34 @@ export const geometrySchema = z.object({
 });
 export type Geometry = z.infer<typeof geometrySchema>;
 
+/** How well models that make samples, or values, do it. */
+export const sampleQualitySchema = z.object({
+  /** Mean squared error: of a reconstruction to its input, of the noise that is told, of an output to its target. */
+  error: z
+    .object({
+      of: z.enum(['reconstruction', 'noise', 'target']),
+      teacher: z.number().nonnegative(),
+      student: z.number().nonnegative(),
+    })
+    .optional(),
+  /** Frechet distances of samples, by features in front of the last layer of a classifier. */
+  frechet: z
+    .object({
+      /** The classifier. */
+      features: z.string(),
+      /** On each side. */
+      samples: count,
+      studentToTeacher: z.number().nonnegative(),
+      /** To the samples of the split; absent where these are noise. */
+      teacherToReal: z.number().nonnegative().optional(),
+      studentToReal: z.number().nonnegative().optional(),
+    })
+    .optional(),
+});
+export type SampleQuality = z.infer<typeof sampleQualitySchema>;
+
 export const fidelitySchema = z.object({
+  ...sampleQualitySchema.shape,
   split: z.enum(['val', 'test']),
   /** Behind the answers. */
   samples: count,
@@ -30,6 +57,8 @@ export const fidelitySchema = z.object({
   agreementWhenRight: fraction.optional(),
   /** 1 - |mean probability of the true class, teacher less student|; absent without labels. */
   confidence: fraction.optional(),
+  /** Cosine of the student's outputs with the teacher's, mean over samples and outputs; absent for class scores. */
+  cosine: z.number().min(-1).max(1).optional(),
   /** Samples behind everything about values inside. */
   probed: count.optional(),
   /** Linear CKA of the features in front of the last layers. */
