@@ -47,9 +47,7 @@ export async function distillModel(
   const given = [
     ...[input, settings.teacher, settings.data, settings.test, settings.preprocessFile],
     ...[mapping, settings.features],
-  ].filter(
-    (file) => typeof file === 'string',
-  );
+  ].filter((file) => typeof file === 'string');
   if (!settings.resume) await assertWritableOutput(settings.output, { force, inputs: given });
   const opened = await clock.stage('open', () => openCheckedModel(settings.teacher, { signal }));
   const auto = input === AUTO;
@@ -115,9 +113,7 @@ export async function distillModel(
               {
                 ...{ workspace, task, settings, dataset: made.measureOptions.dataset },
                 teacher: { opened: teacher.opened, outputs: teacher.side.answers },
-                students: [
-                  { opened: { model: trained.model, name: student.name }, outputs: task.answering.outputs },
-                ],
+                students: [{ opened: { model: trained.model, name: student.name }, outputs: task.answering.outputs }],
               },
               control,
             ),

@@ -46,12 +46,10 @@ export async function measureSamples(
   const { students, settings } = request;
   const errors = await errorsOf(request, control);
   const found = settings.features === undefined ? undefined : await distances(request, settings.features, control);
-  const qualities = students.map(
-    (_, i): SampleQuality => ({
-      ...(errors && { error: { of: errors.of, teacher: errors.values[0]!, student: errors.values[i + 1]! } }),
-      ...(found?.qualities && { frechet: found.qualities[i]! }),
-    }),
-  );
+  const qualities = students.map((_, i): SampleQuality => ({
+    ...(errors && { error: { of: errors.of, teacher: errors.values[0]!, student: errors.values[i + 1]! } }),
+    ...(found?.qualities && { frechet: found.qualities[i]! }),
+  }));
   return { qualities, warnings: found?.warnings ?? [] };
 }
 
@@ -118,12 +116,16 @@ async function distances(
     const count = real?.count ?? Math.min(settings.samples, request.dataset.size);
     const made: (Gaussian | undefined)[] = [];
     for (const [i, model] of [teacher, ...students].entries())
-      made.push(await drawn(request, model, features, count, `samples of ${i === 0 ? 'the teacher' : 'the student'}`, control));
+      made.push(
+        await drawn(request, model, features, count, `samples of ${i === 0 ? 'the teacher' : 'the student'}`, control),
+      );
     const [theirs, ...own] = made;
     if (!theirs || own.includes(undefined))
       return {
         qualities: undefined,
-        warnings: ['No samples were drawn: the reconstruction depends on more than the mean of the latent distribution.'],
+        warnings: [
+          'No samples were drawn: the reconstruction depends on more than the mean of the latent distribution.',
+        ],
       };
     const toReal = (made: Gaussian): number | undefined => real && frechetDistance(made, real.of);
     return {
@@ -172,7 +174,8 @@ async function realSamples(
   let count = 0;
   for await (const batch of workspace.batch(dataset)) {
     throwIfAborted(signal);
-    const images = batch.clean ?? batch.feeds[aim?.kind === 'reconstruction' ? aim.input : Object.keys(batch.feeds)[0]!]!;
+    const images =
+      batch.clean ?? batch.feeds[aim?.kind === 'reconstruction' ? aim.input : Object.keys(batch.feeds)[0]!]!;
     const rows = Math.min(batch.size, settings.samples - count);
     if (rows <= 0) break;
     await gathered.take(firstRows(images, rows));

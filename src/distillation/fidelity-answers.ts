@@ -87,9 +87,7 @@ export function outcomeOf(tally: AnswerTally): Outcome {
   const { samples, measure, divergence, cosine, alike, right, rightAlike, labelled, teacherSure, studentSure } = tally;
   return {
     ...{ samples, measure, divergence: divergence / samples },
-    ...(measure === 'kl'
-      ? { agreement: alike / samples }
-      : { cosine: Math.min(1, Math.max(-1, cosine / samples)) }),
+    ...(measure === 'kl' ? { agreement: alike / samples } : { cosine: Math.min(1, Math.max(-1, cosine / samples)) }),
     ...(right > 0 && { agreementWhenRight: rightAlike / right }),
     ...(labelled > 0 && { confidence: 1 - Math.min(1, Math.abs(teacherSure - studentSure) / labelled) }),
   };

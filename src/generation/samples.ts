@@ -59,8 +59,11 @@ export function decoderOf(
   latent: number,
 ): ModelProto | undefined {
   const graph = new Graph(model);
-  const [output, from] = [graph.mustGet(reconstruction), graph.mustGet(mean)];
-  graph.feed(from, tensorInfo(mean, DataType.FLOAT, ['N', latent]));
+  const output = graph.mustGet(reconstruction);
+  let from = graph.mustGet(mean);
+  // Outputs may be copies of what the decoder reads.
+  while (from.producer?.is('Identity') && from.uses.size === 0) from = from.producer.inputs[0]!;
+  graph.feed(from, tensorInfo(from.name, DataType.FLOAT, ['N', latent]));
   exposeOnly(graph, [output]);
   const fed = graph.inputs.filter((value) => graph.isFed(value));
   return fed.length === 1 && fed[0] === from ? graph.toModel() : undefined;
