@@ -220,6 +220,29 @@ describe('distill of generative models', () => {
     await reportOf('denoiser.onnx', 'teacher', 'grids.npz', [...flags.slice(0, -1), 'plain']);
   });
 
+  it('chooses a student among narrower teachers', async () => {
+    const { candidates, student } = await reportOf('vae.onnx', 'auto', 'images.npz', [
+      ...['--steps', '60', '--method', 'generative'],
+    ]);
+    expect(candidates!.map(({ name }) => name)).toEqual(
+      [0.7, 0.5, 0.35, 0.25].map((w) => `vae.onnx, ${String(w)} of the width`),
+    );
+    expect(candidates!.filter(({ rounds }) => rounds.length > 0).length).toBeGreaterThan(1);
+    expect(student).toBe(candidates!.find(({ chosen }) => chosen)!.name);
+  });
+
+  it('are measured by evaluate too', async () => {
+    const { code, stdout, stderr } = await bench.run([
+      ...['evaluate', bench.at('vae.onnx'), '--teacher', bench.at('vae.onnx'), '--data', bench.at('images.npz')],
+      ...[...FEATURES(), '--latency-runs', '2', '--threads', '1', '--json', '--quiet'],
+    ]);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { error, frechet } = (JSON.parse(stdout) as EvaluateReport).files[0]!.fidelity!;
+    expect(error!.student).toBe(error!.teacher);
+    expect(frechet!.studentToTeacher).toBeLessThan(1e-6);
+    expect(frechet!.studentToReal).toBe(frechet!.teacherToReal);
+  });
+
   it('refuses a classifier that is none, and samples that it cannot see', async () => {
     const flags = ['--width', '0.5', '--method', 'kd', '--features'];
     await refuses(/vae\.onnx is no classifier/, 'vae.onnx', 'teacher', 'images.npz', [...flags, bench.at('vae.onnx')]);

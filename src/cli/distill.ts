@@ -4,7 +4,7 @@ import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { FlowCompressError } from '../errors.js';
 import type { DistillReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import { DATA_GROUPS, ARCHITECTURE_FLAGS, flagName, switchFlag, valueFlag } from './flags.js';
+import { DATA_GROUPS, ARCHITECTURE_FLAGS, flagName, GENERATION_FLAGS, switchFlag, valueFlag } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { COURSE_FLAGS } from './train.js';
@@ -13,7 +13,6 @@ import {
   parseInteger,
   parseMilliseconds,
   parseNumber,
-  parseNumberList,
   parseSize,
   parseText,
   parseTextList,
@@ -82,42 +81,12 @@ const DISTILLATION_FLAGS = [
   valueFlag('--cache-teacher <folder>', "keeps the teacher's answers on disk, for this run and the next", parseText),
 ];
 
-const GENERATION_FLAGS = [
-  valueFlag(
-    '--outputs <list>',
-    'outputs that are compared by value, the main one first; of a VAE reconstruction, mean, log-variance (default: all, or found by name)',
-    parseTextList,
-  ),
-  valueFlag(
-    '--diffusion <schedule>',
-    'the data are clean samples, the models tell the noise in noisy ones: linear:FIRST:LAST:STEPS, such as linear:0.0001:0.02:1000',
-    parseText,
-  ),
-  valueFlag(
-    '--draws <n>',
-    'with --diffusion: how often a clean sample comes in an epoch, each time with other noise',
-    parseInteger,
-    STANDARD.draws,
-  ),
-  valueFlag(
-    '--features <model>',
-    'classifier in front of whose last layer samples are compared by their Frechet distance',
-    parseText,
-  ),
-  valueFlag(
-    '--sample-range <list>',
-    'values of a sample that stand for black and white, which the classifier sees as 0 and 1',
-    parseNumberList,
-    STANDARD.sampleRange.join(','),
-  ),
-  valueFlag('--samples <n>', 'samples behind the Frechet distance at most', parseInteger, STANDARD.samples),
-  valueFlag(
-    '--sample-steps <n>',
-    'steps in which a diffusion model makes a sample',
-    parseInteger,
-    STANDARD.sampleSteps,
-  ),
-];
+const DRAWS_FLAG = valueFlag(
+  '--draws <n>',
+  'with --diffusion: how often a clean sample comes in an epoch, each time with other noise',
+  parseInteger,
+  STANDARD.draws,
+);
 
 export function distillCommand({ library }: CliContext): CommandDefinition<DistillReport> {
   return {
@@ -132,7 +101,7 @@ export function distillCommand({ library }: CliContext): CommandDefinition<Disti
     ].join('\n'),
     groups: [
       { heading: 'Distillation:', flags: DISTILLATION_FLAGS },
-      { heading: 'Models that answer with other values than class scores:', flags: GENERATION_FLAGS },
+      { heading: 'Models that answer with other values than class scores:', flags: [...GENERATION_FLAGS, DRAWS_FLAG] },
       { heading: 'Training:', flags: COURSE_FLAGS },
       {
         heading: "Architecture of the zoo (inputs and classes as the teacher's when absent):",

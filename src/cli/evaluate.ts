@@ -2,7 +2,7 @@
 import { evaluateOptionsSchema, parseOptions } from '../commands/options.js';
 import type { EvaluateReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import { DATA_FLAGS, flagName, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, valueFlag } from './flags.js';
+import { DATA_FLAGS, flagName, GENERATION_FLAGS, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, valueFlag } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseInteger, parseNumberList, parseText } from './values.js';
@@ -31,6 +31,10 @@ export function evaluateCommand({ library }: CliContext): CommandDefinition<Eval
           ),
         ],
       },
+      {
+        heading: 'With --teacher, for models that answer with other values than class scores:',
+        flags: GENERATION_FLAGS,
+      },
       { heading: 'Data:', flags: DATA_FLAGS },
       { heading: 'Preprocessing of uint8 images:', flags: [...PREPROCESS_FLAGS, PREPROCESS_FILE_FLAG] },
     ],
@@ -38,6 +42,7 @@ export function evaluateCommand({ library }: CliContext): CommandDefinition<Eval
       'evaluate model.onnx small.onnx --data train.npz --test test.npz',
       'evaluate model.onnx small.onnx --data images/ --batch-sizes 1,32 --report compare.html',
       'evaluate student.onnx --teacher teacher.onnx --data train.npz --test test.npz',
+      'evaluate small-vae.onnx --teacher vae.onnx --data images.npz --features classifier.onnx',
     ],
     call: (models, values, control) =>
       library.evaluateModels(models, {

@@ -1,9 +1,9 @@
 /** Every flag that more than one command has, in one place: its name, meaning, placeholder and reader. */
 import { Option } from 'commander';
 import type { Command } from 'commander';
-import { DEFAULTS } from '../commands/options.js';
+import { DEFAULTS, evaluateOptionsSchema } from '../commands/options.js';
 import { TEACHINGS } from '../recovery/teachings.js';
-import { parseInteger, parseNumber, parseSwitch, parseText, passOn } from './values.js';
+import { parseInteger, parseNumber, parseNumberList, parseSwitch, parseText, parseTextList, passOn } from './values.js';
 import type { Parser } from './values.js';
 
 export interface Flag {
@@ -101,6 +101,41 @@ export const ARCHITECTURE_FLAGS: readonly Flag[] = [
   valueFlag('--shortcut <kind>', 'residual shortcuts: pad (no parameters) or conv (1x1)', parseText),
   valueFlag('--patch-size <n>', 'side of the patches of a vision transformer', parseInteger),
   valueFlag('--depth <n>', 'transformer layers', parseInteger),
+];
+
+/** What holds for flags that are not given. */
+const GENERATION = evaluateOptionsSchema.parse({ data: '-' });
+
+/** How models that answer with other values than class scores are compared. */
+export const GENERATION_FLAGS: readonly Flag[] = [
+  valueFlag(
+    '--outputs <list>',
+    'outputs that are compared by value, the main one first; of a VAE reconstruction, mean, log-variance (default: all, or found by name)',
+    parseTextList,
+  ),
+  valueFlag(
+    '--diffusion <schedule>',
+    'the data are clean samples, the models tell the noise in noisy ones: linear:FIRST:LAST:STEPS, such as linear:0.0001:0.02:1000',
+    parseText,
+  ),
+  valueFlag(
+    '--features <model>',
+    'classifier in front of whose last layer samples are compared by their Frechet distance',
+    parseText,
+  ),
+  valueFlag(
+    '--sample-range <list>',
+    'values of a sample that stand for black and white, which the classifier sees as 0 and 1',
+    parseNumberList,
+    GENERATION.sampleRange.join(','),
+  ),
+  valueFlag('--samples <n>', 'samples behind the Frechet distance at most', parseInteger, GENERATION.samples),
+  valueFlag(
+    '--sample-steps <n>',
+    'steps in which a diffusion model makes a sample',
+    parseInteger,
+    GENERATION.sampleSteps,
+  ),
 ];
 
 export const RUN_DIR_FLAGS: readonly Flag[] = [

@@ -6,6 +6,7 @@ import type { RunControl } from '../progress.js';
 import type { EvaluateReport } from '../report/report.js';
 import { measureFiles } from './measure.js';
 import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
+import { diffusionOf } from './distill-task.js';
 import { startRun } from './run-info.js';
 import { compareWithTeacher, openTeacherFile } from './teacher-fidelity.js';
 import { openWorkspace } from './workspace.js';
@@ -36,7 +37,10 @@ export async function evaluateModels(
   }
   const subjects = models.map((input, i) => ({ input, shownAs: nameOf(input, models.length > 1 ? i : undefined) }));
   const workspace = await clock.stage('open', () =>
-    openWorkspace(first, settings, control, { name: subjects[0].shownAs }),
+    openWorkspace(first, settings, control, {
+      name: subjects[0].shownAs,
+      diffusion: diffusionOf({ ...settings, draws: 1 }),
+    }),
   );
   try {
     const teacher =
@@ -44,7 +48,9 @@ export async function evaluateModels(
     const dataset = openTest(workspace.test);
     const compared =
       teacher &&
-      (await clock.stage('fidelity', () => compareWithTeacher(workspace, teacher, subjects, dataset, control)));
+      (await clock.stage('fidelity', () =>
+        compareWithTeacher(workspace, teacher, subjects, dataset, settings, control),
+      ));
     const { files, warnings } = await measureFiles(
       workspace,
       subjects,

@@ -6,6 +6,7 @@ import { DataType } from '../onnx/dtypes.js';
 import { Graph, rewrite } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
 import { makeTensor } from '../onnx/tensor.js';
+import { baseName } from '../report/format.js';
 import { cutUnits } from '../pruning/cut.js';
 import { dependencyGroups } from '../pruning/groups.js';
 import { selectUnits } from '../pruning/selection.js';
@@ -17,6 +18,11 @@ import { prunableModel } from './removable.js';
 
 /** The name of a student that stands for its teacher's graph. */
 export const TEACHER = 'teacher';
+
+/** What reports call it. @param teacher name of the file */
+export function narrowedName(teacher: string, width: number): string {
+  return `${baseName(teacher)}, ${String(width)} of the width`;
+}
 
 /** Units that are cut: of constants that are computed with, such as frequencies, none. */
 const CUT = new Set(['filters', 'neurons', 'heads']);

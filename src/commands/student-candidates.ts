@@ -14,6 +14,7 @@ import { traceShapes, type TracedValues } from '../runtime/trace.js';
 import type { StudentCost } from '../distillation/selection.js';
 import { buildNetwork } from '../zoo/build.js';
 import { proposedStudents, type ImageTask } from '../zoo/candidates.js';
+import { narrowedName, narrowedTeacher } from './narrowed.js';
 import { withInputNamed } from './trainee.js';
 import type { Workspace } from './workspace.js';
 
@@ -48,6 +49,7 @@ export async function studentCandidates(
     const model = withInputNamed(built, home.inputs[0]!.name);
     found.push({ name, isNew: true, model, cost: { bytes: toBytes(model).length, macs } });
   }
+  if (home.classes === undefined) found.push(...(await narrowerTeachers(home, seed, control)));
   const shallower = halfOf(opened.model, graph, shapes);
   if (shallower) {
     const own = new Graph(shallower);
@@ -64,6 +66,30 @@ export async function studentCandidates(
   return found;
 }
 
+/** Shares of the teacher's width: from about half of its parameters on. */
+const WIDTHS = [0.7, 0.5, 0.35, 0.25];
+
+/** The teacher's own graph with fewer units in every layer, where the zoo has nothing: for models without class scores. */
+async function narrowerTeachers(
+  { engine, feedsFor, opened }: Workspace,
+  seed: number,
+  control: RunControl,
+): Promise<StudentCandidate[]> {
+  const found: StudentCandidate[] = [];
+  for (const width of WIDTHS) {
+    throwIfAborted(control.signal);
+    const model = await narrowedTeacher(engine, opened.model, width, seed, opened.name).catch((error: unknown) => {
+      if (error instanceof FlowCompressError && error.code === 'unsupported') return undefined;
+      throw error;
+    });
+    if (!model) break;
+    const macs = modelMacs(new Graph(model), await traceShapes(engine, model, feedsFor(1)), 1);
+    const name = narrowedName(opened.name, width);
+    found.push({ name, isNew: true, model, cost: { bytes: toBytes(model).length, macs } });
+  }
+  return found;
+}
+
 /** Of a teacher that takes one batch of square images [N, C, S, S]. */
 function imageTaskOf(
   { feedsFor, classes, inputs }: Workspace,
@@ -72,7 +98,13 @@ function imageTaskOf(
 ): ImageTask | undefined {
   const [image] = Object.values(feedsFor(1));
   const [, channels = 0, height, width] = image!.dims;
-  if (inputs.length !== 1 || image!.type !== 'float32' || image!.dims.length !== 4 || height !== width)
+  if (
+    classes === undefined ||
+    inputs.length !== 1 ||
+    image!.type !== 'float32' ||
+    image!.dims.length !== 4 ||
+    height !== width
+  )
     return undefined;
   const layers = findLayers(graph);
   const depth = findAttention(graph, layers, shapes).blocks.length;
@@ -80,7 +112,7 @@ function imageTaskOf(
   const patchSize = embedding?.op === 'Conv' ? embedding.dims[2] : undefined;
   const isVit = depth > 0 && patchSize !== undefined && patchSize > 1 && height! % patchSize === 0;
   return {
-    ...{ inputSize: height!, channels, classes: classes! },
+    ...{ inputSize: height!, channels, classes },
     ...(isVit && { transformer: { patchSize, depth, channels: embedding!.dims[0]! } }),
   };
 }

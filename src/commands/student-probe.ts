@@ -28,8 +28,13 @@ export interface KnownTeacher {
 export async function studyTeacher(home: Workspace, opened: OpenedTeacher, control: RunControl): Promise<KnownTeacher> {
   const { maps, flow } = await studiedFlow(home, opened, control);
   const grams = await gramsOf(home, opened.model, opened.side, control);
-  const quality = home.working.val.labels && (await qualityOf(home, opened.opened.model, opened));
+  const quality = isLabelled(home) ? await qualityOf(home, opened.opened.model, opened) : undefined;
   return { study: { maps, flow, grams }, profile: profileOf(opened.side.units, flow), quality };
+}
+
+/** Whether labels say which answers are right. */
+function isLabelled({ working, classes }: Workspace): boolean {
+  return working.val.labels !== undefined && classes !== undefined;
 }
 
 /** Of the units whose flow is known. */
@@ -38,14 +43,15 @@ function profileOf(units: readonly FlowUnit[], flows: readonly (number | undefin
   return { depths: known.map(({ depth }) => depth), flows: known.map(({ flow }) => flow) };
 }
 
-/** Share of right answers on VAL; without labels share of those that are the teacher's. */
+/** Share of right answers on VAL; without labels share of those that are the teacher's; without classes 1 - the relative error. */
 async function qualityOf(workspace: Workspace, model: ModelProto, { opened }: OpenedTeacher): Promise<number> {
   const { engine, working, batch } = workspace;
   const session = await engine.createSession(toBytes(model));
-  const reference = working.val.labels ? undefined : await openSession(engine, opened);
+  const reference = isLabelled(workspace) ? undefined : await openSession(engine, opened);
   try {
     const { metric } = await evaluateSession(session, batch(working.val), { ...(reference && { reference }) });
-    return metric?.value ?? 0;
+    // Of outputs that are no scores: the share of the teacher's energy that the error leaves.
+    return metric?.name === 'sqnrDb' ? Math.max(0, 1 - 10 ** (-metric.value / 10)) : (metric?.value ?? 0);
   } finally {
     await session.release();
     await reference?.release();

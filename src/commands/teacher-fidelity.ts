@@ -4,12 +4,20 @@ import { measureFidelities, type AnsweringModel, type Fidelity } from '../distil
 import { nameOf, type GivenModel, type ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import { headOfRun } from '../runtime/head-of-run.js';
+import type { NamedTensor } from '../runtime/scores.js';
+import type { SampleQuality } from '../report/report.js';
+import { distillTask } from './distill-task.js';
+import type { DistillOptions } from './options.js';
+import { measureSamples, type QualityOptions, type SamplingModel } from './sample-quality.js';
+import { facingOutputs } from './teacher-model.js';
 import { assertSameInputs, type MeasuredSubject } from './measure.js';
 import { openCheckedModel, openSession, type Workspace } from './workspace.js';
 
 export interface TeacherFile extends AnsweringModel {
   /** As it was given. */
   readonly name: string;
+  /** In their order, with what they gave for one sample. */
+  readonly outputs: readonly NamedTensor[];
 }
 
 /**
@@ -39,9 +47,10 @@ export async function compareWithTeacher(
   teacher: TeacherFile,
   subjects: readonly MeasuredSubject[],
   dataset: Dataset,
+  settings: QualityOptions & Pick<DistillOptions, 'outputs' | 'data'>,
   control: RunControl = {},
-): Promise<{ fidelities: Fidelity[]; warnings: string[] }> {
-  const students: AnsweringModel[] = [];
+): Promise<{ fidelities: (Fidelity & SampleQuality)[]; warnings: string[] }> {
+  const students: TeacherFile[] = [];
   for (const { input, shownAs } of subjects) {
     const opened =
       input === workspace.input
@@ -62,7 +71,24 @@ export async function compareWithTeacher(
         ]
       : [],
   );
-  return { fidelities, warnings };
+  const { outputs, features } = settings;
+  if (workspace.outputDims.size === 0 || (workspace.scores !== undefined && outputs === undefined))
+    return { fidelities, warnings };
+  const task = distillTask(workspace, settings);
+  const measured = task.kind === 'values' && (task.aim ?? task.generation ?? features) !== undefined;
+  if (!measured) return { fidelities, warnings };
+  const model = ({ model: of, name, outputs: own }: TeacherFile): SamplingModel => ({
+    opened: { model: of, name },
+    outputs: facingOutputs(workspace, task.answering.outputs, own, name),
+  });
+  const samples = await measureSamples(
+    { workspace, task, teacher: model(teacher), students: students.map(model), dataset, settings },
+    control,
+  );
+  return {
+    fidelities: fidelities.map((fidelity, i) => ({ ...fidelity, ...samples.qualities[i] })),
+    warnings: [...warnings, ...samples.warnings],
+  };
 }
 
 async function answering(
@@ -73,8 +99,9 @@ async function answering(
   const session = await openSession(engine, opened);
   try {
     assertSameInputs(inputs, session.inputs, nameOf(input), name);
-    const { scores } = await headOfRun(session, feedsFor(fixedBatch ?? 1), working.train.labels !== undefined);
-    return { model: opened.model, content: opened.content, name, ...(scores !== undefined && { scores }) };
+    const found = await headOfRun(session, feedsFor(fixedBatch ?? 1), working.train.labels !== undefined);
+    const { scores, outputs } = found;
+    return { model: opened.model, content: opened.content, name, outputs, ...(scores !== undefined && { scores }) };
   } finally {
     await session.release();
   }

@@ -98,8 +98,11 @@ async function inputNamesOf(
   return matchInputs(own, inputs, settings.inputs ?? [], opened.name);
 }
 
-/** The teacher's outputs that face these of the student: of the same name, else in the same place. */
-function facingOutputs(
+/**
+ * The teacher's outputs that face these of the student: of the same name, else in the same place.
+ * @throws FlowCompressError `bad-input` where one has another shape
+ */
+export function facingOutputs(
   { outputs: own, outputDims, opened }: Workspace,
   names: readonly string[],
   theirs: readonly NamedTensor[],

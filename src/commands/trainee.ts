@@ -12,8 +12,7 @@ import { toBytes } from '../onnx/to-bytes.js';
 import { buildNetwork } from '../zoo/build.js';
 import type { ZooOptions } from '../zoo/options.js';
 import { ARCHITECTURES, findArchitecture } from '../zoo/registry.js';
-import { baseName } from '../report/format.js';
-import { narrowedTeacher, TEACHER } from './narrowed.js';
+import { narrowedName, narrowedTeacher, TEACHER } from './narrowed.js';
 import type { TrainOptions } from './options.js';
 
 export interface Trainee {
@@ -87,7 +86,7 @@ export async function openStudent(input: ModelInput, teacher: GivenModel, settin
   if (input === TEACHER) {
     const { width = 1, seed, threads } = settings;
     const made = await narrowedTeacher(nodeEngine({ threads }), teacher.model, width, seed, teacher.name);
-    return { input: made, name: `${baseName(teacher.name)}, ${String(width)} of the width`, isNew: true };
+    return { input: made, name: narrowedName(teacher.name, width), isNew: true };
   }
   const graph = new Graph(teacher.model);
   const [image] = graph.inputs.filter((value) => graph.isFed(value));
