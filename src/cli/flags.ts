@@ -44,7 +44,11 @@ export const TARGET_FLAG = valueFlag(
 
 /** Where the samples come from and what runs on them. */
 export const SOURCE_FLAGS: readonly Flag[] = [
-  valueFlag('--data <path>', '.npz file, folder of class folders of images, or IDX file', parseText),
+  valueFlag(
+    '--data <path>',
+    '.npz file, folder of class folders of images, IDX file, or noise:N for inputs drawn from N(0, 1)',
+    parseText,
+  ),
   valueFlag('--test <path>', 'separate test data; --data is then used for TRAIN and VAL only', parseText),
   valueFlag('--seed <n>', 'seed of the splits and of every random choice', parseInteger, DEFAULTS.seed),
   TARGET_FLAG,

@@ -51,7 +51,7 @@ export function matchInputs(
     const fitting = left.filter((own) => matchesInput(theirs, own));
     const rivals = strangers.filter((other) => fitting.some((own) => matchesInput(other, own)));
     if (fitting.length === 0) return undefined;
-    if (fitting.length > 1 || rivals.length > 1)
+    if (rivals.length > 1)
       throw new FlowCompressError(
         'bad-input',
         `Which inputs belong together is not clear: the teacher takes ${showInputs(teacher)}, the student ${showInputs(student)}.`,

@@ -11,7 +11,7 @@ const x: ValueSignature = { name: 'x', type: 'float32', dims: ['N', 3] };
 const t: ValueSignature = { name: 't', type: 'float32', dims: ['N'] };
 
 /** Knows the noise in samples that are all `clean`. */
-function knowing(clean: readonly number[], visited: number[]): Session {
+function knowing(clean: readonly number[], visited: number[], fed: number[][] = []): Session {
   return {
     inputs: [x, t],
     outputs: [{ ...x, name: 'eps' }],
@@ -19,6 +19,7 @@ function knowing(clean: readonly number[], visited: number[]): Session {
       const given = feeds.x!.data as Float32Array;
       const step = Math.round(Number(feeds.t!.data[0]) * 100);
       visited.push(step);
+      fed.push([...given]);
       const kept = schedule.kept[step]!;
       const data = given.map((v, i) => (v - Math.sqrt(kept) * clean[i % 3]!) / Math.sqrt(1 - kept));
       return Promise.resolve({ eps: { type: 'float32' as const, dims: feeds.x!.dims, data } });
@@ -54,11 +55,18 @@ describe('drawByDiffusion', () => {
     for (const [i, v] of found.entries()) expect(v).toBeCloseTo([0.5, -0.25, 1][i % 3]!, 4);
   });
 
-  it('stays within the range', async () => {
+  it('stays within the range, with the noise that this leaves', async () => {
+    const fed: number[][] = [];
     const found = await drawn((take) =>
-      drawByDiffusion(knowing([5, -5, 0], []), inputs, schedule, how, { count: 1, seed: 1, stage: 's', take }),
+      drawByDiffusion(knowing([5, -5, 0], [], fed), inputs, schedule, how, { count: 1, seed: 1, stage: 's', take }),
     );
     for (const [i, v] of found.entries()) expect(v).toBeCloseTo([1, -1, 0][i]!, 4);
+    const [before, after] = [schedule.kept[99]!, schedule.kept[74]!];
+    fed[1]!.forEach((v, i) => {
+      const held = [1, -1, 0][i]!;
+      const noise = (fed[0]![i]! - Math.sqrt(before) * held) / Math.sqrt(1 - before);
+      expect(v).toBeCloseTo(Math.sqrt(after) * held + Math.sqrt(1 - after) * noise, 4);
+    });
   });
 });
 
@@ -71,6 +79,7 @@ describe('drawFromNoise', () => {
     const many = await values(100, 1);
     expect(many).toHaveLength(400);
     expect((await values(3, 1)).slice(0, 12)).toEqual(many.slice(0, 12));
+    expect(many.slice(256, 260)).not.toEqual(many.slice(0, 4));
     expect(await values(3, 2)).not.toEqual(many.slice(0, 12));
     const mean = many.reduce((a, v) => a + v, 0) / 400;
     expect(Math.abs(mean)).toBeLessThan(0.2);
