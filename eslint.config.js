@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint';
 /** Modules that only `src/node/`, the command line and the scripts may import: the rest of the library also runs in a browser. */
 const nodeOnly = {
   group: ['node:*', 'onnxruntime-node', 'sharp', 'yauzl', '**/node/*.js'],
-  message: 'Only src/node, src/commands, src/cli and src/index.ts may use the Node platform.',
+  message: 'Only src/node, src/experiments, src/commands, src/cli and src/index.ts may use the Node platform.',
 };
 
 export default tseslint.config(
@@ -32,7 +32,7 @@ export default tseslint.config(
   },
   {
     files: ['src/**/*.ts'],
-    ignores: ['src/node/**', 'src/cli/**', 'src/commands/**', 'src/index.ts', 'src/testing/**', 'src/**/*.test.ts'],
+    ignores: ['src/node/**', 'src/cli/**', 'src/commands/**', 'src/experiments/**', 'src/index.ts', 'src/testing/**', 'src/**/*.test.ts'],
     rules: { 'no-restricted-imports': ['error', { patterns: [nodeOnly] }] },
   },
   { files: ['bench/**', 'demo/**', 'src/cli/**', '.ci/**'], rules: { 'no-console': 'off' } },

@@ -1,71 +1,85 @@
-import { describe, expect, it } from 'vitest';
-import type { BenchRequest } from '../commands/bench.js';
-import { commandLine } from '../testing/command-line.js';
-import { benchReport, pruneReport } from '../testing/reports.js';
+import { existsSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { SweepRequest } from '../commands/sweep.js';
+import { workbench, type Outcome, type Workbench } from '../testing/command-line.js';
+import { benchReport } from '../testing/reports.js';
+import { crossed } from './bench.js';
 import { library } from './library.js';
-import { combinations } from './bench.js';
 
-const ARGS = ['bench', 'prune', 'a.onnx', 'b.onnx', '--data', 'd.npz', '--folder', 'runs'];
+let bench: Workbench;
+let args: string[];
+beforeEach(async () => {
+  bench = await workbench();
+  const [a, b, data] = [
+    await bench.write('a.onnx', '-'),
+    await bench.write('b.onnx', '-'),
+    await bench.write('d.npz', '-'),
+  ];
+  args = ['bench', 'prune', a!, b!, '--data', data!, '--folder', bench.at('runs')];
+});
+afterEach(() => bench.remove());
 
 /** What the command asks the library for. */
-async function asked(args: readonly string[]): Promise<{ request?: BenchRequest; code: number; stderr: string }> {
-  let request: BenchRequest | undefined;
-  const { code, stderr } = await commandLine(args, {
+async function asked(line: readonly string[], report = benchReport()): Promise<Outcome & { request?: SweepRequest }> {
+  let request: SweepRequest | undefined;
+  const outcome = await bench.run(line, {
     library: {
       ...library,
-      benchMethods: (given) => {
+      runSweep: (given) => {
         request = given;
-        return Promise.resolve({ report: benchReport() });
+        return Promise.resolve({ report });
       },
-      pruneModel: (model, { method, seed, reduce, output }) =>
-        Promise.resolve({ report: pruneReport({ model, method, seed, output, settings: { reduce: reduce ?? 0 } }) }),
     },
   });
-  return { ...(request && { request }), code, stderr };
+  return { ...outcome, ...(request && { request }) };
 }
 
 describe('flow-compress bench', () => {
-  it('makes a run of every model, method, combination and seed', async () => {
-    const { request, code } = await asked([
-      ...ARGS,
-      '--methods',
-      'idap,l1',
-      '--seeds',
-      '0,3',
-      '--vary',
-      'reduce=0.5,0.7',
-    ]);
+  it('makes a trial of every model, method, combination and seed', async () => {
+    const more = ['--methods', 'idap,l1', '--seeds', '0,3', '--vary', 'reduce=0.5,0.7', '--augment', 'crop,flip'];
+    const { request, code } = await asked([...args, ...more, '--steps', '7', '--workers', '3']);
     expect(code).toBe(0);
-    expect(request!.trials).toHaveLength(16);
-    expect(request!.trials.at(-1)).toEqual({ model: 'b.onnx', method: 'l1', options: { reduce: '0.7' }, seed: 3 });
-    const { report } = await request!.run(request!.trials.at(-1)!, 'runs/x.onnx', {});
-    expect(report).toMatchObject({
-      model: 'b.onnx',
-      method: 'l1',
-      seed: 3,
-      output: 'runs/x.onnx',
-      settings: { reduce: 0.7 },
+    expect(request).toMatchObject({ folder: bench.at('runs'), workers: 3, status: false });
+    const { trials, writes, resumes, inputs } = request!.plan!;
+    expect({ count: trials.length, writes, resumes }).toEqual({ count: 16, writes: true, resumes: true });
+    expect(inputs).toEqual([bench.at('a.onnx'), bench.at('d.npz'), bench.at('b.onnx')]);
+    expect(trials.at(-1)).toMatchObject({
+      models: [bench.at('b.onnx')],
+      labels: { reduce: '0.7' },
+      options: {
+        ...{ data: bench.at('d.npz'), method: 'l1', seed: 3, reduce: '0.7', steps: 7, augment: ['crop', 'flip'] },
+      },
     });
   });
 
   it.each([
     [['--methods', 'idap', '--vary', 'reduce'], /name=value/],
     [['--methods', 'idap', '--seeds', 'one'], /whole number/],
-    [[], /--methods is missing/],
-  ])('refuses %j with a hint', async (more, message) => {
-    const { code, stderr } = await asked([...ARGS, ...more]);
-    expect(code).toBe(2);
+    [[], /--methods is required/],
+    [['--methods', 'idap,l3'], /l3[^]*unknown method "l3"; there are idap, /],
+    [['--methods', 'idap', '--vary', 'redce=0.5'], /Unknown key "redce"[^]*"reduce"/],
+    [['--methods', 'idap', '--vary', 'reduce=much'], /reduce in bench prune must be a number/],
+    [['--methods', 'idap', '--vary', 'reduce=7'], /reduce[^]*cannot run|cannot run[^]*reduce/],
+    [['--methods', 'idap', '--data', 'gone.npz'], /data in bench prune is not there/],
+    [['--methods', 'idap', '--workers', '-1'], /--workers/],
+  ])('refuses %j before anything runs', async (more, message) => {
+    const { code, stderr, request } = await asked([...args, ...more]);
+    expect({ code, request }).toEqual({ code: 2, request: undefined });
     expect(stderr).toMatch(message);
+    expect(existsSync(bench.at('runs'))).toBe(false);
   });
 
-  it('names an option of a sweep that the command does not have', async () => {
-    const { request } = await asked([...ARGS, '--methods', 'idap', '--vary', 'bits=3']);
-    await expect(async () => request!.run(request!.trials[0]!, 'x', {})).rejects.toMatchObject({ code: 'bad-input' });
+  it('tells by its exit code whether trials failed, or only met no limit', async () => {
+    const failed = (...codes: string[]) =>
+      benchReport({ failed: codes.map((code) => ({ trial: 't', code, message: '' })) });
+    const line = [...args, '--methods', 'idap'];
+    expect((await asked(line, failed('infeasible'))).code).toBe(3);
+    expect((await asked(line, failed('infeasible', 'internal'))).code).toBe(1);
   });
 
   it('combines the values of a sweep', () => {
-    expect(combinations('')).toEqual([{}]);
-    expect(combinations('a=1,2 --b=x')).toEqual([
+    expect(crossed({})).toEqual([{}]);
+    expect(crossed({ a: ['1', '2'], b: ['x'] })).toEqual([
       { a: '1', b: 'x' },
       { a: '2', b: 'x' },
     ]);

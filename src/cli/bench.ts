@@ -1,18 +1,19 @@
-/** `flow-compress bench quantize|prune|distill|compress`: methods against each other under the same options. */
+/** `flow-compress bench quantize|prune|distill|compress`: a sweep that is short enough for the command line. */
 import { Command } from 'commander';
-import type { BenchTrial, ComparedReport } from '../commands/bench.js';
+import { z } from 'zod';
+import { parseOptions } from '../commands/options.js';
 import { FlowCompressError } from '../errors.js';
-import type { BenchReport, Report } from '../report/report.js';
+import { METHOD, SEED } from '../experiments/trial.js';
+import type { OptionValue, SweptCommand, TrialDescription } from '../experiments/trial.js';
+import type { BenchReport } from '../report/report.js';
 import type { CliContext } from './context.js';
-import { compressCommand } from './compress.js';
-import { distillCommand } from './distill.js';
-import { flagName, valueFlag } from './flags.js';
+import { flagName, GENERAL_FLAGS, valueFlag } from './flags.js';
 import type { Flag } from './flags.js';
-import { pruneCommand } from './prune.js';
-import { quantizeCommand } from './quantize.js';
 import { defineCommand } from './run-command.js';
-import type { CommandDefinition } from './run-command.js';
-import { parseText, parseTextList } from './values.js';
+import type { CommandDefinition, FlagGroup } from './run-command.js';
+import { PLAN_FLAGS, planSchema } from './sweep.js';
+import { nameOf, planTrials, sweptDefinition } from './sweep-plan.js';
+import { combinedValues, parseText, parseTextList } from './values.js';
 
 const BENCH_FLAGS: readonly Flag[] = [
   valueFlag('--methods <list>', 'methods of the command, with commas between them', parseTextList),
@@ -22,106 +23,86 @@ const BENCH_FLAGS: readonly Flag[] = [
     'values to go through, a run for each combination: "reduce=0.5,0.7 score=obs,l1"',
     parseText,
   ),
-  valueFlag('--folder <path>', 'where models and reports of the runs go; what is there is not run again', parseText),
+  valueFlag('--folder <path>', 'run directory of the comparison: what is there is not run again', parseText),
+  ...PLAN_FLAGS,
 ];
 
+const benchSchema = planSchema.extend({
+  methods: z.array(z.string()),
+  seeds: z.array(z.string()).default(['0']),
+  vary: z.string().default(''),
+  folder: z.string().min(1),
+});
+
 /** Set for every run. */
-const OWN = ['method', 'seed', 'output', 'runDir', 'resume'];
+const OWN = ['method', 'seed'];
 
 export function benchCommand(context: CliContext, onExitCode: (code: number) => void): Command {
   const group = new Command('bench')
     .summary('methods of a command side by side')
-    .description('Runs several methods under the same options, goals and seeds, and compares the files on TEST.');
-  const add = <T extends ComparedReport>(
-    of: BenchReport['of'],
-    definition: CommandDefinition<T>,
-    example: string,
-  ): void => {
-    group.addCommand(defineCommand(benchOf(of, definition, example, context), context, onExitCode));
+    .description(
+      'Runs several methods under the same options, goals and seeds, and compares the files on TEST: a sweep without a file.',
+    );
+  const add = (of: SweptCommand, example: string): void => {
+    group.addCommand(defineCommand(benchOf(of, example, context), context, onExitCode));
   };
-  add(
-    'quantize',
-    quantizeCommand(context),
-    'model.onnx --methods faaq,uniform --vary "bits=3,4,8" --data train.npz --folder runs/q',
-  );
+  add('quantize', 'model.onnx --methods faaq,uniform --vary "bits=3,4,8" --data train.npz --folder runs/q');
   add(
     'prune',
-    pruneCommand(context),
     'model.onnx --methods idap,l1,fpgm --vary "reduce=0.5,0.7" --seeds 0,1,2 --steps 300 --data train.npz --folder runs/p',
   );
   add(
     'distill',
-    distillCommand(context),
     '--teacher big.onnx --student resnet8 --methods plain,kd,fad --seeds 0,1,2 --epochs 20 --data train.npz --folder runs/d',
   );
   add(
     'compress',
-    compressCommand(context),
     'model.onnx --methods flow-compress,sequential,quantize-only --vary "size-ratio=8,16" --steps 1000 --data train.npz --folder runs/c',
   );
   return group;
 }
 
-function benchOf<T extends ComparedReport>(
-  of: BenchReport['of'],
-  definition: CommandDefinition<T>,
-  example: string,
-  { library }: CliContext,
-): CommandDefinition<Extract<Report, { command: 'bench' }>> {
-  const groups = definition.groups.map(({ heading, flags }) => ({
-    heading,
-    flags: flags.filter(({ key }) => !OWN.includes(key)),
-  }));
-  const known = groups.flatMap(({ flags }) => flags);
+function benchOf(of: SweptCommand, example: string, context: CliContext): CommandDefinition<BenchReport> {
+  const swept = sweptDefinition(of, context);
+  const { argument, groups } = swept.definition;
+  const isCommon = ({ key }: Flag): boolean => !OWN.includes(key) && swept.flags.some((flag) => flag.key === key);
+  const common: FlagGroup[] = groups.map(({ heading, flags }) => ({ heading, flags: flags.filter(isCommon) }));
+  const notOptions = new Set([...BENCH_FLAGS, ...GENERAL_FLAGS].map(({ key }) => key));
   return {
     name: of,
     summary: `methods of ${of} side by side`,
     description: `Runs ${of} by several methods and compares what they wrote. Options of ${of} hold for every run.`,
-    ...(definition.argument && { argument: { ...definition.argument, usage: '<model...>' } }),
-    groups: [{ heading: 'Comparison:', flags: BENCH_FLAGS }, ...groups],
+    ...(argument && { argument: { ...argument, usage: '<model...>' } }),
+    groups: [{ heading: 'Comparison:', flags: BENCH_FLAGS }, ...common],
     examples: [`bench ${of} ${example}`],
-    call: (models, values, control) => {
-      const { methods, seeds, vary, folder, ...rest } = values;
-      if (!isTexts(methods) || typeof folder !== 'string')
-        throw new FlowCompressError('bad-input', `--${isTexts(methods) ? 'folder' : 'methods'} is missing.`, {
-          hint: `\`flow-compress ${of} --help\` lists the methods; --folder is where the runs are kept.`,
-        });
-      const sweeps = combinations(typeof vary === 'string' ? vary : '');
-      const subjects = models.length > 0 ? models : [String(rest.student ?? '')];
-      const numbers = isTexts(seeds) ? seeds.map(seedOf) : [0];
-      const trials = subjects.flatMap((model) =>
-        sweeps.flatMap((options) =>
-          methods.flatMap((method) => numbers.map((seed): BenchTrial => ({ model, method, options, seed }))),
+    call: async (models, values, control) => {
+      const named = Object.fromEntries(Object.entries(values).filter(([key]) => notOptions.has(key)));
+      const { methods, seeds, vary, folder, ...work } = parseOptions(benchSchema, named, flagName);
+      // Read by their flags already: numbers, texts, lists and switches, which read the same once more.
+      const options = Object.fromEntries(
+        Object.entries(values).flatMap(([key, value]) =>
+          notOptions.has(key) ? [] : [[nameOf(key), value as OptionValue]],
         ),
       );
-      return library.benchMethods(
-        {
-          ...{ of, trials, folder, key: JSON.stringify([rest.teacher, rest]) },
-          run: (trial, output, own) => {
-            const swept = Object.entries(trial.options).map(([name, raw]) => {
-              const flag = known.find(({ key }) => flagName(key) === `--${name}`);
-              if (!flag)
-                throw new FlowCompressError('bad-input', `--vary names "${name}", which ${of} does not have.`, {
-                  hint: `\`flow-compress ${of} --help\` lists the options.`,
-                });
-              return [flag.key, flag.parse(raw, `${name} in --vary`)];
-            });
-            const given = { ...rest, ...Object.fromEntries(swept), force: true };
-            return definition.call(
-              models.length > 0 ? [trial.model] : [],
-              { ...given, method: trial.method, seed: trial.seed, output },
-              own,
-            );
-          },
-        },
+      const combinations = crossed(combinedValues(vary, '--vary'));
+      const subjects = models.length > 0 ? models.map((model) => [model]) : [[]];
+      const descriptions = subjects.flatMap((subject) =>
+        combinations.flatMap((labels) =>
+          methods.flatMap((method) =>
+            seeds.map(seedOf).map((seed): TrialDescription => ({
+              ...{ models: subject, labels },
+              options: { ...options, ...labels, [METHOD]: method, [SEED]: seed },
+            })),
+          ),
+        ),
+      );
+      const plan = await planTrials(swept, descriptions, { base: process.cwd(), source: `bench ${of}` }, context);
+      return context.library.runSweep(
+        { ...work, folder, plan, version: context.version, status: work.workers === 0 },
         control,
       );
     },
   };
-}
-
-function isTexts(value: unknown): value is string[] {
-  return Array.isArray(value) && value.length > 0;
 }
 
 function seedOf(text: string): number {
@@ -132,20 +113,10 @@ function seedOf(text: string): number {
   });
 }
 
-/** "a=1,2 b=3" as [{a: 1, b: 3}, {a: 2, b: 3}]; one empty set for an empty text. */
-export function combinations(text: string): Record<string, string>[] {
-  return text
-    .split(/\s+/)
-    .filter((part) => part !== '')
-    .reduce<Record<string, string>[]>(
-      (sets, part) => {
-        const [name, list] = part.split('=');
-        if (!name || !list)
-          throw new FlowCompressError('bad-input', `--vary has "${part}", which is not name=value,value.`, {
-            hint: 'For example: --vary "reduce=0.5,0.7 score=obs,l1"',
-          });
-        return sets.flatMap((set) => list.split(',').map((value) => ({ ...set, [name.replace(/^--/, '')]: value })));
-      },
-      [{}],
-    );
+/** `{a: [1, 2], b: [3]}` as [{a: 1, b: 3}, {a: 2, b: 3}]; one empty set for no values. */
+export function crossed(lists: Readonly<Record<string, readonly string[]>>): Record<string, string>[] {
+  return Object.entries(lists).reduce<Record<string, string>[]>(
+    (sets, [name, values]) => sets.flatMap((set) => values.map((value) => ({ ...set, [name]: value }))),
+    [{}],
+  );
 }

@@ -49,6 +49,15 @@ export function parseConfig(text: string, path: string, flags: readonly Flag[]):
       hint: 'For example: bits: 4',
     });
   }
+  return parseNamed(content, path, flags);
+}
+
+/**
+ * Values by the names of the flags, each read by its flag's parser.
+ * @param path what messages call the place that they come from
+ * @throws FlowCompressError `bad-input` naming the key, with the nearest known one when there is a similar one
+ */
+export function parseNamed(content: object, path: string, flags: readonly Flag[]): FlagValues {
   const values: Record<string, unknown> = {};
   for (const [name, raw] of Object.entries(content)) {
     const flag = flags.find((one) => flagName(one.key) === `--${name}`);

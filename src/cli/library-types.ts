@@ -1,5 +1,4 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
-import type { BenchRequest } from '../commands/bench.js';
 import type { CompressOptions } from '../commands/compress-options.js';
 import type {
   DistillOptions,
@@ -10,6 +9,7 @@ import type {
   QuantizeOptions,
   TrainOptions,
 } from '../commands/options.js';
+import type { SweepRequest, WorkerReport, WorkerRequest } from '../commands/sweep.js';
 import type { RunControl } from '../progress.js';
 import type {
   BenchReport,
@@ -24,7 +24,8 @@ import type {
 } from '../report/report.js';
 
 export interface Library {
-  readonly benchMethods: (request: BenchRequest, control: RunControl) => Promise<{ report: BenchReport }>;
+  readonly runSweep: (request: SweepRequest, control: RunControl) => Promise<{ report: BenchReport }>;
+  readonly helpSweep: (request: WorkerRequest) => Promise<{ report: WorkerReport }>;
   readonly inspectModel: (model: string, options: InspectOptions) => Promise<{ report: InspectReport }>;
   readonly evaluateModels: (models: string[], options: EvaluateOptions) => Promise<{ report: EvaluateReport }>;
   readonly profileModel: (model: string, options: ProfileOptions) => Promise<{ report: ProfileReport }>;

@@ -28,6 +28,17 @@ function onStreamError(error: NodeJS.ErrnoException): void {
 process.on('SIGINT', onSignal);
 process.on('SIGTERM', onSignal);
 process.on('SIGHUP', onSignal);
+/** Milliseconds in which work whose parent is gone must have stopped. */
+const ORPHANED = 15_000;
+
+// A trial of a sweep: the worker that started it tells it to stop by closing the channel, and so does the worker's end.
+if (process.channel) {
+  process.channel.unref();
+  process.once('disconnect', () => {
+    abort.abort();
+    setTimeout(() => process.exit(EXIT.interrupted), ORPHANED).unref();
+  });
+}
 process.stdout.on('error', onStreamError);
 // There is nowhere left to tell it.
 process.stderr.on('error', () => undefined);

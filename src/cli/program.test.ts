@@ -39,7 +39,10 @@ const LIBRARY: Library = {
     return { report: quantizeReport() };
   },
   pruneModel: async () => ({ report: pruneReport() }),
-  benchMethods: async () => ({ report: benchReport() }),
+  runSweep: async () => ({ report: benchReport() }),
+  helpSweep: async () => ({
+    report: { command: 'worker', folder: 'runs/p', trials: { planned: 4, done: 3, failed: 1 }, workers: [] },
+  }),
   compressModel: async () => ({ report: compressReport() }),
   distillModel: async () => ({ report: distillReport() }),
   trainModel: async () => ({ report: trainReport() }),

@@ -13,6 +13,7 @@ import { pruneCommand } from './prune.js';
 import { quantizeCommand } from './quantize.js';
 import { defineCommand } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
+import { sweepCommand, workerCommand } from './sweep.js';
 import { zooCommand } from './zoo.js';
 import { trainCommand } from './train.js';
 
@@ -58,6 +59,8 @@ export function buildProgram(context: CliContext, onExitCode: (code: number) => 
   add(trainCommand(context));
   program.addCommand(zooCommand(context, onExitCode));
   program.addCommand(benchCommand(context, onExitCode));
+  add(sweepCommand(context));
+  program.addCommand(workerCommand(context, onExitCode));
   for (const command of [program, ...program.commands.flatMap((one) => [one, ...one.commands])]) {
     command
       .exitOverride()

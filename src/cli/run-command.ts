@@ -28,7 +28,7 @@ export interface CommandDefinition<T extends Report> {
   readonly name: string;
   readonly summary: string;
   readonly description: string;
-  /** `<model>` or `<model...>`; absent for a command that takes its models as flags. */
+  /** `<model>`, `<model...>` or `[file]`; absent for a command that takes its models as flags. */
   readonly argument?: { readonly usage: string; readonly help: string };
   readonly groups: readonly FlagGroup[];
   readonly examples: readonly string[];
@@ -60,12 +60,14 @@ export function defineCommand<T extends Report>(
   );
   const flags = [...definition.groups.flatMap((group) => group.flags), ...GENERAL_FLAGS];
   return command.action(async (argument?: unknown) => {
-    const models = definition.argument ? [argument as string | string[]].flat() : [];
+    const models = definition.argument ? [argument as string | string[] | undefined].flat().filter(isGiven) : [];
     const values = await collectFlags(flags, command.opts());
     const inputs = [...models, ...inputFiles(values), ...inputFiles(command.opts())];
     onExitCode(await execute(definition, { models, inputs }, values, context));
   });
 }
+
+const isGiven = (path: string | undefined): path is string => path !== undefined;
 
 interface GivenFiles {
   readonly models: string[];
@@ -119,7 +121,14 @@ async function execute<T extends Report>(
   }
   context.stdout.write(text);
   if (general.report !== undefined && !general.quiet) context.stderr.write(`report: ${general.report}\n`);
-  return isMet(report) ? EXIT.done : EXIT.infeasible;
+  return outcomeOf(report);
+}
+
+function outcomeOf(report: Report): number {
+  if (report.command !== 'bench') return isMet(report) ? EXIT.done : EXIT.infeasible;
+  const { failed = [] } = report;
+  if (failed.length === 0) return EXIT.done;
+  return failed.every(({ code }) => code === 'infeasible') ? EXIT.infeasible : EXIT.failed;
 }
 
 /** Whether everything that was asked for has been reached. */
@@ -137,7 +146,8 @@ function isMet(report: Report): boolean {
 }
 
 function withResumeHint(error: unknown, values: FlagValues): unknown {
-  if (!(error instanceof FlowCompressError) || error.code !== 'aborted' || values.runDir === undefined) return error;
+  if (!(error instanceof FlowCompressError) || error.code !== 'aborted') return error;
+  if (error.hint !== undefined || values.runDir === undefined) return error;
   return new FlowCompressError('aborted', error.message, {
     node: error.node,
     hint: 'The same command with --resume continues.',

@@ -82,6 +82,25 @@ export function parseTextList(value: RawValue, name: string): string[] {
   return texts;
 }
 
+/**
+ * `a=1,2 b=3` as {a: ['1', '2'], b: ['3']}.
+ * @throws FlowCompressError `bad-input` for a part of another form
+ */
+export function combinedValues(text: string, name: string): Record<string, string[]> {
+  const parts = text.split(/\s+/).filter((part) => part !== '');
+  return Object.fromEntries(
+    parts.map((part) => {
+      const [, key, list] = /^(?:--)?([^=]+)=(.+)$/.exec(part) ?? [];
+      const values = list?.split(',') ?? [];
+      if (key === undefined || values.length === 0 || values.includes(''))
+        throw new FlowCompressError('bad-input', `${name} has "${part}", which is not name=value,value.`, {
+          hint: `For example: ${name} "reduce=0.5,0.7 score=obs,l1"`,
+        });
+      return [key, values];
+    }),
+  );
+}
+
 export function parseText(value: RawValue, name: string): string {
   if (isList(value) || typeof value === 'boolean' || value === '') throw wrong(name, value, 'a text');
   return String(value);

@@ -1,8 +1,8 @@
 /** Which plots a report gets. Each one is drawn at the width the reader has, as SVG text. */
 import { STATES } from './compressing.js';
+import { benchPlots } from './bench-plots.js';
 import { placedLayers } from './distillation.js';
 import { baseName, formatBits, metricLabel } from './format.js';
-import type { TopLevelSpec } from 'vega-lite';
 import { flowDepthPlot, mappingPlot, termsPlot } from './plots/distillation.js';
 import { bitsAndSensitivityPlot, bytesPlot, costPlot, flowPlot, klPlot, sensitivityPlot } from './plots/layers.js';
 import type { PlotLayer } from './plots/layers.js';
@@ -11,11 +11,10 @@ import { dynamicsCaption, dynamicsPlot, layerMacsPlot, placedBy, widthsPlot } fr
 import { latencyPlot, tradeoffPlot } from './plots/tradeoff.js';
 import { coursePlot, learningRatePlot, recoveryPlot } from './plots/training.js';
 import type { LatencyEntry, TradeoffPoint } from './plots/tradeoff.js';
+import type { Plot } from './plots/plot.js';
 import { scoreNameOf } from './quality.js';
 import type { RecoveredReport } from './recovery.js';
 import type {
-  BenchReport,
-  BenchRow,
   CompressReport,
   DistillReport,
   EvaluateReport,
@@ -28,16 +27,7 @@ import { latenciesOf } from './summary.js';
 import { courseOf, termsOf } from './training.js';
 import type { CoursePoint, TrainedReport } from './training.js';
 
-export interface Plot {
-  /** Letters and hyphens; unique in a report. */
-  readonly id: string;
-  readonly title: string;
-  readonly caption: string;
-  /** Plots of span `half` may stand side by side on a wide page. */
-  readonly span: 'full' | 'half';
-  /** The Vega-Lite specification for a picture `width` pixels wide. */
-  readonly spec: (width: number) => TopLevelSpec;
-}
+export type { Plot } from './plots/plot.js';
 
 /** The plots that the measured values of a report allow; a plot whose values are absent is left out. */
 export function plotsOf(report: Report): Plot[] {
@@ -60,7 +50,7 @@ export function plotsOf(report: Report): Plot[] {
     case 'evaluate':
       return present([tradeoffOfFiles(report), latencyOf(fileLatencies(report))]);
     case 'bench':
-      return present([tradeoffOfBench(report)]);
+      return benchPlots(report);
     case 'inspect':
       return present([costOf(report.model.rows)]);
     case 'prune':
@@ -280,7 +270,7 @@ function statesOf({ states }: CompressReport): Plot | undefined {
     const isFirst = i === 0;
     return [
       {
-        ...{ series: isFirst ? 'original' : 'stages', reference: isFirst, name: STATES[stage], bytes },
+        ...{ series: isFirst ? 'original' : 'stages', reference: isFirst, name: STATES[stage], cost: bytes },
         metric: { name, value, split: 'val', samples: 0 },
         ...(!isFirst && { label: STATES[stage] }),
         highlight: i === states.length - 1,
@@ -362,26 +352,9 @@ function tradeoffOfFiles(report: EvaluateReport): Plot | undefined {
   const points = report.files.flatMap((file, i): TradeoffPoint[] =>
     file.metric === undefined
       ? []
-      : [{ series: labels[i], name: file.path, bytes: file.bytes, metric: file.metric, reference: i === 0 }],
+      : [{ series: labels[i], name: file.path, cost: file.bytes, metric: file.metric, reference: i === 0 }],
   );
   return tradeoff(points);
-}
-
-/** A point per method and set of options; the originals are grey. */
-function tradeoffOfBench({ rows }: BenchReport): Plot | undefined {
-  const measured = rows.filter(({ metric }) => metric !== undefined);
-  const pointOf = (series: string, bytes: number, value: number, row: BenchRow): TradeoffPoint => ({
-    ...{ series, bytes, metric: { name: row.metric!.name, value, split: 'test', samples: 0 } },
-    name: [row.model, ...Object.entries(row.options).map(([name, set]) => `${name} ${set}`)].join(', '),
-  });
-  const originals = [...new Map(measured.map((row) => [row.model, row])).values()];
-  return tradeoff([
-    ...originals.map((row) => ({
-      ...pointOf('original', row.bytes.before.mean, row.metric!.before.mean, { ...row, options: {} }),
-      reference: true,
-    })),
-    ...measured.map((row) => pointOf(row.method, row.bytes.after.mean, row.metric!.after.mean, row)),
-  ]);
 }
 
 function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {
@@ -392,7 +365,7 @@ function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {
     points.push({
       series: method,
       name: 'this file',
-      bytes: after.bytes,
+      cost: after.bytes,
       metric: after.metric,
       highlight: true,
       line: sweep.length > 0,
@@ -401,26 +374,26 @@ function tradeoffOfQuantize(report: QuantizeReport): Plot | undefined {
   }
   for (const { bits, bytes, metric } of sweep) {
     const width = formatBits(bits);
-    points.push({ series: method, name: `${width} bits`, bytes, metric, label: `${width}b`, line: true });
+    points.push({ series: method, name: `${width} bits`, cost: bytes, metric, label: `${width}b`, line: true });
   }
   for (const { method: series, bits, bytes, metric } of baselines) {
     points.push({
       series,
       name: bits === undefined ? undefined : `${formatBits(bits)} bits`,
-      bytes,
+      cost: bytes,
       metric,
       line: true,
     });
   }
   if (before.metric !== undefined)
-    points.push({ series: 'original', bytes: before.bytes, metric: before.metric, reference: true });
+    points.push({ series: 'original', cost: before.bytes, metric: before.metric, reference: true });
   return tradeoff(points, ' The ring is this file.');
 }
 
 /** Points of the most frequent metric; one point alone says nothing. */
 function tradeoff(points: readonly TradeoffPoint[], note = ''): Plot | undefined {
   const name = points[0]?.metric.name;
-  const comparable = points.filter((point) => point.metric.name === name && point.bytes > 0);
+  const comparable = points.filter((point) => point.metric.name === name && point.cost > 0);
   if (name === undefined || comparable.length < 2) return undefined;
   const split = comparable[0].metric.split;
   return {

@@ -1,13 +1,39 @@
 /** Plots that compare files: accuracy against bytes, and latency per batch size. */
 import type { TopLevelSpec } from 'vega-lite';
-import { formatBytes, formatMetric, formatMs, isFraction, metricLabel, printable, truncateMiddle } from '../format.js';
+import {
+  formatBytes,
+  formatMetric,
+  formatMs,
+  isFraction,
+  isLowerBetter,
+  metricLabel,
+  printable,
+  truncateMiddle,
+} from '../format.js';
 import type { Latency, Metric } from '../report.js';
 import { COLOURS, LEFT, legendLayout, RIGHT, logTicks, plotWidth, siLabels, unitSuffix } from './theme.js';
 
-/** One file in the accuracy-bytes plane. Points of a `line` series are joined in order of bytes. */
+/** What a file costs, as the axis of a plot shows it. */
+export interface CostAxis {
+  readonly title: string;
+  readonly scale: 'log' | 'linear';
+  /** Vega expression of the labels. */
+  readonly labels: string;
+  readonly format: (cost: number) => string;
+}
+
+export const BYTES: CostAxis = { title: 'file size', scale: 'log', labels: siLabels('B'), format: formatBytes };
+/** Share of the time of the original. */
+export const TIME_LEFT: CostAxis = {
+  ...{ title: 'time left', scale: 'linear', labels: "format(datum.value, '.0%')" },
+  format: (share) => `${(100 * share).toFixed(0)} % of the time`,
+};
+
+/** One file in the plane of accuracy and cost. Points of a `line` series are joined in order of cost. */
 export interface TradeoffPoint {
   readonly series: string;
-  readonly bytes: number;
+  /** In the units of the axis, above 0. */
+  readonly cost: number;
   readonly metric: Metric;
   /** Short text beside the point. */
   readonly label?: string;
@@ -24,10 +50,28 @@ export interface TradeoffPoint {
 const FRACTION_SPAN = 12;
 const DECIBEL_SPAN = 30;
 
-/** Metric against bytes on disk (logarithmic). All points must share one metric. */
-export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, height = 260): TopLevelSpec {
+export interface TradeoffLook {
+  readonly axis?: CostAxis;
+  /** Join the points than which none is both better and cheaper. */
+  readonly front?: boolean;
+}
+
+/** The points than which no other is as good at less cost or better at the same, cheapest first. */
+export function paretoFront(points: readonly TradeoffPoint[]): TradeoffPoint[] {
+  const gain = ({ metric }: TradeoffPoint): number => (isLowerBetter(metric.name) ? -metric.value : metric.value);
+  const sorted = [...points].sort((a, b) => a.cost - b.cost || gain(b) - gain(a));
+  return sorted.filter((point, i) => sorted.slice(0, i).every((other) => gain(other) < gain(point)));
+}
+
+/** Metric against cost. All points must share one metric. */
+export function tradeoffPlot(
+  points: readonly TradeoffPoint[],
+  width: number,
+  { axis = BYTES, front = false }: TradeoffLook = {},
+  height = 260,
+): TopLevelSpec {
   const inner = plotWidth(width);
-  const { rows, low: lowest, high: highest } = tradeoffRows(points);
+  const { rows, low: lowest, high: highest } = tradeoffRows(points, axis, front ? paretoFront(points) : []);
   const metric = points[0].metric;
   const names = [...new Set(points.map((point) => point.series))];
   const references = new Set(points.filter((point) => point.reference === true).map((point) => point.series));
@@ -37,8 +81,11 @@ export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, he
     scale: { domain: names, range: seriesColours(names, references, COLOURS.muted) },
     legend: legendLayout(names, inner),
   };
-  const low = points.reduce((least, point) => Math.min(least, point.bytes), Infinity) / 1.2;
-  const high = points.reduce((most, point) => Math.max(most, point.bytes), 0) * 1.2;
+  const cheapest = points.reduce((least, { cost }) => Math.min(least, cost), Infinity);
+  const dearest = points.reduce((most, { cost }) => Math.max(most, cost), 0);
+  const isLog = axis.scale === 'log';
+  const room = 0.06 * (dearest - cheapest || dearest);
+  const [low, high] = isLog ? [cheapest / 1.2, dearest * 1.2] : [Math.max(0, cheapest - room), dearest + room];
   const margin = Math.max((highest - lowest) * 0.08, 1e-3 * Math.max(1, Math.abs(highest)));
   const y = {
     field: 'value',
@@ -47,10 +94,13 @@ export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, he
     axis: { title: null, tickCount: 6 },
   };
   const x = {
-    field: 'bytes',
+    field: 'cost',
     type: 'quantitative' as const,
-    scale: { type: 'log' as const, domain: [low, high], nice: false },
-    axis: { title: 'file size', values: logTicks(low, high), labelExpr: siLabels('B'), grid: true },
+    scale: { type: axis.scale, domain: [low, high], nice: false, ...(!isLog && { zero: false }) },
+    axis: {
+      ...{ title: axis.title, labelExpr: axis.labels, grid: true },
+      ...(isLog ? { values: logTicks(low, high) } : { tickCount: 5 }),
+    },
   };
   const label = { type: 'text' as const, fontSize: 10, color: COLOURS.muted };
   const text = { text: { field: 'label' }, color: { value: COLOURS.muted } };
@@ -62,9 +112,14 @@ export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, he
     encoding: { x, y, color, description: { field: 'tip' } },
     layer: [
       {
+        transform: [{ filter: 'datum.front' }],
+        mark: { type: 'line', strokeWidth: 1.5, strokeDash: [4, 3], interpolate: 'step-after', color: COLOURS.muted },
+        encoding: { order: { field: 'cost' }, color: { value: COLOURS.muted } },
+      },
+      {
         transform: [{ filter: 'datum.line' }],
         mark: { type: 'line', strokeWidth: 1.5, opacity: 0.7 },
-        encoding: { order: { field: 'bytes' } },
+        encoding: { order: { field: 'cost' } },
       },
       { transform: [{ filter: '!datum.below' }], mark: { type: 'point', filled: true, size: 55, opacity: 1 } },
       {
@@ -86,7 +141,11 @@ export function tradeoffPlot(points: readonly TradeoffPoint[], width: number, he
 }
 
 /** Rows of the plot in axis units, with values far below the best one moved to the lower edge and labelled with what they are. */
-function tradeoffRows(points: readonly TradeoffPoint[]): { rows: object[]; low: number; high: number } {
+function tradeoffRows(
+  points: readonly TradeoffPoint[],
+  axis: CostAxis,
+  front: readonly TradeoffPoint[],
+): { rows: object[]; low: number; high: number } {
   const { name } = points[0].metric;
   const factor = isFraction(name) ? 100 : 1;
   const values = points.map((point) => point.metric.value * factor);
@@ -99,10 +158,11 @@ function tradeoffRows(points: readonly TradeoffPoint[]): { rows: object[]; low: 
     const where = [point.label, below ? formatMetric(point.metric) : undefined]
       .filter((part) => part !== undefined)
       .join(': ');
-    const full = [point.series, point.name, `${formatBytes(point.bytes)}, ${formatMetric(point.metric)}`];
+    const full = [point.series, point.name, `${axis.format(point.cost)}, ${formatMetric(point.metric)}`];
     return {
       series: point.series,
-      bytes: point.bytes,
+      cost: point.cost,
+      front: front.includes(point),
       value: Math.max(values[i], low),
       below,
       label: printable(where),

@@ -1,6 +1,6 @@
-/** What `bench` reports: methods side by side under the same data, goals and learning. */
+/** What `bench` and `sweep` report: methods side by side under the same data, goals and learning. */
 import { z } from 'zod';
-import { count, runFields, seconds } from './fields.js';
+import { count, fraction, runFields, seconds } from './fields.js';
 
 /** Of a figure over the seeds. */
 export const statisticSchema = z.object({ mean: z.number(), least: z.number(), most: z.number() });
@@ -13,11 +13,11 @@ export const benchRowSchema = z.object({
   /** What was swept over, by name of the option. */
   options: z.record(z.string(), z.string()),
   seeds: count.min(1),
-  /** On TEST. */
-  metric: z.object({ name: z.string(), before: statisticSchema, after: statisticSchema }).optional(),
+  /** On TEST; before is absent where there was no model before. */
+  metric: z.object({ name: z.string(), before: statisticSchema.optional(), after: statisticSchema }).optional(),
   /** Share of TEST that gets the class of the original, or of the teacher. */
   agreement: statisticSchema.optional(),
-  bytes: z.object({ before: statisticSchema, after: statisticSchema }),
+  bytes: z.object({ before: statisticSchema.optional(), after: statisticSchema }),
   /** Share of the multiply-accumulates of the original that are left. */
   macs: statisticSchema.optional(),
   /** Time of the largest batch that was timed, relative to the original. */
@@ -29,13 +29,40 @@ export const benchRowSchema = z.object({
 });
 export type BenchRow = z.infer<typeof benchRowSchema>;
 
+/** How one trial went on VAL. */
+export const benchCurveSchema = z.object({
+  model: z.string(),
+  method: z.string(),
+  options: z.record(z.string(), z.string()),
+  seed: count.optional(),
+  /** `pruning`: the score against the share of the cost that is left; `training`: against epochs. */
+  kind: z.enum(['pruning', 'training']),
+  /** Name of the score. */
+  metric: z.string(),
+  points: z.array(z.object({ at: z.number().nonnegative(), score: z.number() })).min(2),
+});
+export type BenchCurve = z.infer<typeof benchCurveSchema>;
+
+/** A trial that came to no result. */
+export const failedTrialSchema = z.object({
+  trial: z.string(),
+  /** As an error has it; `lost` where its workers were. */
+  code: z.string(),
+  message: z.string(),
+});
+
 export const benchReportSchema = z.object({
   command: z.literal('bench'),
   ...runFields,
-  of: z.enum(['quantize', 'prune', 'distill', 'compress']),
+  of: z.enum(['quantize', 'prune', 'distill', 'compress', 'train', 'evaluate']),
   /** Where the reports of all runs are. */
   folder: z.string(),
   rows: z.array(benchRowSchema),
+  curves: z.array(benchCurveSchema).optional(),
+  trials: z.object({ planned: count, done: count }).optional(),
+  failed: z.array(failedTrialSchema).optional(),
+  /** Share of the workers' time between trials; absent where this call ran none. */
+  overhead: fraction.optional(),
   /** Wall time of the runs of this call; what was there already is not run again. */
   spent: seconds,
 });

@@ -1,0 +1,182 @@
+/** `flow-compress sweep` and `flow-compress worker`: experiments as a file, worked off by as many processes as help. */
+import { readFile } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
+import { Command } from 'commander';
+import { z } from 'zod';
+import { parseOptions } from '../commands/options.js';
+import type { PlannedTrials, WorkerReport } from '../commands/sweep.js';
+import { FlowCompressError, messageOf } from '../errors.js';
+import { expandSweep, parseSweepFile } from '../experiments/sweep-file.js';
+import type { SweepFile } from '../experiments/sweep-file.js';
+import type { WorkerEvent } from '../experiments/worker.js';
+import { formatSeconds, printable } from '../report/format.js';
+import type { BenchReport } from '../report/report.js';
+import { collectFlags } from './config.js';
+import type { CliContext } from './context.js';
+import { EXIT } from './exit.js';
+import { addFlags, flagName, switchFlag, valueFlag } from './flags.js';
+import type { Flag } from './flags.js';
+import type { CommandDefinition } from './run-command.js';
+import { knownOptions, planTrials, sweptDefinition } from './sweep-plan.js';
+import { combinedValues, parseDuration, parseInteger, parseText } from './values.js';
+
+/** How trials are worked off, of every command that does. */
+export const WORK_FLAGS: readonly Flag[] = [
+  valueFlag('--workers <n>', 'trials at a time in this process', parseInteger, 1),
+  valueFlag('--queue <url>', 'redis://host:port instead of the run directory as the queue', parseText),
+];
+
+export const workSchema = z.object({
+  workers: z.number().int().min(0, 'must be 0 (only plan) or more').max(256).default(1),
+  queue: z.string().optional(),
+});
+
+/** What only those have that plan. */
+export const PLAN_FLAGS: readonly Flag[] = [
+  ...WORK_FLAGS,
+  valueFlag('--lease <time>', 'silence after which a worker counts as lost', parseDuration, '60s'),
+  switchFlag('--retry-failed', 'run trials that failed once more'),
+];
+
+export const planSchema = workSchema.extend({
+  lease: z.number().positive().optional(),
+  retryFailed: z.boolean().default(false),
+});
+
+const SWEEP_FLAGS: readonly Flag[] = [
+  valueFlag('--run-dir <folder>', 'where the sweep is kept: what is there is not run again', parseText),
+  ...PLAN_FLAGS,
+  valueFlag('--set <options>', 'other values than those of the file: "steps=200 seed=0,1"', parseText),
+  switchFlag('--status', 'only say how far it is'),
+];
+
+const sweepSchema = planSchema.extend({
+  runDir: z.string().min(1),
+  set: z.string().default(''),
+  status: z.boolean().default(false),
+});
+
+export function sweepCommand(context: CliContext): CommandDefinition<BenchReport> {
+  return {
+    name: 'sweep',
+    summary: 'an experiment from a file: models, methods, options and seeds, each combination once',
+    description: [
+      'Plans the trials of a YAML file in a run directory, works them off, and shows what came of them, with means over the seeds.',
+      'Any number of `flow-compress worker DIR` may help, on this machine and on others that share the folder. The same command',
+      'goes on after an interrupt; without a file it takes the plan that is in the folder.',
+    ].join('\n'),
+    argument: { usage: '[file]', help: 'YAML file with command, defaults, sweep, overrides and exclude' },
+    groups: [{ heading: 'Sweep:', flags: SWEEP_FLAGS }],
+    examples: [
+      'sweep experiment.yaml --run-dir runs/1 --workers 2 --report result.html',
+      'sweep experiment.yaml --run-dir runs/1 --workers 0   # plan only, for a batch system',
+      'sweep --run-dir runs/1 --status',
+    ],
+    call: async ([file], values, control) => {
+      const { set, ...options } = parseOptions(sweepSchema, values, flagName);
+      const { runDir: folder, workers, status, ...rest } = options;
+      const plan = file === undefined ? undefined : await planOf(file, set, context);
+      if (file === undefined && set !== '')
+        throw new FlowCompressError('bad-input', '--set needs the file whose values it changes.');
+      return context.library.runSweep(
+        { ...rest, folder, workers, status: status || workers === 0, version: context.version, ...(plan && { plan }) },
+        control,
+      );
+    },
+  };
+}
+
+async function planOf(path: string, set: string, context: CliContext): Promise<PlannedTrials> {
+  const text = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw new FlowCompressError('io', `${path} cannot be read: ${messageOf(error)}`, {
+      node: path,
+      hint: 'Give the YAML file of a sweep.',
+      cause: error,
+    });
+  });
+  const known = knownOptions(context);
+  const file = withSet(parseSweepFile(text, path, known), set, known);
+  const definition = sweptDefinition(file.command, context);
+  return planTrials(definition, expandSweep(file, path), { base: dirname(resolve(path)), source: path }, context);
+}
+
+/** One value becomes a default, several take the place of the list; an override of the file still wins. */
+function withSet(file: SweepFile, set: string, known: ReturnType<typeof knownOptions>): SweepFile {
+  const given = combinedValues(set, '--set');
+  const defaults = { ...file.defaults };
+  const sweep = { ...file.sweep };
+  for (const [name, values] of Object.entries(given)) {
+    const isList = values.length > 1;
+    delete sweep[name];
+    delete defaults[name];
+    if (isList) sweep[name] = values;
+    else defaults[name] = values[0]!;
+  }
+  // Its keys are held against the command's like those of the file.
+  return parseSweepFile(JSON.stringify({ ...file, defaults, sweep }), '--set', known);
+}
+
+/** Its exit code goes to `onExitCode` when it ends without throwing. */
+export function workerCommand(context: CliContext, onExitCode: (code: number) => void): Command {
+  const flags: readonly Flag[] = [
+    ...WORK_FLAGS,
+    switchFlag('--json', 'print exactly one JSON object on stdout'),
+    switchFlag('--quiet', 'no progress on stderr'),
+  ];
+  const command = new Command('worker')
+    .summary('help with a sweep that was planned in a folder')
+    .description(
+      [
+        'Takes trials of the sweep, one after another, until all have their results. May be started any number of times, on this',
+        'machine, on others that share the folder, or as a job array: no trial is lost or done twice, and those of a worker that',
+        'dies are taken up again.',
+      ].join('\n'),
+    )
+    .argument('<folder>', 'run directory of the sweep');
+  addFlags(command, 'Work:', flags);
+  command.addHelpText(
+    'after',
+    [
+      '',
+      'Examples:',
+      '  $ flow-compress worker runs/1',
+      '  $ sbatch --array=1-8 --wrap "npx flow-compress worker runs/1"',
+    ].join('\n'),
+  );
+  return command.action(async (folder: string) => {
+    const { json, quiet, ...values } = await collectFlags(flags, command.opts());
+    const options = parseOptions(
+      workSchema.extend({ workers: workSchema.shape.workers.unwrap().min(1).default(1) }),
+      values,
+      flagName,
+    );
+    const { library, version, signal, stdout, stderr } = context;
+    const onEvent = (event: WorkerEvent): void => {
+      const line = quiet === true ? undefined : eventLine(event);
+      if (line !== undefined) stderr.write(`${printable(line)}\n`);
+    };
+    const { report } = await library.helpSweep({ ...options, folder, version, signal, onEvent });
+    stdout.write(json === true ? `${JSON.stringify(report, null, 2)}\n` : `${workerLine(report)}\n`);
+    onExitCode(EXIT.done);
+  });
+}
+
+function eventLine(event: WorkerEvent): string {
+  switch (event.kind) {
+    case 'note':
+      return event.text;
+    case 'begun':
+      return `${event.trial.name}: begun${event.lost > 0 ? ` (a worker was lost with it ${String(event.lost)} times)` : ''}`;
+    case 'settled': {
+      const took = formatSeconds(Math.round(event.outcome.seconds));
+      return `${event.trial.name}: ${'error' in event.outcome ? `failed, ${event.outcome.error.message}` : `done in ${took}`}`;
+    }
+    case 'unsettled':
+      return `${event.trial.name}: ${event.why}`;
+  }
+}
+
+function workerLine({ trials, workers }: WorkerReport): string {
+  const settled = workers.reduce((sum, one) => sum + one.settled, 0);
+  return `${String(settled)} trials here; of ${String(trials.planned)} in all ${String(trials.done)} are done and ${String(trials.failed)} failed.`;
+}

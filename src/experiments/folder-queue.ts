@@ -1,0 +1,162 @@
+/**
+ * The run directory as a queue. A lease is a file `<trial>.<n>`: whoever creates number n has the trial, and creating a file
+ * succeeds for exactly one. Its owner writes to it now and then; one that is given back or silent for too long is followed
+ * by number n + 1. Nothing is ever renamed or removed, so that two workers that see the same silent lease can only race for the
+ * same new file.
+ *
+ * Times are those that the file system gives to files when it writes them, never those of a machine's clock.
+ */
+import { open, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { FlowCompressError, messageOf } from '../errors.js';
+import { writeError, writeFileAtomically } from '../node/atomic-file.js';
+import type { Claim, Offer, TrialQueue } from './queue.js';
+import { createFile, list } from './sweep-folder.js';
+import type { SweepFolder } from './sweep-folder.js';
+import type { Trial } from './trial.js';
+
+const leaseSchema = z.object({
+  worker: z.string(),
+  pid: z.number(),
+  version: z.string(),
+  /** Workers lost with this trial, one after another. */
+  lost: z.number().int().nonnegative(),
+  /** Why the next one need not wait. */
+  ended: z.enum(['settled', 'stopped', 'broken']).optional(),
+});
+type Lease = z.infer<typeof leaseSchema>;
+
+/** Who claims. */
+export interface Claimant {
+  /** Unique among all workers: host, process and a random part. */
+  readonly worker: string;
+  readonly version: string;
+}
+
+/** @throws FlowCompressError `io` from its methods when the folder cannot be read or written */
+export function folderQueue(folder: SweepFolder, { worker, version }: Claimant): TrialQueue {
+  const leases = join(folder.path, 'leases');
+  const fileOf = (id: string, turn: number): string => join(leases, `${id}.${String(turn)}`);
+  const probe = join(leases, `.clock-${worker}`);
+  const mine: Omit<Lease, 'lost'> = { worker, pid: process.pid, version };
+
+  /** The time of the file system, by a file that is written now. */
+  async function now(): Promise<number> {
+    await writeFile(probe, '').catch((error: unknown) => {
+      throw writeError(probe, error);
+    });
+    return (await stat(probe)).mtimeMs;
+  }
+
+  async function claimTurn(trial: Trial, turn: number, lost: number): Promise<Claim | undefined> {
+    const path = fileOf(trial.id, turn);
+    const lease: Lease = { ...mine, lost };
+    if (!(await createFile(path, `${JSON.stringify(lease)}\n`))) return undefined;
+    const end = async (ended: NonNullable<Lease['ended']>): Promise<void> => {
+      await writeFileAtomically(path, `${JSON.stringify({ ...lease, ended })}\n`, { force: true });
+    };
+    return {
+      trial,
+      lost,
+      async beat() {
+        if ((await newestTurns()).get(trial.id) !== turn) return false;
+        await touch(path);
+        return true;
+      },
+      release: (broken) => end(broken ? 'broken' : 'stopped'),
+      settled: () => end('settled'),
+    };
+  }
+
+  async function newestTurns(): Promise<Map<string, number>> {
+    const newest = new Map<string, number>();
+    for (const name of await list(leases)) {
+      const [, id, turn] = /^(\w+)\.(\d+)$/.exec(name) ?? [];
+      if (id !== undefined && Number(turn) > (newest.get(id) ?? 0)) newest.set(id, Number(turn));
+    }
+    return newest;
+  }
+
+  /** The turn that may be claimed behind `turn`, and the workers lost until then; undefined while its owner is at work. */
+  async function successor(
+    id: string,
+    turn: number,
+    limit: number,
+    time: () => Promise<number>,
+  ): Promise<{ turn: number; lost: number } | undefined> {
+    const { lease, written } = await readLease(fileOf(id, turn));
+    // A trial that was settled and is open again is one to be tried anew.
+    if (lease?.ended === 'settled') return { turn: turn + 1, lost: 0 };
+    if (lease?.ended === 'stopped') return { turn: turn + 1, lost: lease.lost };
+    const isLost = lease?.ended === 'broken' || (await time()) - written > 1000 * limit;
+    return isLost ? { turn: turn + 1, lost: (lease?.lost ?? 0) + 1 } : undefined;
+  }
+
+  return {
+    async claim(): Promise<Offer> {
+      const { trials, lease } = await folder.plan();
+      const { done, failed } = await folder.settled();
+      const unsettled = trials.filter(({ id }) => !done.has(id) && !failed.has(id));
+      const newest = await newestTurns();
+      let clock: Promise<number> | undefined;
+      const time = (): Promise<number> => (clock ??= now());
+      for (const trial of unsettled) {
+        const turn = newest.get(trial.id);
+        const next = turn === undefined ? { turn: 1, lost: 0 } : await successor(trial.id, turn, lease, time);
+        const claim = next && (await claimTurn(trial, next.turn, next.lost));
+        if (!claim) continue;
+        // Its result may have come between the look at the results and the one at the leases.
+        const after = await folder.settled();
+        if (!after.done.has(trial.id) && !after.failed.has(trial.id)) return { kind: 'claim', claim };
+        await claim.settled();
+      }
+      return { kind: unsettled.length === 0 ? 'done' : 'wait' };
+    },
+    close: () => rm(probe, { force: true }).catch(() => undefined),
+  };
+}
+
+/** Lets the file system give the file a new time; `utimes` would take the clock of this machine. */
+async function touch(path: string): Promise<void> {
+  try {
+    const file = await open(path, 'r+');
+    try {
+      const first = new Uint8Array(1);
+      await file.read(first, 0, 1, 0);
+      await file.write(first, 0, 1, 0);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw writeError(path, error);
+  }
+}
+
+/**
+ * A lease and when it was last written to. The file is opened for it: over NFS that asks the server, while `stat` may remember.
+ * No lease in a file that a full disk left empty.
+ */
+async function readLease(path: string): Promise<{ lease?: Lease; written: number }> {
+  try {
+    const file = await open(path, 'r');
+    try {
+      const written = (await file.stat()).mtimeMs;
+      const parsed = leaseSchema.safeParse(jsonOf(await file.readFile('utf8')));
+      return { written, ...(parsed.success && { lease: parsed.data }) };
+    } finally {
+      await file.close();
+    }
+  } catch (error) {
+    throw new FlowCompressError('io', `${path} cannot be read: ${messageOf(error)}`, { node: path, cause: error });
+  }
+}
+
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
