@@ -102,16 +102,13 @@ async function planOf(path: string, set: string, context: CliContext): Promise<P
 
 /** One value becomes a default, several take the place of the list; an override of the file still wins. */
 function withSet(file: SweepFile, set: string, known: ReturnType<typeof knownOptions>): SweepFile {
-  const given = combinedValues(set, '--set');
-  const defaults = { ...file.defaults };
-  const sweep = { ...file.sweep };
-  for (const [name, values] of Object.entries(given)) {
-    const isList = values.length > 1;
-    delete sweep[name];
-    delete defaults[name];
-    if (isList) sweep[name] = values;
-    else defaults[name] = values[0]!;
-  }
+  const given = Object.entries(combinedValues(set, '--set'));
+  const names = new Set(given.map(([name]) => name));
+  const others = <T>(values: Readonly<Record<string, T>>): [string, T][] =>
+    Object.entries(values).filter(([name]) => !names.has(name));
+  const single = given.flatMap(([name, values]) => (values.length === 1 ? [[name, values[0]!] as const] : []));
+  const defaults = Object.fromEntries([...others(file.defaults), ...single]);
+  const sweep = Object.fromEntries([...others(file.sweep), ...given.filter(([, values]) => values.length > 1)]);
   // Its keys are held against the command's like those of the file.
   return parseSweepFile(JSON.stringify({ ...file, defaults, sweep }), '--set', known);
 }

@@ -67,6 +67,7 @@ export async function runSweep(request: SweepRequest, control: RunControl = {}):
     plan === undefined
       ? await openSweepFolder(path, version)
       : await planSweepFolder(path, { ...(await planOf(plan, workers, control)), version, lease });
+  if (plan?.note !== undefined) control.onProgress?.({ stage: 'plan', done: 1, total: 1, note: plan.note });
   if (retryFailed) await folder.retryFailed();
   const work = status ? undefined : await clock.stage('trials', () => workTogether(folder, request, workers, control));
   const { command } = await folder.plan();
@@ -98,14 +99,14 @@ async function planOf(
 
 async function workTogether(
   folder: SweepFolder,
-  { version, plan, queue, run }: SweepRequest,
+  { version, queue, run }: SweepRequest,
   workers: number,
   control: RunControl,
 ): Promise<{ seconds: number; overhead?: number }> {
   const began = performance.now();
   const { trials } = await folder.plan();
   const running = new Map<string, number>();
-  let note = plan?.note;
+  let note: string | undefined;
   let settled = 0;
   const show = (): void => {
     control.onProgress?.({

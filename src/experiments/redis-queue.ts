@@ -2,7 +2,8 @@
  * A queue on a Redis server, by BullMQ where the user has installed it. Redis only says who runs which trial: plan and results
  * stay in the run directory, so a server that forgets everything costs some work done twice, and no result.
  */
-import type { Job } from 'bullmq';
+import type { Job, Queue, Worker } from 'bullmq';
+import type { Redis } from 'ioredis';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { errorCode } from '../node/error-code.js';
 import type { Claimant } from './folder-queue.js';
@@ -37,11 +38,11 @@ export async function redisQueue(
   { onNote = () => undefined, patience = 300 }: RedisOptions = {},
 ): Promise<TrialQueue> {
   const host = hostOf(url);
-  const { bullmq, Redis } = await loadPackages();
+  const { bullmq, RedisClient } = await loadPackages();
   const { queue: queueName, lease } = await folder.plan();
   const lockMs = 1000 * lease;
   let opened = false;
-  const client = new Redis(url, {
+  const client = new RedisClient(url, {
     ...{ maxRetriesPerRequest: null, lazyConnect: true, connectTimeout: 10_000 },
     retryStrategy: (times) => (opened ? Math.min(2000, 200 * times) : times < TRIES ? 200 : null),
   });
@@ -209,9 +210,15 @@ function hostOf(url: string): string {
   });
 }
 
-async function loadPackages(): Promise<{ bullmq: typeof import('bullmq'); Redis: typeof import('ioredis').Redis }> {
+/** What is used of them. */
+interface Packages {
+  readonly bullmq: { readonly Queue: typeof Queue; readonly Worker: typeof Worker };
+  readonly RedisClient: typeof Redis;
+}
+
+async function loadPackages(): Promise<Packages> {
   try {
-    return { bullmq: await import('bullmq'), Redis: (await import('ioredis')).Redis };
+    return { bullmq: await import('bullmq'), RedisClient: (await import('ioredis')).Redis };
   } catch (error) {
     const missing = errorCode(error) === 'ERR_MODULE_NOT_FOUND';
     throw new FlowCompressError(

@@ -67,8 +67,14 @@ export const runTrial: TrialRunner = async (trial, plan, folder, signal) => {
     child.on('error', (error) => {
       settle({ kind: 'error', error: { code: 'io', message: `No process can be started: ${messageOf(error)}` } });
     });
-    child.on('close', (code, by) => {
-      settle(attemptOf(code, by, Buffer.concat(stdout).toString(), stderr, signal.aborted));
+    // Its event `close` does not come once the channel was closed from this side.
+    const closed = [child.stdout, child.stderr].map(
+      (stream) => new Promise((resolveStream) => stream?.once('close', resolveStream)),
+    );
+    child.once('exit', (code, by) => {
+      void Promise.all(closed).then(() => {
+        settle(attemptOf(code, by, Buffer.concat(stdout).toString(), stderr, signal.aborted));
+      });
     });
   });
 };
