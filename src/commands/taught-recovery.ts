@@ -70,17 +70,19 @@ export async function tuitionByMethod(
 ): Promise<Tuition> {
   refuseTeaching(name, workspace);
   const { engine, feedsFor, working, batch } = workspace;
-  const scores = workspace.scores!;
+  const answering = { kind: 'classes', scores: workspace.scores! } as const;
   const { calib, train } = working;
   const method = findDistillationMethod(findTeaching(name).method!)!;
   const teacherShapes = await traceShapes(engine, original, feedsFor(1));
   const shapes = await traceShapes(engine, plain, feedsFor(1));
-  const teacher = sideOf(original, teacherShapes, scores);
-  const own = sideOf(plain, shapes, scores);
+  const teacher = sideOf(original, teacherShapes, answering);
+  const own = sideOf(plain, shapes, answering);
+  const logits = own.answers[0]!;
+  const classes = own.classes!;
   const values = new Graph(student);
   const has = (value: string): boolean => values.value(value) !== undefined;
   const side: Side = {
-    ...{ model: student, logits: own.logits, classes: own.classes },
+    ...{ model: student, answers: own.answers, classes },
     units: own.units.filter((unit) => namesOf(unit).every(has)),
     features: own.features && has(own.features.value) ? own.features : undefined,
   };
@@ -94,9 +96,10 @@ export async function tuitionByMethod(
     ...{ teacher, student: side, pairs: method.mapped ? pairsByName(side, teacher) : [] },
     ...{ teacherMaps, studentMaps, labelled, batchSize, samples: train.size, seed },
     teacherFlow: method.mapped ? await meanChanges({ ...ofTeacher, maps: teacherMaps }, control) : [],
+    answerDims: shapes.get(logits)!.dims,
     options: { ...lessonOptions(), temperature },
   });
-  const answers = await openAnswers(engine, lesson.teacher, askedOf(lesson, teacher.logits), undefined);
+  const answers = await openAnswers(engine, lesson.teacher, askedOf(lesson, teacher.answers), undefined);
   const teaching = teachingOf(
     {
       ...{ engine, lesson, answers, rounds: undefined, units: side.units, shapes, calib, maps: studentMaps },
@@ -107,11 +110,11 @@ export async function tuitionByMethod(
   const beside = inUnits(teaching.student, teaching.parameters);
   return {
     layout: ` taught ${name} ${layoutOf(beside.parameters)}`,
-    ...{ model: beside.model, output: side.logits, loss: lesson.main === 'task' ? 'cross-entropy' : 'kl' },
+    ...{ model: beside.model, output: logits, loss: lesson.main === 'task' ? 'cross-entropy' : 'kl' },
     ...{ parameters: beside.parameters, hints: teaching.hints, observed: teaching.observed },
     targets: teaching.answering ?? {
       from: 'samples',
-      of: ({ labels }) => ({ target: classTargets(labels!, side.classes) }),
+      of: ({ labels }) => ({ target: classTargets(labels!, classes) }),
     },
     judgedBy: name === 'labels' ? 'labels' : 'divergence',
     trialFeeds: (rows) => teaching.trialFeeds(rows),

@@ -155,7 +155,7 @@ function pruningCourse(report: Extract<Report, { command: 'prune' }>): Course | 
       const isLast = i === steps.length - 1;
       const end =
         (isLast ? report.recovery?.after : undefined) ?? step.recovered ?? step.aligned ?? step.refitted ?? step.cut;
-      const value = end[metric];
+      const value = end?.[metric];
       return value === undefined ? [] : [{ at: (step[cost] ?? 0) / whole, score: value }];
     }),
   ];
