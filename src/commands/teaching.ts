@@ -182,8 +182,8 @@ export function teachingOf(request: TeachingRequest, control: RunControl): Teach
         mapInputs.flatMap(({ unit }) => {
           const { matrix, bias } = maps.get(unit)!;
           return [
-            [`map ${unit}`, [...matrix]],
-            [`map bias ${unit}`, [...bias]],
+            [`map ${unit}`, matrix],
+            [`map bias ${unit}`, bias],
           ];
         }),
       ),
