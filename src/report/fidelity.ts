@@ -29,7 +29,14 @@ export function fidelityCaption({ split, samples, probed }: Fidelity): string {
   return `On ${samples.toLocaleString('en-US')} samples of ${split.toUpperCase()}${inside}.`;
 }
 
-function answerRows({ measure, divergence, cosine, agreement, agreementWhenRight, confidence }: Fidelity): FidelityRow[] {
+function answerRows({
+  measure,
+  divergence,
+  cosine,
+  agreement,
+  agreementWhenRight,
+  confidence,
+}: Fidelity): FidelityRow[] {
   const isKl = measure === 'kl';
   return [
     ...shareRow('same class as the teacher', agreement, 'Share of all samples.'),
