@@ -192,7 +192,7 @@ async function attempt(
   const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
   const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state)) : undefined;
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
-  const final = recovered ?? qualities.aligned ?? qualities.cut;
+  const final = recovered ?? lastOf(qualities)!;
   const drop = errorOf(final).error - errorOf(study.quality).error;
   const accepted = Number.isFinite(final.divergence) && (settings.maxDrop === undefined || drop <= settings.maxDrop);
   const { params, macs } = step.cost;
@@ -220,6 +220,11 @@ interface StepQualities {
   readonly recovered?: Quality;
 }
 
+/** Of the model behind a step. */
+export function lastOf({ cut, refitted, normalized, aligned, recovered }: Partial<StepQualities>): Quality | undefined {
+  return recovered ?? aligned ?? normalized ?? refitted ?? cut;
+}
+
 /** What a report, or the run directory, can hold. */
 function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
   return Object.fromEntries(
@@ -233,7 +238,7 @@ async function qualitiesOf(study: PruningStudy, { cut, refitted, normalized, sta
     cut: await study.qualityOf(cut),
     refitted: await study.qualityOf(refitted),
     ...(normalized && { normalized: await study.qualityOf(normalized) }),
-    aligned: await study.qualityOf(state.model),
+    ...(state.model !== (normalized ?? refitted) && { aligned: await study.qualityOf(state.model) }),
   };
 }
 

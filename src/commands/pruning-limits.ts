@@ -7,6 +7,7 @@ import type { PruneReport } from '../report/report.js';
 import type { PruneOptions } from './options.js';
 import {
   allowedIn,
+  lastOf,
   latencyRatio,
   nothingToRemove,
   stepRequestOf,
@@ -79,8 +80,7 @@ export function refuseNothingKept({ steps }: Course, study: PruningStudy, settin
   const { maxDrop, bestEffort } = settings;
   if (bestEffort || maxDrop === undefined || requestedOf(settings) !== undefined) return;
   if (steps.length === 0 || steps.some(({ accepted }) => accepted)) return;
-  const { recovered, aligned, cut } = steps.at(-1)!;
-  const quality = recovered ?? aligned ?? cut;
+  const quality = lastOf(steps.at(-1)!);
   const was = errorOf(study.quality);
   throw new FlowCompressError(
     'infeasible',

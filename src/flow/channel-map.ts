@@ -1,5 +1,6 @@
 /** Ridge regression of one tensor's channels on another's, from sums that a stream of samples was reduced to. */
-import { cholesky, solveCholesky } from '../linalg/cholesky.js';
+import { solveCholesky } from '../linalg/cholesky.js';
+import { heldCholesky } from '../linalg/held-cholesky.js';
 
 /** Sums over `count` positions x [inputs] and y [outputs]. */
 export interface ChannelSums {
@@ -26,8 +27,6 @@ const MIN_POSITIONS_PER_INPUT = 4;
 
 /** Weight of ||matrix||^2 beside the mean squared error, relative to the mean variance of the inputs. */
 const RIDGE = 1e-3;
-/** Powers of ten by which the ridge may grow; then it outweighs every variance. */
-const RAISES = 8;
 
 export function emptyChannelSums(inputs: number, outputs: number): ChannelSums {
   return {
@@ -64,7 +63,7 @@ export function solveChannelMap(sums: ChannelSums): ChannelMap {
   const bias = new Float32Array(outputs);
   // Inputs that never vary say nothing about the outputs: only the means are left.
   if (trace > 0) {
-    const factor = ridgeFactor(gram, inputs, (RIDGE * trace) / inputs);
+    const { factor } = heldCholesky(gram, inputs, (RIDGE * trace) / inputs);
     const row = new Float64Array(inputs);
     for (let o = 0; o < outputs; o++) {
       for (let i = 0; i < inputs; i++) row[i] = sums.cross[o * inputs + i]! / count - meanY[o]! * meanX[i]!;
@@ -78,20 +77,4 @@ export function solveChannelMap(sums: ChannelSums): ChannelMap {
     bias[o] = meanY[o]! - mapped;
   }
   return { matrix, bias };
-}
-
-/**
- * Factor of gram + lam I. The engine's float32 sums are off by more than a small variance beside a large mean (a channel
- * that is saturated nearly everywhere), which can leave the difference indefinite: lam then grows until it covers that.
- */
-function ridgeFactor(gram: Float64Array, n: number, lam: number): Float64Array {
-  for (let ridge = lam, tries = 0; ; ridge *= 10, tries++) {
-    const raised = gram.slice();
-    for (let i = 0; i < n; i++) raised[i * n + i]! += ridge;
-    try {
-      return cholesky(raised, n);
-    } catch (error) {
-      if (tries === RAISES) throw error;
-    }
-  }
 }

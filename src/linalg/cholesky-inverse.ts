@@ -7,7 +7,11 @@ import { cholesky } from './cholesky.js';
  * @throws FlowCompressError `internal` when A is not positive definite
  */
 export function choleskyInverse(a: Float64Array, n: number): Float64Array {
-  const l = cholesky(a, n);
+  return inverseOfFactor(cholesky(a, n), n);
+}
+
+/** Inverse of L L^T, row-major [n, n]. @param l lower triangular */
+export function inverseOfFactor(l: Float64Array, n: number): Float64Array {
   // L^-1, column by column; then (L^-1)^T L^-1.
   const inverse = new Float64Array(n * n);
   for (let j = 0; j < n; j++) {

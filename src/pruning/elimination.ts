@@ -4,7 +4,8 @@
  * one, W and H^-1 are those of the remaining channels (Optimal Brain Surgeon, for sets of columns).
  */
 import type { Gram } from '../flow/gram-probe.js';
-import { choleskyInverse } from '../linalg/cholesky-inverse.js';
+import { choleskyInverse, inverseOfFactor } from '../linalg/cholesky-inverse.js';
+import { heldCholesky } from '../linalg/held-cholesky.js';
 
 /** A layer that reads the units. */
 export interface Reader {
@@ -66,9 +67,8 @@ class ReaderState {
     }
     this.weights = Float64Array.from(reader.weights);
     this.variance = energyOf(this.weights, h, rows, cols);
-    const hold = trace > 0 ? (DAMPING * trace) / cols : 1;
-    for (let i = 0; i < cols; i++) h[i * cols + i]! += hold;
-    this.inverse = choleskyInverse(h, cols);
+    const { factor } = heldCholesky(h, cols, trace > 0 ? (DAMPING * trace) / cols : 1);
+    this.inverse = inverseOfFactor(factor, cols);
   }
 
   /** What the output's variance loses with the unit, as a share of it. */

@@ -2,7 +2,8 @@
  * What a layer loses when channels of its input go, given back as far as the channels that stay can tell: least squares from
  * the second moments of the input, in closed form.
  */
-import { cholesky, solveCholesky } from '../linalg/cholesky.js';
+import { solveCholesky } from '../linalg/cholesky.js';
+import { heldCholesky } from '../linalg/held-cholesky.js';
 
 /** Moments of the rows x that a layer multiplies its weights with. */
 export interface InputMoments {
@@ -43,11 +44,8 @@ export function refit(
   // A layer whose input never changes is left as it is.
   const hold = trace > 0 ? (damping * trace) / cols : 1;
   const system = new Float64Array(k * k);
-  for (let a = 0; a < k; a++) {
-    for (let b = 0; b <= a; b++) system[a * k + b] = covariance(kept[a]!, kept[b]!);
-    system[a * k + a]! += hold;
-  }
-  const factor = cholesky(system, k);
+  for (let a = 0; a < k; a++) for (let b = 0; b <= a; b++) system[a * k + b] = covariance(kept[a]!, kept[b]!);
+  const { factor } = heldCholesky(system, k, hold);
   const result = new Float64Array(rows * k);
   const shift = new Float64Array(rows);
   const places = new Int32Array(cols).fill(-1);

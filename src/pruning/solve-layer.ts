@@ -1,5 +1,6 @@
 /** The weights and bias with which a layer comes nearest to targets, from moments of its input and of the targets. */
-import { cholesky, solveCholesky } from '../linalg/cholesky.js';
+import { solveCholesky } from '../linalg/cholesky.js';
+import { heldCholesky } from '../linalg/held-cholesky.js';
 import type { Graph } from '../onnx/graph.js';
 import { weightMatrix, type WeightLayer } from '../onnx/layers.js';
 
@@ -36,9 +37,7 @@ export function solveLayer(graph: Graph, layer: WeightLayer, { xx, xy, x, y }: T
     trace += system[i * cols + i]!;
   }
   // A layer whose input never changes keeps its weights.
-  const hold = trace > 0 ? (DAMPING * trace) / cols : 1;
-  for (let i = 0; i < cols; i++) system[i * cols + i]! += hold;
-  const factor = cholesky(system, cols);
+  const { factor, hold } = heldCholesky(system, cols, trace > 0 ? (DAMPING * trace) / cols : 1);
   const weights = new Float32Array(channels * cols);
   const bias = new Float32Array(channels);
   for (let row = 0; row < channels; row++) {

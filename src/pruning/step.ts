@@ -163,9 +163,9 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
     ...{ kept, gone: [...state.gone, ...choice.branches], firstUnits: state.firstUnits },
   };
   const normalized = method.fit ? await withStatistics(request, next, dependencies, removed, control) : undefined;
-  const aligned = method.fit ? await align(request, normalized ?? next, control) : next;
+  const fitted = method.fit ? await nearer(request, normalized ?? next, control) : next;
   return {
-    state: aligned,
+    state: fitted,
     cut: method.fit ? applied.plain : undefined,
     refitted: method.fit ? applied.model : undefined,
     normalized: normalized?.model,
@@ -320,6 +320,13 @@ async function withStatistics(
   if (!model) return undefined;
   const [before, after] = [await divergenceOf(next.model), await divergenceOf(model)];
   return after < before ? { ...next, model } : undefined;
+}
+
+/** The state with its layers aligned, where that brings it nearer to the original: few samples may mislead it. */
+async function nearer(request: StepRequest, state: PruningState, control: RunControl): Promise<PruningState> {
+  const aligned = await align(request, state, control);
+  const [before, after] = [await request.divergenceOf(state.model), await request.divergenceOf(aligned.model)];
+  return after < before ? aligned : state;
 }
 
 async function align(

@@ -65,7 +65,7 @@ export const pruningStepSchema = z.object({
   refitted: qualitySchema.optional(),
   /** Statistics of the normalizations that are left taken anew; absent where that brought the model no nearer. */
   normalized: qualitySchema.optional(),
-  /** Layers fitted one after another to the original's outputs. */
+  /** Layers fitted one after another to the original's outputs; absent where that brought the model no nearer. */
   aligned: qualitySchema.optional(),
   /** After updates by gradient. */
   recovered: qualitySchema.optional(),
