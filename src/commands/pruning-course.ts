@@ -189,8 +189,8 @@ async function attempt(
     if (course.steps.length > 0) return undefined;
     throw nothingToRemove();
   }
-  const qualities = await clock.stage('evaluate on VAL', () => qualitiesOf(study, step));
-  const learned = learn ? await clock.stage('learn between cuts', () => learn(step.state)) : undefined;
+  const { qualities, state } = await clock.stage('evaluate on VAL', () => judged(study, step));
+  const learned = learn ? await clock.stage('learn between cuts', () => learn(state)) : undefined;
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
   const final = recovered ?? lastOf(qualities)!;
   const drop = errorOf(final).error - errorOf(study.quality).error;
@@ -207,9 +207,9 @@ async function attempt(
     ...{ accepted, seconds: (performance.now() - began) / 1000 },
   };
   const steps = [...course.steps, record];
-  const next = cutBy(step, course);
+  const next = cutBy({ ...step, state }, course);
   if (!accepted) return { ...course, steps, difference: next.difference };
-  return { ...next, steps, ...(learned && { state: { ...step.state, model: learned.model } }) };
+  return { ...next, steps, ...(learned && { state: { ...state, model: learned.model } }) };
 }
 
 interface StepQualities {
@@ -232,14 +232,24 @@ function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
   );
 }
 
-async function qualitiesOf(study: PruningStudy, { cut, refitted, normalized, state }: Step): Promise<StepQualities> {
-  if (!cut || !refitted) return { cut: await study.qualityOf(state.model) };
-  return {
+/** The step on VAL, and its state with the fit that VAL keeps: few samples of CALIB may mislead the later ones. */
+async function judged(study: PruningStudy, step: Step): Promise<{ qualities: StepQualities; state: PruningState }> {
+  const { cut, refitted, normalized, state } = step;
+  if (!cut || !refitted) return { qualities: { cut: await study.qualityOf(state.model) }, state };
+  const qualities: { -readonly [key in keyof StepQualities]: StepQualities[key] } = {
     cut: await study.qualityOf(cut),
     refitted: await study.qualityOf(refitted),
-    ...(normalized && { normalized: await study.qualityOf(normalized) }),
-    ...(state.model !== (normalized ?? refitted) && { aligned: await study.qualityOf(state.model) }),
   };
+  let [best, model] = [qualities.refitted!, refitted];
+  const later = { normalized, aligned: state.model === (normalized ?? refitted) ? undefined : state.model };
+  for (const key of ['normalized', 'aligned'] as const) {
+    const candidate = later[key];
+    const quality = candidate && (await study.qualityOf(candidate));
+    if (!quality || !(quality.divergence < best.divergence)) continue;
+    [best, model] = [quality, candidate];
+    qualities[key] = quality;
+  }
+  return { qualities, state: { ...state, model } };
 }
 
 function startOf({ study: { original, cost }, start }: CourseRequest): Course {
