@@ -10,9 +10,10 @@ import { open, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { FlowCompressError, messageOf } from '../errors.js';
-import { writeError, writeFileAtomically } from '../node/atomic-file.js';
+import { writeError } from '../node/atomic-file.js';
+import { errorCode } from '../node/error-code.js';
 import type { Claim, Offer, TrialQueue } from './queue.js';
-import { createFile, list } from './sweep-folder.js';
+import { list } from './sweep-folder.js';
 import type { SweepFolder } from './sweep-folder.js';
 import type { Trial } from './trial.js';
 
@@ -52,9 +53,9 @@ export function folderQueue(folder: SweepFolder, { worker, version }: Claimant):
   async function claimTurn(trial: Trial, turn: number, lost: number): Promise<Claim | undefined> {
     const path = fileOf(trial.id, turn);
     const lease: Lease = { ...mine, lost };
-    if (!(await createFile(path, `${JSON.stringify(lease)}\n`))) return undefined;
+    if (!(await writeLease(path, lease, 'wx'))) return undefined;
     const end = async (ended: NonNullable<Lease['ended']>): Promise<void> => {
-      await writeFileAtomically(path, `${JSON.stringify({ ...lease, ended })}\n`, { force: true });
+      await writeLease(path, { ...lease, ended }, 'w');
     };
     return {
       trial,
@@ -117,6 +118,22 @@ export function folderQueue(folder: SweepFolder, { worker, version }: Claimant):
   };
 }
 
+/**
+ * Writes a lease. One that is read half-written, or that a crash of the machine swallows, says only when it was made, which is enough:
+ * so nothing waits for the disk.
+ * @param flag `wx` for a new one
+ * @returns false when somebody else has made it
+ */
+async function writeLease(path: string, lease: Lease, flag: 'w' | 'wx'): Promise<boolean> {
+  try {
+    await writeFile(path, `${JSON.stringify(lease)}\n`, { flag });
+    return true;
+  } catch (error) {
+    if (errorCode(error) === 'EEXIST') return false;
+    throw writeError(path, error);
+  }
+}
+
 /** Lets the file system give the file a new time; `utimes` would take the clock of this machine. */
 async function touch(path: string): Promise<void> {
   try {
@@ -125,7 +142,6 @@ async function touch(path: string): Promise<void> {
       const first = new Uint8Array(1);
       await file.read(first, 0, 1, 0);
       await file.write(first, 0, 1, 0);
-      await file.sync();
     } finally {
       await file.close();
     }

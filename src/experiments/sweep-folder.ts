@@ -182,7 +182,7 @@ function folderAt(path: string, version: string): SweepFolder {
  * @returns whether it was this call
  * @throws FlowCompressError `io` when it cannot be written
  */
-export async function createFile(path: string, text: string): Promise<boolean> {
+async function createFile(path: string, text: string): Promise<boolean> {
   try {
     await writeFileAtomically(path, text);
     return true;

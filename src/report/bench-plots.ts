@@ -30,18 +30,19 @@ function tradeoffOf({ rows }: BenchReport, axis: CostAxis, costOf: (row: BenchRo
   const pointOf = (series: string, cost: number, value: number, what: string): TradeoffPoint => ({
     ...{ series, cost, name: what, metric: { name, value, split: 'test', samples: 0 } },
   });
-  const originals = [...new Map(measured.map((row) => [row.model, row])).values()].flatMap((row): TradeoffPoint[] => {
-    const { before: cost } = costOf(row);
-    const value = row.metric?.before?.mean;
-    return cost === undefined || value === undefined
-      ? []
-      : [{ ...pointOf('original', cost, value, row.model), reference: true }];
-  });
+  const originals = new Map(
+    measured.flatMap((row): [string, TradeoffPoint][] => {
+      const { before: cost } = costOf(row);
+      const value = row.metric?.before?.mean;
+      if (cost === undefined || value === undefined) return [];
+      return [[row.model, { ...pointOf('original', cost, value, row.model), reference: true }]];
+    }),
+  );
   const files = measured.flatMap((row): TradeoffPoint[] => {
     const { after } = costOf(row);
     return after === undefined ? [] : [pointOf(row.method, after, row.metric!.after.mean, whatOf(row))];
   });
-  const points = [...originals, ...files].filter(({ cost }) => cost > 0);
+  const points = [...originals.values(), ...files].filter(({ cost }) => cost > 0);
   if (files.length === 0 || points.length < 2) return undefined;
   const isBytes = axis === BYTES;
   return {
@@ -77,9 +78,15 @@ function lessOne(left: number | undefined): number | undefined {
 /** Fewer axes make no area. */
 const FEWEST_AXES = 3;
 
-/** Methods on the axes that all of them have figures for; a method stands for the mean over its rows. */
-function radarOf({ rows }: BenchReport): Plot | undefined {
-  const methods = [...new Set(rows.map(({ method }) => method))];
+/**
+ * Methods on the axes that all of them have figures for. A method stands for the mean over those models and options that all methods
+ * have: what only some were tried with would put the others at a disadvantage.
+ */
+function radarOf({ rows: all }: BenchReport): Plot | undefined {
+  const methods = [...new Set(all.map(({ method }) => method))];
+  const rows = all.filter((row) =>
+    methods.every((method) => all.some((other) => other.method === method && whatOf(other) === whatOf(row))),
+  );
   const known = AXES.flatMap((axis) => {
     const values = methods.map((method) => mean(rows.filter((row) => row.method === method).map(axis.of)));
     const all = values.filter((value) => value !== undefined);
@@ -92,7 +99,7 @@ function radarOf({ rows }: BenchReport): Plot | undefined {
     id: 'radar',
     title: 'Methods on all counts',
     caption:
-      'Means over models, options and seeds; further out is better. Every axis has the range that is written beside it.',
+      'Means over the seeds, and over the models and options that all of them have. Further out is better; every axis has the range that is written beside it.',
     span: 'half',
     spec: (width) => radarPlot(axes, entries, width),
   };

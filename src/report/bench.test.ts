@@ -1,9 +1,11 @@
+import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { benchReport } from '../testing/reports.js';
 import { benchTable, benchTitle } from './bench.js';
 import { reportToHtml } from './html.js';
 import { reportToMarkdown } from './markdown.js';
-import { plotsOf } from './plots.js';
+import { plotsOf, plotToSvg } from './plots.js';
+import { paretoFront } from './plots/tradeoff.js';
 import { parseReport } from './report.js';
 import { reportToTable } from './table.js';
 
@@ -35,6 +37,66 @@ describe('the report of a comparison', () => {
       expect(text).toContain('idap');
       expect(text).toContain('92.00 %');
     }
-    expect(plotsOf(report)).toHaveLength(1);
+    expect(plotsOf(report).map(({ id }) => id)).toEqual(['tradeoff', 'tradeoff-time']);
+  });
+
+  it('compares methods on a radar only where all of them were tried', async () => {
+    const [first, second] = report.rows;
+    const counts = { agreement: first!.agreement!, macs: first!.macs! };
+    const rows = [first!, { ...second!, ...counts, options: { reduce: '0.5' } }];
+    const radar = (with_: typeof rows) => plotsOf({ ...report, rows: with_ }).find(({ id }) => id === 'radar');
+    const svg = await plotToSvg(radar(rows)!, 462);
+    expect(svg).toContain('idap: score kept 98.9 %');
+    expect(svg).toContain('l1: bytes saved 70 %');
+    // Tooltips speak of figures, never of positions.
+    expect(svg).not.toMatch(/<title>x:/);
+    // Not measured of both.
+    expect(svg).not.toContain('time saved');
+    const alone = {
+      ...first!,
+      options: { reduce: '0.9' },
+      bytes: { ...first!.bytes, after: { mean: 1, least: 1, most: 1 } },
+    };
+    expect(await plotToSvg(radar([...rows, alone])!, 462)).toBe(svg);
+    expect(radar(report.rows)).toBeUndefined();
+    expect(radar([first!])).toBeUndefined();
+  });
+
+  it('draws the courses of all trials', async () => {
+    const points = [1, 0.8, 0.5].map((at) => ({ at, score: at }));
+    const curves = [0, 1].flatMap((seed) =>
+      (['pruning', 'training'] as const).map((kind) => ({
+        ...{ model: 'net.onnx', method: 'idap', options: { reduce: '0.5' }, seed, kind, metric: 'top1', points },
+      })),
+    );
+    const plots = plotsOf({ ...report, curves }).filter(({ id }) => id.startsWith('courses'));
+    expect(plots.map(({ id }) => id)).toEqual(['courses-pruning', 'courses-training']);
+    const svg = await plotToSvg(plots[0]!, 978);
+    for (const seed of [0, 1])
+      expect(svg).toContain(`idap, net.onnx, reduce 0.5, seed ${String(seed)}, 80.0 % left: 80.00 %`);
+  });
+});
+
+describe('the Pareto front', () => {
+  it('has exactly the points that no other one beats, for scores and for losses', () => {
+    const entry = fc.record({ cost: fc.integer({ min: 1, max: 9 }), value: fc.integer({ min: 0, max: 9 }) });
+    fc.assert(
+      fc.property(fc.array(entry, { minLength: 1, maxLength: 12 }), fc.boolean(), (entries, isLoss) => {
+        const name = isLoss ? 'loss' : 'top1';
+        const points = entries.map(({ cost, value }) => ({
+          ...{ series: 's', cost, metric: { name, value, split: 'test' as const, samples: 0 } },
+        }));
+        const gain = ({ metric }: (typeof points)[number]): number => (isLoss ? -metric.value : metric.value);
+        const beaten = (one: (typeof points)[number]): boolean =>
+          points.some(
+            (other) =>
+              other.cost <= one.cost && gain(other) >= gain(one) && (other.cost < one.cost || gain(other) > gain(one)),
+          );
+        const key = ({ cost, metric }: (typeof points)[number]): string => `${String(cost)} ${String(metric.value)}`;
+        const front = paretoFront(points).map((point) => `${String(point.cost)} ${String(point.metric.value)}`);
+        expect(new Set(front).size).toBe(front.length);
+        expect([...front].sort()).toEqual([...new Set(points.filter((one) => !beaten(one)).map(key))].sort());
+      }),
+    );
   });
 });

@@ -75,7 +75,7 @@ export function coursesPlot(
     layer: [
       {
         mark: { type: 'line', strokeWidth: 1.3, opacity: 0.75 },
-        encoding: { detail: { field: 'trial' }, order: { field: 'at' } },
+        encoding: { detail: { field: 'trial' }, order: { field: 'at' }, description: { field: 'series' } },
       },
       shape(false),
       shape(true),

@@ -71,19 +71,19 @@ export function radarPlot(axes: readonly RadarAxis[], entries: readonly RadarEnt
     layer: [
       {
         data: { values: rings },
-        mark: { type: 'line', color: COLOURS.grid, strokeWidth: 1 },
+        mark: { type: 'line', color: COLOURS.grid, strokeWidth: 1, aria: false },
         encoding: { ...plane, order, detail: { field: 'ring' } },
       },
       {
         data: { values: spokes },
-        mark: { type: 'rule', color: COLOURS.grid },
+        mark: { type: 'rule', color: COLOURS.grid, aria: false },
         encoding: { ...plane, x2: { field: 'x0' }, y2: { field: 'y0' } },
       },
       {
         data: { values: lines },
         mark: { type: 'line', strokeWidth: 1.8, opacity: 0.9 },
         encoding: {
-          ...{ ...plane, order },
+          ...{ ...plane, order, description: { field: 'series' } },
           color: {
             ...{ field: 'series', type: 'nominal' },
             scale: { domain: names, range: names.map((_, i) => COLOURS.series[i % COLOURS.series.length]!) },

@@ -113,7 +113,7 @@ export function tradeoffPlot(
     layer: [
       {
         transform: [{ filter: 'datum.front' }],
-        mark: { type: 'line', strokeWidth: 1.5, strokeDash: [4, 3], interpolate: 'step-after', color: COLOURS.muted },
+        mark: { type: 'line', strokeWidth: 1.5, strokeDash: [4, 3], interpolate: 'step-after', aria: false },
         encoding: { order: { field: 'cost' }, color: { value: COLOURS.muted } },
       },
       {
