@@ -86,7 +86,7 @@ describe('the results of a sweep', () => {
     const taught = results('distill', [[student, distillReport()]]);
     expect(taught.rows).toMatchObject([{ model: 'resnet8', method: 'kd' }]);
     expect(taught.curves![0]!.points).toHaveLength(distillReport().history.length);
-    const { before: _, ...fresh } = trainReport();
+    const fresh = { ...trainReport(), before: undefined };
     const trained = results('train', [[makeTrial('train', { models: ['lenet'], options: {}, labels: {} }), fresh]]);
     expect(trained.rows).toMatchObject([{ model: 'lenet', method: 'train' }]);
     expect(trained.rows[0]!.bytes.before).toBeUndefined();
