@@ -250,7 +250,7 @@ describe('compressModel', () => {
     expect(report.settings!.stages).toBe('cut l1, learn fad, quantize hawq');
     expect(new Set(report.layers.flatMap(({ bits }) => bits ?? [])).size).toBeGreaterThan(1);
     expect(report.limits.size!.met).toBe(true);
-    const search = await compress({ sizeRatio: 5, steps: 0, method: 'quantize-only', quantizer: 'haq-lite' });
+    const search = await compress({ sizeRatio: 4, steps: 0, method: 'quantize-only', quantizer: 'haq-lite' });
     expect(search.report.settings!.stages).toBe('quantize haq-lite');
     expect(search.report.limits.size!.met).toBe(true);
   });
@@ -263,17 +263,25 @@ describe('compressModel', () => {
     ],
     [
       'a quantizer that is none',
-      { sizeRatio: 2, quantizer: 'haq-light' },
-      /unknown quantizer "haq-light", did you mean haq-lite\?/,
+      { sizeRatio: 2, quantizer: 'haqlite' },
+      /unknown quantizer "haqlite", did you mean haq-lite\?/,
     ],
     ['a teaching without time', { sizeRatio: 2, steps: 0, teaching: 'kd' }, /no time to teach/],
-    ['hints of values that are new', { sizeRatio: 2, method: 'kd-ptq', teaching: 'hints' }, /give kd, fad or crd/],
+    [
+      'hints of values that are new',
+      { sizeRatio: 2, steps: 5, method: 'kd-ptq', teaching: 'hints' },
+      /give kd, fad or crd/,
+    ],
     ['new weights without time', { sizeRatio: 2, method: 'distill-ptq', steps: 0 }, /needs time to learn/],
-    ['a width from a drop', { maxDrop: 0.1, method: 'distill-ptq' }, /as wide as a size or a speed lets it be/],
+    [
+      'a width from a drop',
+      { maxDrop: 0.1, steps: 5, method: 'distill-ptq' },
+      /as wide as a size or a speed lets it be/,
+    ],
     ['a method by its nearest', { sizeRatio: 2, method: 'kd-pqt' }, /did you mean kd-ptq\?/],
     [
       'labels that are not there',
-      { sizeRatio: 2, teaching: 'labels', data: 'unlabelled.npz', test: undefined },
+      { sizeRatio: 2, steps: 5, teaching: 'labels', data: 'unlabelled.npz', test: undefined },
       /no labels to learn from/,
     ],
     ['no limit at all', {}, /sizeRatio: a limit is missing/],

@@ -136,7 +136,8 @@ async function quantized(
 
 /**
  * How what was rounded learns; undefined where it does not.
- * @throws FlowCompressError `bad-input` for a method that learns and is not to; as `refuseTeaching`
+ * @throws FlowCompressError `bad-input` for a method that learns and is not to, or for more samples per update than there are; as
+ *   `refuseTeaching`
  */
 function learningOf(
   { name, learns }: QuantizationMethod,
@@ -151,6 +152,15 @@ function learningOf(
   if (steps === 0) return undefined;
   const options = recoveryOptions(settings, steps, learns && workspace.working.train.labels ? 'labels' : 'answers');
   refuseTeaching(options.teaching, workspace);
+  const { size } = workspace.working.train;
+  if (options.batchSize > size)
+    throw new FlowCompressError(
+      'bad-input',
+      `A step takes ${String(options.batchSize)} samples, TRAIN has ${String(size)}.`,
+      {
+        hint: 'Lower --recover-batch-size.',
+      },
+    );
   return options;
 }
 
