@@ -32,7 +32,15 @@ export default tseslint.config(
   },
   {
     files: ['src/**/*.ts'],
-    ignores: ['src/node/**', 'src/cli/**', 'src/commands/**', 'src/experiments/**', 'src/index.ts', 'src/testing/**', 'src/**/*.test.ts'],
+    ignores: [
+      'src/node/**',
+      'src/cli/**',
+      'src/commands/**',
+      'src/experiments/**',
+      'src/index.ts',
+      'src/testing/**',
+      'src/**/*.test.ts',
+    ],
     rules: { 'no-restricted-imports': ['error', { patterns: [nodeOnly] }] },
   },
   { files: ['bench/**', 'demo/**', 'src/cli/**', '.ci/**'], rules: { 'no-console': 'off' } },
