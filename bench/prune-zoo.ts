@@ -136,7 +136,9 @@ function told(report: Report): string {
 
 function qualitiesOf({ steps, recovery }: PruneReport): { divergence: number }[] {
   const last = steps.findLast(({ accepted }) => accepted);
-  return [...(last ? [last.cut, last.refitted, last.normalized, last.aligned] : []), recovery?.after].filter((one) => one !== undefined);
+  return [...(last ? [last.cut, last.refitted, last.normalized, last.aligned] : []), recovery?.after].filter(
+    (one) => one !== undefined,
+  );
 }
 
 function share(before: number | undefined, after: number | undefined): string {

@@ -56,7 +56,7 @@ describe('flow-compress bench', () => {
     [['--methods', 'idap', '--vary', 'reduce'], /name=value/],
     [['--methods', 'idap', '--seeds', 'one'], /whole number/],
     [[], /--methods is required/],
-    [['--methods', 'idap,l3'], /l3[^]*unknown method "l3"; there are idap, /],
+    [['--methods', 'idap,l3'], /l3[^]*unknown method "l3" .did you mean l1\?.; there are idap, /],
     [['--methods', 'idap', '--vary', 'redce=0.5'], /Unknown key "redce"[^]*"reduce"/],
     [['--methods', 'idap', '--vary', 'reduce=much'], /reduce in bench prune must be a number/],
     [['--methods', 'idap', '--vary', 'reduce=7'], /reduce[^]*cannot run|cannot run[^]*reduce/],

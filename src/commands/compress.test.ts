@@ -264,7 +264,7 @@ describe('compressModel', () => {
     [
       'a quantizer that is none',
       { sizeRatio: 2, quantizer: 'haqlite' },
-      /unknown quantizer "haqlite", did you mean haq-lite\?/,
+      /unknown quantizer "haqlite" .did you mean haq-lite\?/,
     ],
     ['a teaching without time', { sizeRatio: 2, steps: 0, teaching: 'kd' }, /no time to teach/],
     [

@@ -67,7 +67,8 @@ export function unknownName(
     error({ input }) {
       const names = known();
       const near = typeof input === 'string' ? nearest(input, names) : undefined;
-      return `unknown ${what} ${JSON.stringify(input)}${near === undefined ? '' : `, did you mean ${near}?`}; there are ${names.join(', ')}`;
+      const guess = near === undefined ? '' : ` (did you mean ${near}?)`;
+      return `unknown ${what} ${JSON.stringify(input)}${guess}; there are ${names.join(', ')}`;
     },
   };
 }

@@ -111,7 +111,7 @@ describe('--teaching', () => {
   });
 
   it.each<[string, Partial<QuantizeInput>, RegExp]>([
-    ['a name that is none', { recover: 2, teaching: 'fadd' as never }, /unknown teaching "fadd", did you mean fad\?/],
+    ['a name that is none', { recover: 2, teaching: 'fadd' as never }, /unknown teaching "fadd" .did you mean fad\?/],
     [
       'weighed hints beside another teaching',
       { recover: 2, teaching: 'kd', hintWeight: 3 },
@@ -120,7 +120,7 @@ describe('--teaching', () => {
     ['labels that are not there', { recover: 2, teaching: 'labels', data: 'bare.npz' }, /no labels to learn from/],
     ['training without updates', { method: 'int8-qat', recover: 0 }, /trains what it rounded/],
     ['training at several widths', { method: 'int8-qat', sweep: [3] }, /trains what it rounded/],
-    ['an unknown method by its nearest', { method: 'hawk' }, /unknown method "hawk", did you mean hawq\?/],
+    ['an unknown method by its nearest', { method: 'hawk' }, /unknown method "hawk" .did you mean hawq\?/],
   ])('refuses %s', async (_, more, message) => {
     const data = more.data === undefined ? {} : { data: at(more.data) };
     await expect(quantize({ ...more, ...data })).rejects.toMatchObject({
