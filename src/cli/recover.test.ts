@@ -83,19 +83,20 @@ describe('quantize --recover', () => {
     expect(timeless(resumed)).toEqual(timeless(whole));
   });
 
-  it.each(['fad', 'crd', 'labels'])(
-    'goes on after an interrupt to the same bytes when taught by %s',
-    async (teaching) => {
-      const recovering = ['--execution', 'float', '--recover', '6', '--recover-lr', '0.003', '--teaching', teaching];
-      await reportOf([...recovering, '--run-dir', bench.at('whole')]);
-      const expected = await bytes();
-      await rm(bench.at('out.onnx'));
-      const stopAt = ({ stage, done }: ProgressEvent): boolean => stage === 'recover' && done === 4;
-      expect(await run([...recovering, '--run-dir', bench.at('run')], stopAt)).toMatchObject({ code: 130 });
-      await reportOf([...recovering, '--run-dir', bench.at('run'), '--resume']);
-      expect((await bytes()).equals(expected)).toBe(true);
-    },
-  );
+  it.each(['fad', 'crd'])('goes on after an interrupt to the same bytes when taught by %s', async (teaching) => {
+    // Its labels have nothing to do with the model: without them every update brings it nearer.
+    await bench.write('data.npz', npzOf('x', [3, 8, 8], normals(SAMPLES * 192, 3)));
+    const recovering = ['--execution', 'float', '--recover', '6', '--recover-lr', '0.003', '--teaching', teaching];
+    const { recovery } = await reportOf([...recovering, '--run-dir', bench.at('whole')]);
+    // What comes behind the interrupt is in the file.
+    expect(recovery!.bestStep).toBeGreaterThan(4);
+    const expected = await bytes();
+    await rm(bench.at('out.onnx'));
+    const stopAt = ({ stage, done }: ProgressEvent): boolean => stage === 'recover' && done === 3;
+    expect(await run([...recovering, '--run-dir', bench.at('run')], stopAt)).toMatchObject({ code: 130 });
+    await reportOf([...recovering, '--run-dir', bench.at('run'), '--resume']);
+    expect((await bytes()).equals(expected)).toBe(true);
+  });
 
   it('keeps to the execution that the run chose, whatever would be chosen now', async () => {
     const flags = ['--remeasure', '--recover', '4', '--run-dir', bench.at('run')];
