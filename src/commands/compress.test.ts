@@ -125,6 +125,17 @@ describe('compressModel', () => {
       ...{ ...options, sizeRatio: 3, align: 64, execution: 'float', probeSamples: 8, latencyRuns: 2, threads: 1 },
     });
     expect(report.warnings!.join()).toContain('does not learn');
+    const renewing = compressModel(fixed.toModel(), {
+      ...options,
+      sizeRatio: 3,
+      method: 'kd-ptq',
+      threads: 1,
+      force: true,
+    });
+    await expect(renewing).rejects.toMatchObject({
+      code: 'unsupported',
+      message: expect.stringContaining('batches of 1 only') as string,
+    });
     expect(report.limits.size!.met).toBe(true);
     expect(report.plan.filter(({ rung }) => rung > 0).every(({ params }) => params < report.before.params!)).toBe(true);
     expect(report.states.map(({ name }) => name)).toEqual(

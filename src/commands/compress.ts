@@ -4,7 +4,7 @@ import { FlowCompressError, throwIfAborted } from '../errors.js';
 import type { ModelInput } from '../node/model-input.js';
 import { nearest, nextCandidate, fitting, TRIES } from '../pipeline/candidates.js';
 import { excess, missed, type Figures, type Limits } from '../pipeline/limits.js';
-import { findRecipe, shownStages, stagesOf, withReplaced, type Recipe } from '../pipeline/recipes.js';
+import { findRecipe, renews, shownStages, stagesOf, withReplaced, type Recipe } from '../pipeline/recipes.js';
 import { HINT_WEIGHT } from '../recovery/teachings.js';
 import { formatBytes, formatMetricAmount } from '../report/format.js';
 import type { CompressReport } from '../report/report.js';
@@ -18,6 +18,7 @@ import { parseOptions } from './options.js';
 import { learningOf } from './pruned-learning.js';
 import { errorOf, openPruningStudy, refuseBlindLimit } from './pruning-study.js';
 import { possibleTeaching } from './taught-recovery.js';
+import { refuseFixedBatch } from './training-setup.js';
 import type { Workspace } from './workspace.js';
 import { writeMeasured, type WrittenModel } from './written-model.js';
 import { writingRun, type WritingRun } from './writing-run.js';
@@ -52,6 +53,8 @@ async function compressed(
     refuseBlindLimit(settings, workspace, study);
     const learning = await learningOf(workspace, study.original.model, settings, warnings);
     const recipe = recipeOf(settings, workspace);
+    // New weights that do not learn are worth nothing.
+    if (renews(recipe) && !learning) refuseFixedBatch(workspace);
     const run: CompressRun = {
       ...{ ...writing, study, settings, recipe, learning },
       limits: limitsOf(workspace, settings),
