@@ -43,6 +43,6 @@ export default tseslint.config(
     ],
     rules: { 'no-restricted-imports': ['error', { patterns: [nodeOnly] }] },
   },
-  { files: ['bench/**', 'demo/**', 'src/cli/**', '.ci/**'], rules: { 'no-console': 'off' } },
+  { files: ['bench/**', 'demo/**', 'examples/**', 'src/cli/**', '.ci/**'], rules: { 'no-console': 'off' } },
   { files: ['**/*.js'], languageOptions: { globals: { process: 'readonly', console: 'readonly', URL: 'readonly' } } },
 );

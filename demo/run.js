@@ -1,6 +1,6 @@
 /**
- * The main job on a bundled model and bundled images: profile, quantize to 4 bits a weight on average, measure, and run
- * the written file in plain ONNX Runtime. The commands that it prints are the commands that it runs.
+ * The main job on a bundled model and bundled images: profile, compress to a twelfth of the bytes, measure, and run the
+ * written file in plain ONNX Runtime. The commands that it prints are the commands that it runs.
  */
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
@@ -10,9 +10,12 @@ import { gunzipSync } from 'node:zlib';
 import ort from 'onnxruntime-node';
 
 const MODEL = 'demo/fashion-resnet.onnx';
-const DATA = ['--data', 'demo/data', '--mean', '0.2860', '--std', '0.3530'];
-const OUTPUT = 'demo/out/fashion-4bit.onnx';
+const DATA = ['--config', 'demo/fashion.yaml'];
+const LIMITS = ['--size-ratio', '12'];
+const LEARNING = ['--steps', '200', '--augment', 'crop,flip'];
+const OUTPUT = 'demo/out/fashion-small.onnx';
 const REPORT = 'demo/out/report.html';
+const PROFILE = 'demo/out/profile.html';
 const CLASSES = 'top trouser pullover dress coat sandal shirt sneaker bag boot'.split(' ');
 
 // Paths in the commands are relative to the project, wherever the demo is started.
@@ -21,15 +24,18 @@ rmSync('demo/out', { recursive: true, force: true });
 mkdirSync('demo/out', { recursive: true });
 
 const start = Date.now();
-flowCompress('profile', MODEL, ...DATA, '--report', 'demo/out/profile.html');
-flowCompress('quantize', MODEL, '-o', OUTPUT, ...DATA, '--bits', '4', '--report', REPORT);
+flowCompress('profile', MODEL, ...DATA, '--report', PROFILE);
+flowCompress('compress', MODEL, '-o', OUTPUT, ...DATA, ...LIMITS, ...LEARNING, '--report', REPORT);
 await runInPlainOnnxRuntime();
+const made = [
+  [OUTPUT, 'the compressed model'],
+  [REPORT, 'what it gained and what it cost, as a page for the browser'],
+  [PROFILE, 'the layers of the original'],
+];
 console.log(`
 Done in ${Math.round((Date.now() - start) / 1000)} s.
-  ${OUTPUT}   the quantized model
-  ${REPORT}         what it cost, as a page for the browser
-  demo/out/profile.html        the layers of the original
-Your own model: npx flow-compress quantize MODEL.onnx -o SMALL.onnx --data DATA --bits 4`);
+${made.map(([path, what]) => `  ${path.padEnd(OUTPUT.length)}   ${what}`).join('\n')}
+Your own model: npx flow-compress compress MODEL.onnx -o SMALL.onnx --data DATA --size-ratio 12`);
 
 /** Runs a command of the built package as a shell would; a failure or Ctrl-C ends the demo with its exit code. */
 function flowCompress(...args) {

@@ -67,8 +67,8 @@ export const compressOptionsSchema = dataOptionsSchema
     maxTime: z.number().positive().optional(),
     /** As that of `prune`: of the cut model before it is rounded. */
     lr: z.number().positive().max(1).optional(),
-    /** Of the rounded model. */
-    recoverLr: z.number().positive().max(1).default(DEFAULTS.recoverLr),
+    /** Of the rounded model: more than `quantize` takes, as fewer bits have more to win back. */
+    recoverLr: z.number().positive().max(1).default(6e-3),
     ...taught,
     augment,
     /** Widths are left a multiple of this; when absent of the channels that the machine's convolution kernels compute at a time. */

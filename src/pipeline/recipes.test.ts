@@ -18,14 +18,14 @@ describe('recipes', () => {
     },
   );
 
-  it('takes another quantizer and another teaching in the place of its own, hints before the rounding only', () => {
+  it('takes another quantizer and another teaching in the place of its own', () => {
     const recipe = findRecipe('flow-compress')!;
     const shown = (replaced: Parameters<typeof withReplaced>[1]): string => shownStages(withReplaced(recipe, replaced));
-    expect(shown({})).toBe('cut idap, learn hints (50 %), quantize faaq, learn answers (50 %)');
+    expect(shown({})).toBe('cut idap, learn hints (25 %), quantize faaq, learn answers (75 %)');
     expect(shown({ quantizer: 'hawq', teaching: 'fad' })).toBe(
-      'cut idap, learn fad (50 %), quantize hawq, learn fad (50 %)',
+      'cut idap, learn fad (25 %), quantize hawq, learn fad (75 %)',
     );
-    expect(shown({ teaching: 'hints' })).toBe(shown({}));
+    expect(shown({ teaching: 'hints' })).toBe('cut idap, learn hints (25 %), quantize faaq, learn hints (75 %)');
     const uncut = withReplaced(findRecipe('quantize-only')!, { teaching: 'hints' });
     expect(shownStages(uncut)).toBe('quantize faaq, learn hints');
   });

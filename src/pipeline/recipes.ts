@@ -32,7 +32,7 @@ export const COMPRESSION_METHODS: readonly Recipe[] = [
   {
     name: 'flow-compress',
     summary: 'cuts, bits and learning planned together from what was measured of the model',
-    stages: [planned, learn('hints', 0.5), quantize('faaq'), learn('answers', 0.5)],
+    stages: [planned, learn('hints', 0.25), quantize('faaq'), learn('answers', 0.75)],
   },
   {
     name: 'sequential',
@@ -101,16 +101,7 @@ export function withReplaced(recipe: Recipe, { quantizer, teaching }: Replacemen
     if (stage.kind === 'learn' && teaching !== undefined) return { ...stage, teaching };
     return stage;
   });
-  // Hints hold a cut model against the original; a rounded one has its answers to learn.
-  const rounding = stages.findIndex(({ kind }) => kind === 'quantize');
-  return {
-    ...recipe,
-    stages: stages.map((stage, i) =>
-      teaching === 'hints' && rounding >= 0 && i > rounding && stage.kind === 'learn' && cutOf(recipe)
-        ? { ...stage, teaching: 'answers' }
-        : stage,
-    ),
-  };
+  return { ...recipe, stages };
 }
 
 /** What is done to a model of which nothing was cut: there is nothing to learn before the rounding, and all learning follows it. */
