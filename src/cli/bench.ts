@@ -1,11 +1,12 @@
-/** `flow-compress bench quantize|prune|distill|compress`: a sweep that is short enough for the command line. */
+/** `flow-compress bench quantize|prune|distill|compress|report`: sweeps that are short enough for the command line. */
 import { Command } from 'commander';
 import { z } from 'zod';
 import { parseOptions } from '../commands/options.js';
-import { FlowCompressError } from '../errors.js';
 import { METHOD, SEED } from '../experiments/trial.js';
 import type { OptionValue, SweptCommand, TrialDescription } from '../experiments/trial.js';
 import type { BenchReport } from '../report/report.js';
+import { benchReportCommand } from './bench-report.js';
+import { seedOf } from './bench-seeds.js';
 import type { CliContext } from './context.js';
 import { flagName, GENERAL_FLAGS, valueFlag } from './flags.js';
 import type { Flag } from './flags.js';
@@ -41,7 +42,7 @@ export function benchCommand(context: CliContext, onExitCode: (code: number) => 
   const group = new Command('bench')
     .summary('methods of a command side by side')
     .description(
-      'Runs several methods under the same options, goals and seeds, and compares the files on TEST: a sweep without a file.',
+      'Runs several methods under the same options, goals and seeds, and compares the files on TEST: a sweep without a file. With report: networks trained here, times all kinds of compression.',
     );
   const add = (of: SweptCommand, example: string): void => {
     group.addCommand(defineCommand(benchOf(of, example, context), context, onExitCode));
@@ -59,6 +60,7 @@ export function benchCommand(context: CliContext, onExitCode: (code: number) => 
     'compress',
     'model.onnx --methods flow-compress,sequential,quantize-only --vary "size-ratio=8,16" --steps 1000 --data train.npz --folder runs/c',
   );
+  group.addCommand(defineCommand(benchReportCommand(context), context, onExitCode));
   return group;
 }
 
@@ -96,21 +98,14 @@ function benchOf(of: SweptCommand, example: string, context: CliContext): Comman
           ),
         ),
       );
-      const plan = await planTrials(swept, descriptions, { base: process.cwd(), source: `bench ${of}` }, context);
+      const phase = { name: of, command: of, from: [], descriptions };
+      const plan = await planTrials([phase], { base: process.cwd(), source: `bench ${of}` }, context);
       return context.library.runSweep(
         { ...work, folder, plan, version: context.version, status: work.workers === 0 },
         control,
       );
     },
   };
-}
-
-function seedOf(text: string): number {
-  const seed = Number(text);
-  if (Number.isInteger(seed) && seed >= 0) return seed;
-  throw new FlowCompressError('bad-input', `--seeds has "${text}", which is no whole number.`, {
-    hint: 'For example: 0,1,2',
-  });
 }
 
 /** `{a: [1, 2], b: [3]}` as [{a: 1, b: 3}, {a: 2, b: 3}]; one empty set for no values. */

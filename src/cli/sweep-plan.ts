@@ -3,9 +3,9 @@ import { existsSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { PlannedTrials } from '../commands/sweep.js';
 import { FlowCompressError } from '../errors.js';
-import { MODEL } from '../experiments/sweep-file.js';
+import { MODEL, takenAs } from '../experiments/sweep-file.js';
 import type { KnownOptions } from '../experiments/sweep-file.js';
-import { makeTrial, METHOD, SEED, SWEPT_COMMANDS } from '../experiments/trial.js';
+import { makeTrial, METHOD, referenceTo, SEED, STUDENT, SWEPT_COMMANDS } from '../experiments/trial.js';
 import type { OptionValue, SweptCommand, Trial, TrialDescription } from '../experiments/trial.js';
 import { counted } from '../report/format.js';
 import type { Report } from '../report/report.js';
@@ -75,6 +75,15 @@ export function nameOf(key: string): string {
   return flagName(key).slice(2);
 }
 
+/** One command of a sweep and its trials, before they are made. */
+export interface PlannedPhase {
+  readonly name: string;
+  readonly command: SweptCommand;
+  /** Phases in front of it, on each of whose models every trial is run. */
+  readonly from: readonly string[];
+  readonly descriptions: readonly TrialDescription[];
+}
+
 /**
  * Trials that are ready to run.
  * @param base folder that relative paths are relative to
@@ -82,25 +91,47 @@ export function nameOf(key: string): string {
  * @throws FlowCompressError `bad-input` for an option or a method that the command does not have or take, `io` for a file that is not there
  */
 export async function planTrials(
-  { command }: SweptDefinition,
-  descriptions: readonly TrialDescription[],
+  phases: readonly PlannedPhase[],
   { base, source }: { base: string; source: string },
   context: CliContext,
 ): Promise<PlannedTrials> {
-  const checked = sweptDefinition(command, { ...context, library: CHECKING });
   const inputs = new Set<string>();
-  const trials = new Map<string, Trial>();
-  for (const description of descriptions) {
-    const trial = makeTrial(command, withWholePaths(description, { command, base, source, inputs }));
-    await checkTrial(checked, trial, source);
-    trials.set(trial.id, trial);
+  const made = new Map<string, Trial[]>();
+  const commands: PlannedTrials['commands'] = {};
+  for (const { name, command, from, descriptions } of phases) {
+    const checked = sweptDefinition(command, { ...context, library: CHECKING });
+    const has = (key: string): boolean =>
+      checked.definition.groups.some(({ flags }) => flags.some((one) => one.key === key));
+    commands[command] = { writes: has('output'), resumes: has('runDir') };
+    const whole: TrialDescription[] = [];
+    for (const one of descriptions) whole.push(await withWholePaths(one, { command, base, source, inputs }));
+    const models = from.flatMap((phase) => made.get(phase) ?? []);
+    const all = from.length === 0 ? whole : models.flatMap((model) => whole.map((one) => applied(one, command, model)));
+    const trials = new Map<string, Trial>();
+    for (const description of all) {
+      const trial = makeTrial(command, description);
+      await checkTrial(checked, trial, source);
+      trials.set(trial.id, trial);
+    }
+    made.set(name, [...trials.values()]);
   }
-  const has = (key: string): boolean =>
-    checked.definition.groups.some(({ flags }) => flags.some((one) => one.key === key));
-  const list = [...trials.values()];
+  const trials = [...new Map([...made.values()].flat().map((trial) => [trial.id, trial])).values()];
+  return { commands, trials, inputs: [...inputs], note: planNote(trials) };
+}
+
+/** The trial on what another one writes, under the seed of that one and with its labels where it has none of its own. */
+function applied({ models, options, labels }: TrialDescription, command: SweptCommand, model: Trial): TrialDescription {
+  const reference = referenceTo(model);
+  const isArgument = takenAs(command) === MODEL;
+  const { [SEED]: seed } = model.options;
   return {
-    ...{ command, writes: has('output'), resumes: has('runDir'), trials: list, inputs: [...inputs] },
-    note: planNote(command, list),
+    models: isArgument ? [...models, reference] : models,
+    options: {
+      ...(seed !== undefined && { [SEED]: seed }),
+      ...options,
+      ...(!isArgument && { [takenAs(command)]: reference }),
+    },
+    labels: { ...model.labels, ...labels },
   };
 }
 
@@ -148,14 +179,17 @@ interface Whereabouts {
   readonly inputs: Set<string>;
 }
 
-function withWholePaths(
+async function withWholePaths(
   description: TrialDescription,
   { command, base, source, inputs }: Whereabouts,
-): TrialDescription {
+): Promise<TrialDescription> {
+  const { options } = description;
+  const named = command === 'train' ? description.models : [options[STUDENT] ?? []].flat().map(String);
+  await refuseUnknownArchitectures(named.filter((name) => isName(name) && !existsSync(resolve(base, name))));
   const whole = (name: string, value: string, mayBeName: boolean): string => {
     const path = resolve(base, value);
     if (existsSync(path)) inputs.add(path);
-    else if (mayBeName && !/[/\\]|\.onnx$|\.json$/i.test(value)) return value;
+    else if (mayBeName && isName(value)) return value;
     else
       throw new FlowCompressError('io', `${name} in ${source} is not there: ${path}`, {
         node: path,
@@ -170,24 +204,44 @@ function withWholePaths(
   };
   return {
     models: description.models.map((model) => whole(MODEL, model, command === 'train')),
-    options: Object.fromEntries(Object.entries(description.options).map(place)),
+    options: Object.fromEntries(Object.entries(options).map(place)),
     labels: description.labels,
   };
 }
 
+/** Whether it looks like the name of something, and not like a file. */
+function isName(value: string): boolean {
+  return !/[/\\]|\.onnx$|\.json$/i.test(value);
+}
+
+/** Students that are no architectures. */
+const OTHER_STUDENTS = ['teacher', 'auto'];
+
+async function refuseUnknownArchitectures(names: readonly string[]): Promise<void> {
+  const meant = names.filter((name) => !OTHER_STUDENTS.includes(name));
+  if (meant.length === 0) return;
+  // Loaded when needed: `--help` starts without the architectures.
+  const { architectureNamed } = await import('../commands/zoo.js');
+  for (const name of meant) architectureNamed(name);
+}
+
 /** What it comes to, and the trials by name as far as there is room. */
-function planNote(command: SweptCommand, trials: readonly Trial[]): string {
+function planNote(trials: readonly Trial[]): string {
   const different = (values: readonly (OptionValue | undefined)[]): number =>
     new Set(values.filter((value) => value !== undefined).map(String)).size;
-  const parts = [
-    [different(trials.map(({ models }) => (models.length > 0 ? models.join() : undefined))), 'model'],
-    [different(trials.map(({ options }) => options[METHOD])), 'method'],
-    [different(trials.map(({ options }) => options[SEED])), 'seed'],
-  ] as const;
-  const what = parts.filter(([count]) => count > 1).map(([count, noun]) => counted(count, noun));
   const names = trials.slice(0, SHOWN).map(({ name }) => `  ${name}`);
+  const whatOf = (command: SweptCommand): string => {
+    const own = trials.filter((one) => one.command === command);
+    const parts = [
+      [different(own.map(({ models }) => (models.length > 0 ? models.join() : undefined))), 'model'],
+      [different(own.map(({ options }) => options[METHOD])), 'method'],
+      [different(own.map(({ options }) => options[SEED])), 'seed'],
+    ] as const;
+    const what = parts.filter(([count]) => count > 1).map(([count, noun]) => counted(count, noun));
+    return `${counted(own.length, 'trial')} of ${command}${what.length > 0 ? ` (${what.join(', ')})` : ''}`;
+  };
   return [
-    `${counted(trials.length, 'trial')} of ${command}${what.length > 0 ? ` (${what.join(', ')})` : ''}`,
+    ...[...new Set(trials.map(({ command }) => command))].map(whatOf),
     ...names,
     ...(trials.length > SHOWN ? [`  and ${String(trials.length - SHOWN)} more`] : []),
   ].join('\n');

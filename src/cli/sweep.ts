@@ -6,8 +6,9 @@ import { z } from 'zod';
 import { parseOptions } from '../commands/options.js';
 import type { PlannedTrials, WorkerReport } from '../commands/sweep.js';
 import { FlowCompressError, messageOf } from '../errors.js';
-import { expandSweep, parseSweepFile } from '../experiments/sweep-file.js';
-import type { SweepFile } from '../experiments/sweep-file.js';
+import { expandSweep, freeOptions, parseSweepFile } from '../experiments/sweep-file.js';
+import type { SweepPhase } from '../experiments/sweep-file.js';
+import { SEED } from '../experiments/trial.js';
 import type { WorkerEvent } from '../experiments/worker.js';
 import { formatSeconds, printable } from '../report/format.js';
 import type { BenchReport } from '../report/report.js';
@@ -17,7 +18,7 @@ import { EXIT } from './exit.js';
 import { addFlags, flagName, switchFlag, valueFlag } from './flags.js';
 import type { Flag } from './flags.js';
 import type { CommandDefinition } from './run-command.js';
-import { knownOptions, planTrials, sweptDefinition } from './sweep-plan.js';
+import { knownOptions, planTrials } from './sweep-plan.js';
 import { combinedValues, parseDuration, parseInteger, parseText } from './values.js';
 
 /** How trials are worked off, of every command that does. */
@@ -65,7 +66,10 @@ export function sweepCommand(context: CliContext): CommandDefinition<BenchReport
       'Any number of `flow-compress worker DIR` may help, on this machine and on others that share the folder. The same command',
       'goes on after an interrupt; without a file it takes the plan that is in the folder.',
     ].join('\n'),
-    argument: { usage: '[file]', help: 'YAML file with command, defaults, sweep, overrides and exclude' },
+    argument: {
+      usage: '[file]',
+      help: 'YAML file with command, defaults, sweep, overrides and exclude, or with phases of these',
+    },
     groups: [{ heading: 'Sweep:', flags: SWEEP_FLAGS }],
     examples: [
       'sweep experiment.yaml --run-dir runs/1 --workers 2 --report result.html',
@@ -95,22 +99,40 @@ async function planOf(path: string, set: string, context: CliContext): Promise<P
     });
   });
   const known = knownOptions(context);
-  const file = withSet(parseSweepFile(text, path, known), set, known);
-  const definition = sweptDefinition(file.command, context);
-  return planTrials(definition, expandSweep(file, path), { base: dirname(resolve(path)), source: path }, context);
+  const phases = withSet(parseSweepFile(text, path, known), set, known).map(({ name, command, from, ...rest }) => ({
+    ...{ name, command, from, descriptions: expandSweep({ name, command, from, ...rest }, path) },
+  }));
+  return planTrials(phases, { base: dirname(resolve(path)), source: path }, context);
 }
 
-/** One value becomes a default, several take the place of the list; an override of the file still wins. */
-function withSet(file: SweepFile, set: string, known: ReturnType<typeof knownOptions>): SweepFile {
+/**
+ * One value becomes a default, several take the place of the list; an override of the file still wins. It holds for every phase that
+ * may have the option, `phase.option` for one of them; seeds that come with models from other phases stay.
+ */
+function withSet(phases: readonly SweepPhase[], set: string, known: ReturnType<typeof knownOptions>): SweepPhase[] {
   const given = Object.entries(combinedValues(set, '--set'));
-  const names = new Set(given.map(([name]) => name));
-  const others = <T>(values: Readonly<Record<string, T>>): [string, T][] =>
-    Object.entries(values).filter(([name]) => !names.has(name));
-  const single = given.flatMap(([name, values]) => (values.length === 1 ? [[name, values[0]!] as const] : []));
-  const defaults = Object.fromEntries([...others(file.defaults), ...single]);
-  const sweep = Object.fromEntries([...others(file.sweep), ...given.filter(([, values]) => values.length > 1)]);
-  // Its keys are held against the command's like those of the file.
-  return parseSweepFile(JSON.stringify({ ...file, defaults, sweep }), '--set', known);
+  if (given.length === 0) return [...phases];
+  const setsFor = (phase: SweepPhase): [string, string[]][] =>
+    given.flatMap(([key, values]): [string, string[]][] => {
+      const { name = key, of } = /^(?<of>[^.]+)\.(?<name>.+)$/.exec(key)?.groups ?? {};
+      if (of !== undefined && phases.some((one) => one.name === of)) return of === phase.name ? [[name, values]] : [];
+      const isFor = (one: SweepPhase): boolean =>
+        freeOptions(one, known).includes(key) && !(key === SEED && one.from.length > 0);
+      return isFor(phase) || !phases.some(isFor) ? [[key, values]] : [];
+    });
+  const changed = phases.map((phase) => {
+    const own = setsFor(phase);
+    const names = new Set(own.map(([name]) => name));
+    const others = <T>(values: Readonly<Record<string, T>>): [string, T][] =>
+      Object.entries(values).filter(([name]) => !names.has(name));
+    const single = own.flatMap(([name, values]) => (values.length === 1 ? [[name, values[0]!] as const] : []));
+    const defaults = Object.fromEntries([...others(phase.defaults), ...single]);
+    const sweep = Object.fromEntries([...others(phase.sweep), ...own.filter(([, values]) => values.length > 1)]);
+    const { name, from, ...rest } = phase;
+    return [name, { ...rest, ...(from.length > 0 && { from }), defaults, sweep }];
+  });
+  // Its keys are held against those of the commands like the file's.
+  return parseSweepFile(JSON.stringify({ phases: Object.fromEntries(changed) as object }), '--set', known);
 }
 
 /** Its exit code goes to `onExitCode` when it ends without throwing. */

@@ -36,6 +36,8 @@ export interface MeasureOptions {
   /** Where the quality is measured, and what that split is called. */
   readonly dataset: Dataset;
   readonly split: Metric['split'];
+  /** Where the main figure is measured once more, with no timing. */
+  readonly val?: Dataset;
   /** The main figure where there are labels; `top1` when absent. */
   readonly main?: LabelMetric;
   /** Rows per call while timing. Default: the workspace's. */
@@ -75,13 +77,16 @@ export async function measureFiles(
       sessions.push(inputNames ? sessionWithInputNames(session, inputNames) : session);
     }
     sessions.forEach((session, i) => assertSameInputs(sessions[0].inputs, session.inputs, names[0], names[i]));
-    const quality = await stage(`evaluate ${split}`, () =>
-      evaluateSessions(
-        sessions.map((session, i) => ({ name: names[i], session })),
-        workspace.batch(dataset),
-        { ...control, total: dataset.size, stage: `evaluate on ${split}`, main: options.main },
-      ),
-    );
+    const evaluateOn = (samples: Dataset, name: Metric['split']): ReturnType<typeof evaluateSessions> =>
+      stage(`evaluate ${name}`, () =>
+        evaluateSessions(
+          sessions.map((session, i) => ({ name: names[i], session })),
+          workspace.batch(samples),
+          { ...control, total: samples.size, stage: `evaluate on ${name}`, main: options.main },
+        ),
+      );
+    const onVal = options.val && options.val.size > 0 ? await evaluateOn(options.val, 'val') : undefined;
+    const quality = await evaluateOn(dataset, split);
     warnings.push(...quality.warnings);
     const timed = options.skipLatency
       ? names.map((): TimedFile => ({ latencies: [], ratios: new Map() }))
@@ -90,12 +95,14 @@ export async function measureFiles(
       const { metric, metrics } = quality.evaluations[i];
       const { latencies, ratios } = timed[i];
       const asMetric = (value: MetricValue): Metric => ({ ...value, split });
+      const val = onVal?.evaluations[i].metric;
       return {
         name,
         latencyRatios: ratios,
         measurement: {
           ...statics[i].sizes,
           ...(metric && { metric: asMetric(metric) }),
+          ...(val && { val: { ...val, split: 'val' } }),
           ...(metrics.length > 0 && { metrics: metrics.map(asMetric) }),
           ...(latencies.length > 0 && { latency: latencies[0] }),
           ...(latencies.length > 1 && { latencies }),

@@ -124,7 +124,7 @@ async function quantized(
     const results = await measureFiles(
       workspace,
       [original, ...files.map((f) => ({ input: f.path, shownAs: `the model of ${String(f.bits)} bits` }))],
-      { ...measureOptions, skipLatency: true },
+      { ...measureOptions, val: undefined, skipLatency: true },
       control,
     );
     return files.flatMap(({ bits }, i) => {

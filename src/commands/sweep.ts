@@ -2,11 +2,11 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
-import { resultsOf } from '../experiments/results.js';
+import { rankedRows, resultsOf } from '../experiments/results.js';
 import type { TrialRunner } from '../experiments/run-trial.js';
 import { openSweepFolder, planSweepFolder } from '../experiments/sweep-folder.js';
 import type { SweepFolder, SweepPlan } from '../experiments/sweep-folder.js';
-import type { Trial } from '../experiments/trial.js';
+import type { SweptCommand, Trial } from '../experiments/trial.js';
 import { workOff } from '../experiments/worker.js';
 import type { WorkerEvent, WorkerSummary } from '../experiments/worker.js';
 import { fingerprint } from '../node/fingerprint.js';
@@ -18,7 +18,7 @@ import { DEFAULTS } from './options.js';
 import { startRun } from './run-info.js';
 
 /** What is to be run. */
-export interface PlannedTrials extends Pick<SweepPlan, 'command' | 'writes' | 'resumes'> {
+export interface PlannedTrials extends Pick<SweepPlan, 'commands'> {
   readonly trials: readonly Trial[];
   /** Files and folders that the trials read. */
   readonly inputs: readonly string[];
@@ -47,6 +47,8 @@ export interface SweepRequest extends SweepWork {
   readonly retryFailed?: boolean;
   /** Only say how far it is. */
   readonly status?: boolean;
+  /** Rows of a model by their figure on VAL, not in the order of the plan. */
+  readonly bestFirst?: boolean;
 }
 
 /** Seconds. Workers say three or four times in it that they are there. */
@@ -60,7 +62,15 @@ const LOOK = 2000;
  *   goes on
  */
 export async function runSweep(request: SweepRequest, control: RunControl = {}): Promise<{ report: BenchReport }> {
-  const { plan, version, workers = 1, retryFailed = false, status = false, lease = DEFAULT_LEASE } = request;
+  const {
+    plan,
+    version,
+    workers = 1,
+    retryFailed = false,
+    status = false,
+    bestFirst = false,
+    lease = DEFAULT_LEASE,
+  } = request;
   const path = resolve(request.folder);
   const clock = startRun();
   const folder =
@@ -70,20 +80,27 @@ export async function runSweep(request: SweepRequest, control: RunControl = {}):
   if (plan?.note !== undefined) control.onProgress?.({ stage: 'plan', done: 1, total: 1, note: plan.note });
   if (retryFailed) await folder.retryFailed();
   const work = status ? undefined : await clock.stage('trials', () => workTogether(folder, request, workers, control));
-  const { command } = await folder.plan();
+  const settled = await folder.plan();
+  const results = resultsOf(settled, await folder.outcomes());
   return {
     report: {
-      ...{ command: 'bench', of: command, folder: path, target: DEFAULTS.target },
+      ...{ command: 'bench', of: commandsOf(settled.trials), folder: path, target: DEFAULTS.target },
       ...clock.info(nodeEngine({})),
-      ...resultsOf(await folder.plan(), await folder.outcomes()),
+      ...results,
+      rows: bestFirst ? rankedRows(results.rows) : results.rows,
       ...(work && work.overhead !== undefined && { overhead: work.overhead }),
       spent: work?.seconds ?? 0,
     },
   };
 }
 
+/** In the order of the plan. */
+function commandsOf(trials: readonly Trial[]): SweptCommand[] {
+  return [...new Set(trials.map(({ command }) => command))];
+}
+
 async function planOf(
-  { command, writes, resumes, trials, inputs }: PlannedTrials,
+  { commands, trials, inputs }: PlannedTrials,
   workers: number,
   { signal, onProgress }: RunControl,
 ): Promise<Omit<SweepPlan, 'format' | 'queue' | 'version' | 'lease'>> {
@@ -94,7 +111,7 @@ async function planOf(
     prints[path] = await fingerprint(path, signal);
   }
   const threads = workers > 1 ? Math.max(1, Math.floor(availableParallelism() / workers)) : undefined;
-  return { command, writes, resumes, ...(threads !== undefined && { threads }), inputs: prints, trials: [...trials] };
+  return { commands, ...(threads !== undefined && { threads }), inputs: prints, trials: [...trials] };
 }
 
 async function workTogether(

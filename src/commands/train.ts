@@ -83,7 +83,8 @@ export async function trainModel(
       workspace,
       subjects,
       {
-        ...{ dataset: test, split: 'test', clock, main: metric === 'loss' ? undefined : metric },
+        ...{ dataset: test, split: 'test', clock },
+        ...(metric !== 'loss' && { main: metric, val: workspace.working.val }),
         ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },
       },
       control,

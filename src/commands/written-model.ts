@@ -49,7 +49,7 @@ export async function writeMeasured(
   try {
     const saved = await clock.stage('write', () => output.make((file) => saveModel(model, file, { signal })));
     const measureOptions: MeasureOptions = {
-      ...{ dataset: openTest(workspace.test), split: 'test', clock },
+      ...{ dataset: openTest(workspace.test), split: 'test', val: workspace.working.val, clock },
       ...{ threads: settings.threads, latencyRuns: settings.latencyRuns },
     };
     const { files, warnings } = await measureFiles(

@@ -93,7 +93,8 @@ export async function buildFromZoo(
   };
 }
 
-function architectureNamed(name: string): Architecture {
+/** @throws FlowCompressError `bad-input` for a name that none has, with the nearest */
+export function architectureNamed(name: string): Architecture {
   const found = findArchitecture(name);
   if (found) return found;
   const near = nearest(

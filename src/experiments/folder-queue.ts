@@ -12,6 +12,7 @@ import { z } from 'zod';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { writeError } from '../node/atomic-file.js';
 import { errorCode } from '../node/error-code.js';
+import { openTrials } from './queue.js';
 import type { Claim, Offer, TrialQueue } from './queue.js';
 import { list } from './sweep-folder.js';
 import type { SweepFolder } from './sweep-folder.js';
@@ -96,13 +97,12 @@ export function folderQueue(folder: SweepFolder, { worker, version }: Claimant):
 
   return {
     async claim(): Promise<Offer> {
-      const { trials, lease } = await folder.plan();
-      const { done, failed } = await folder.settled();
-      const unsettled = trials.filter(({ id }) => !done.has(id) && !failed.has(id));
+      const { lease } = await folder.plan();
+      const { ready, count } = await openTrials(folder);
       const newest = await newestTurns();
       let clock: Promise<number> | undefined;
       const time = (): Promise<number> => (clock ??= now());
-      for (const trial of unsettled) {
+      for (const trial of ready) {
         const turn = newest.get(trial.id);
         const next = turn === undefined ? { turn: 1, lost: 0 } : await successor(trial.id, turn, lease, time);
         const claim = next && (await claimTurn(trial, next.turn, next.lost));
@@ -112,7 +112,7 @@ export function folderQueue(folder: SweepFolder, { worker, version }: Claimant):
         if (!after.done.has(trial.id) && !after.failed.has(trial.id)) return { kind: 'claim', claim };
         await claim.settled();
       }
-      return { kind: unsettled.length === 0 ? 'done' : 'wait' };
+      return { kind: count === 0 ? 'done' : 'wait' };
     },
     close: () => rm(probe, { force: true }).catch(() => undefined),
   };

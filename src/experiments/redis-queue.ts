@@ -7,6 +7,7 @@ import type { Redis } from 'ioredis';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { errorCode } from '../node/error-code.js';
 import type { Claimant } from './folder-queue.js';
+import { openTrials } from './queue.js';
 import type { Claim, Offer, TrialQueue } from './queue.js';
 import type { SweepFolder } from './sweep-folder.js';
 
@@ -76,9 +77,11 @@ export async function redisQueue(
 
   let turns = 0;
   let lastSeeding = -Infinity;
+  const seeded = new Set<string>();
   /** Adds what has no result; what is there already stays as it is. */
   async function seed(ids: readonly string[]): Promise<void> {
     lastSeeding = performance.now();
+    for (const id of ids) seeded.add(id);
     await asked(
       queue.addBulk(
         ids.map((id) => ({
@@ -92,16 +95,16 @@ export async function redisQueue(
 
   return {
     async claim(): Promise<Offer> {
-      const { trials } = await folder.plan();
       for (;;) {
-        const { done, failed } = await folder.settled();
-        const open = new Map(trials.filter(({ id }) => !done.has(id) && !failed.has(id)).map((one) => [one.id, one]));
-        if (open.size === 0) return { kind: 'done' };
+        const { ready, count } = await openTrials(folder);
+        if (count === 0) return { kind: 'done' };
+        const open = new Map(ready.map((one) => [one.id, one]));
         const token = `${name}-${String(++turns)}`;
         const job = await asked(nextJob(worker, token));
         if (job === undefined) {
-          // A server that lost its memory has no jobs; asked now and then.
-          if (performance.now() - lastSeeding < lockMs) return { kind: 'wait' };
+          // Trials become ready by others; and a server that lost its memory has no jobs: it is asked now and then.
+          const isNew = ready.some(({ id }) => !seeded.has(id));
+          if (!isNew && performance.now() - lastSeeding < lockMs) return { kind: 'wait' };
           await seed([...open.keys()]);
           continue;
         }

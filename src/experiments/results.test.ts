@@ -4,14 +4,14 @@ import type { Report } from '../report/report.js';
 import { resultsOf } from './results.js';
 import type { SweepPlan, TrialOutcome } from './sweep-folder.js';
 import { makeTrial } from './trial.js';
-import type { SweptCommand, Trial } from './trial.js';
+import type { Trial } from './trial.js';
 
 const trial = (method: string, seed: number, reduce: string): Trial =>
   makeTrial('prune', { models: ['/nets/net.onnx'], options: { method, seed, reduce }, labels: { reduce } });
 
-function results(command: SweptCommand, known: readonly (readonly [Trial, Report | string | undefined])[]) {
+function results(known: readonly (readonly [Trial, Report | string | undefined])[]) {
   const plan: SweepPlan = {
-    ...{ format: 1, version: '0', queue: 'q', command, writes: true, resumes: true, lease: 60, inputs: {} },
+    ...{ format: 2, version: '0', queue: 'q', commands: {}, lease: 60, inputs: {} },
     trials: known.map(([one]) => one),
   };
   const outcomes = new Map<string, TrialOutcome>();
@@ -32,7 +32,7 @@ function pruned(seed: number): Report {
 
 describe('the results of a sweep', () => {
   it('put runs that differ in the seed alone into one row', () => {
-    const { rows } = results('prune', [
+    const { rows } = results([
       [trial('idap', 0, '0.5'), pruned(0)],
       [trial('idap', 2, '0.5'), pruned(2)],
       [trial('idap', 0, '0.7'), pruned(1)],
@@ -50,7 +50,7 @@ describe('the results of a sweep', () => {
   });
 
   it('say what failed and what is still to come', () => {
-    const { rows, failed, warnings, trials } = results('prune', [
+    const { rows, failed, warnings, trials } = results([
       [trial('idap', 0, '0.5'), pruned(0)],
       [trial('l1', 0, '0.5'), 'infeasible'],
       [trial('l2', 0, '0.5'), undefined],
@@ -63,7 +63,7 @@ describe('the results of a sweep', () => {
 
   it('have the course of every pruning from the original to the model that was written', () => {
     const report = pruneReport();
-    const { curves } = results('prune', [[trial('idap', 3, '0.5'), report]]);
+    const { curves } = results([[trial('idap', 3, '0.5'), report]]);
     const [course] = curves!;
     expect(course).toMatchObject({
       kind: 'pruning',
@@ -83,20 +83,18 @@ describe('the results of a sweep', () => {
 
   it('have courses of trainings, and rows of models that were nothing before', () => {
     const student = makeTrial('distill', { models: [], options: { student: 'resnet8', method: 'kd' }, labels: {} });
-    const taught = results('distill', [[student, distillReport()]]);
+    const taught = results([[student, distillReport()]]);
     expect(taught.rows).toMatchObject([{ model: 'resnet8', method: 'kd' }]);
     expect(taught.curves![0]!.points).toHaveLength(distillReport().history.length);
     const fresh = { ...trainReport(), before: undefined };
-    const trained = results('train', [[makeTrial('train', { models: ['lenet'], options: {}, labels: {} }), fresh]]);
+    const trained = results([[makeTrial('train', { models: ['lenet'], options: {}, labels: {} }), fresh]]);
     expect(trained.rows).toMatchObject([{ model: 'lenet', method: 'train' }]);
     expect(trained.rows[0]!.bytes.before).toBeUndefined();
   });
 
   it('of files are the last one beside the first', () => {
     const report = evaluateReport();
-    const { rows } = results('evaluate', [
-      [makeTrial('evaluate', { models: ['a', 'b'], options: {}, labels: {} }), report],
-    ]);
+    const { rows } = results([[makeTrial('evaluate', { models: ['a', 'b'], options: {}, labels: {} }), report]]);
     expect(rows[0]!.bytes.before!.mean).toBe(report.files[0]!.bytes);
     expect(rows[0]!.bytes.after.mean).toBe(report.files.at(-1)!.bytes);
   });

@@ -1,12 +1,12 @@
 /** Results of a sweep: rows over the seeds, the courses of single trials, what failed. */
-import type { BenchCurve, BenchReport, BenchRow, Measurement, Report, Statistic } from '../report/report.js';
-import { baseName } from '../report/format.js';
+import type { BenchCurve, BenchReport, BenchRow, Compared, Measurement, Report, Statistic } from '../report/report.js';
+import { baseName, isLowerBetter } from '../report/format.js';
 import { placedBy } from '../report/plots/pruning.js';
 import { pruningScore } from '../report/pruning.js';
 import { latenciesOf } from '../report/summary.js';
 import { courseOf } from '../report/training.js';
 import type { SweepPlan, TrialOutcome } from './sweep-folder.js';
-import { METHOD, SEED } from './trial.js';
+import { METHOD, referredTo, SEED, STUDENT, TEACHER } from './trial.js';
 import type { Trial } from './trial.js';
 
 /** A report with a model in it, and perhaps what it was made from. */
@@ -18,7 +18,7 @@ export interface TrialResult {
 export type SweepResults = Pick<BenchReport, 'rows' | 'curves' | 'trials' | 'failed' | 'warnings'>;
 
 /** What is known of a sweep so far, in the order of the plan. */
-export function resultsOf({ trials, command }: SweepPlan, outcomes: ReadonlyMap<string, TrialOutcome>): SweepResults {
+export function resultsOf({ trials }: SweepPlan, outcomes: ReadonlyMap<string, TrialOutcome>): SweepResults {
   const known = trials.flatMap((trial) => {
     const outcome = outcomes.get(trial.id);
     return outcome ? [{ trial, outcome }] : [];
@@ -32,9 +32,10 @@ export function resultsOf({ trials, command }: SweepPlan, outcomes: ReadonlyMap<
     ...failed.map(({ trial, message }) => `${trial}: ${message}`),
     ...(open > 0 ? [`${String(open)} of ${String(trials.length)} trials have no result yet.`] : []),
   ];
-  const curves = done.flatMap((one) => curveOf(one, command) ?? []);
+  const subjects = subjectsOf(trials);
+  const curves = done.flatMap((one) => curveOf(one, subjects) ?? []);
   return {
-    rows: rowsOf(done, command),
+    rows: rowsOf(done, subjects),
     ...(curves.length > 0 && { curves }),
     trials: { planned: trials.length, done: done.length },
     ...(failed.length > 0 && { failed }),
@@ -42,19 +43,49 @@ export function resultsOf({ trials, command }: SweepPlan, outcomes: ReadonlyMap<
   };
 }
 
+/** What the model of a trial is called in the end: one that another trial wrote is called as the model of that one. */
+function subjectsOf(trials: readonly Trial[]): (trial: Trial) => string {
+  const byName = new Map(trials.map((trial) => [trial.name, trial]));
+  const called = (model: string): string => {
+    const source = referredTo(model);
+    const trial = source === undefined ? undefined : byName.get(source);
+    return trial ? subject(trial) : baseName(source ?? model);
+  };
+  const subject = ({ models, options }: Trial): string => {
+    const student = String(options[STUDENT] ?? '');
+    const own = models.length > 0 ? models : [student === TEACHER ? String(options[TEACHER] ?? '') : student];
+    return [...new Set(own.map(called))].join(', ');
+  };
+  return subject;
+}
+
+type Subjects = ReturnType<typeof subjectsOf>;
+
 /** Runs that differ in nothing but the seed are one row. */
-function rowsOf(results: readonly TrialResult[], command: string): BenchRow[] {
+function rowsOf(results: readonly TrialResult[], subjects: Subjects): BenchRow[] {
   const groups = new Map<string, TrialResult[]>();
   for (const one of results) {
-    const { models, options, labels } = one.trial;
-    const key = JSON.stringify([models, options['student'], labels, options[METHOD]]);
+    const { command, options, labels, models } = one.trial;
+    // Files of one name in two folders are two models; those that trials wrote differ in their seeds.
+    const files = models.filter((model) => referredTo(model) === undefined);
+    const key = JSON.stringify([command, files, subjects(one.trial), options[STUDENT], labels, options[METHOD]]);
     groups.set(key, [...(groups.get(key) ?? []), one]);
   }
   return [...groups.values()].flatMap((runs) => {
     const sides = runs.flatMap(({ report }) => sidesOf(report) ?? []);
     if (sides.length < runs.length) return [];
-    return [rowOf(runs, sides, command)];
+    return [rowOf(runs, sides, subjects)];
   });
+}
+
+/** Rows of a model together, those of the best figure on VAL first (on TEST where there is none of VAL); models in the order of the plan. */
+export function rankedRows(rows: readonly BenchRow[]): BenchRow[] {
+  const models = [...new Set(rows.map(({ model }) => model))];
+  const gain = ({ metric, val }: BenchRow): number => {
+    const value = (val ?? metric)?.after.mean ?? -Infinity;
+    return metric && isLowerBetter(metric.name) ? -value : value;
+  };
+  return models.flatMap((name) => rows.filter(({ model }) => model === name).sort((a, b) => gain(b) - gain(a)));
 }
 
 interface Sides {
@@ -62,11 +93,20 @@ interface Sides {
   readonly after: Measurement;
 }
 
-function rowOf(runs: readonly TrialResult[], sides: readonly Sides[], command: string): BenchRow {
+function rowOf(runs: readonly TrialResult[], sides: readonly Sides[], subjects: Subjects): BenchRow {
   const statistic = (read: (side: Sides) => number | undefined): Statistic | undefined => statisticOf(sides.map(read));
-  const metricBefore = statistic(({ before }) => before?.metric?.value);
-  const metricAfter = statistic(({ after }) => after.metric?.value);
-  const bytesBefore = statistic(({ before }) => before?.bytes);
+  const compared = (read: (side: Measurement) => number | undefined): Compared | undefined => {
+    const before = statistic((side) => side.before && read(side.before));
+    const after = statistic((side) => read(side.after));
+    return after && { ...(before && { before }), after };
+  };
+  const metric = compared((side) => side.metric?.value);
+  const val = compared((side) => side.val?.value);
+  const params = compared(({ params: count }) => count);
+  const latencies = latenciesOf(sides[0]!.after).flatMap(({ batch }) => {
+    const times = compared((side) => latenciesOf(side).find((one) => one.batch === batch)?.medianMs);
+    return times ? [{ batch, ...times }] : [];
+  });
   const optional = {
     agreement: statistic(({ after }) => after.metrics?.find(({ name }) => name === 'agreement')?.value),
     macs: statistic(({ before, after }) => ratio(after.macs, before?.macs)),
@@ -74,27 +114,22 @@ function rowOf(runs: readonly TrialResult[], sides: readonly Sides[], command: s
     updates: statisticOf(runs.map(({ report }) => updatesOf(report))),
   };
   return {
-    ...{ ...identityOf(runs[0]!.trial, command), seeds: runs.length },
-    ...(metricAfter && {
-      metric: {
-        name: sides[0]!.after.metric!.name,
-        ...(metricBefore && { before: metricBefore }),
-        after: metricAfter,
-      },
-    }),
-    bytes: { ...(bytesBefore && { before: bytesBefore }), after: statistic(({ after }) => after.bytes)! },
+    ...{ ...identityOf(runs[0]!.trial, subjects), seeds: runs.length },
+    ...(metric && { metric: { name: sides[0]!.after.metric!.name, ...metric } }),
+    ...(val && { val }),
+    bytes: compared(({ bytes }) => bytes)!,
+    ...(params && { params }),
+    ...(latencies.length > 0 && { latencies }),
     seconds: statisticOf(runs.map(({ report }) => report.seconds))!,
     ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
   };
 }
 
 /** What a row, or a course, is called. */
-function identityOf(
-  { models, options, labels }: Trial,
-  command: string,
-): Pick<BenchRow, 'model' | 'method' | 'options'> {
-  const model = models.length > 0 ? models.map(baseName).join(', ') : baseName(String(options['student'] ?? ''));
-  return { model, method: String(options[METHOD] ?? command), options: { ...labels } };
+function identityOf(trial: Trial, subjects: Subjects): Pick<BenchRow, 'model' | 'method' | 'options'> {
+  const { command, options, labels } = trial;
+  const { [METHOD]: method = options[METHOD] ?? command, ...others } = labels;
+  return { model: subjects(trial), method: String(method), options: others };
 }
 
 /** Undefined for a report that is about no model in particular. */
@@ -133,11 +168,11 @@ function updatesOf(report: Report): number | undefined {
 }
 
 /** The course of a pruning or a training on VAL; undefined where there is none. */
-function curveOf({ trial, report }: TrialResult, command: string): BenchCurve | undefined {
+function curveOf({ trial, report }: TrialResult, subjects: Subjects): BenchCurve | undefined {
   const found = report.command === 'prune' ? pruningCourse(report) : trainingCourse(report);
   if (found === undefined || found.points.length < 2) return undefined;
   const seed = Number(trial.options[SEED]);
-  return { ...identityOf(trial, command), ...(Number.isInteger(seed) && { seed }), ...found };
+  return { ...identityOf(trial, subjects), ...(Number.isInteger(seed) && { seed }), ...found };
 }
 
 type Course = Pick<BenchCurve, 'kind' | 'metric' | 'points'>;

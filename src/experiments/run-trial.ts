@@ -8,7 +8,8 @@ import { writeFileAtomically } from '../node/atomic-file.js';
 import { parseReport } from '../report/report.js';
 import type { Report } from '../report/report.js';
 import type { SweepFolder, SweepPlan } from './sweep-folder.js';
-import type { Trial } from './trial.js';
+import { referredTo } from './trial.js';
+import type { OptionValue, Trial } from './trial.js';
 
 /** What came of an attempt. */
 export type Attempt =
@@ -33,12 +34,19 @@ const TAIL = 2000;
 export const runTrial: TrialRunner = async (trial, plan, folder, signal) => {
   const own = await folder.trialFolder(trial);
   const config = join(own, 'options.json');
-  await writeFileAtomically(config, `${JSON.stringify(trial.options, null, 1)}\n`, { force: true });
+  // What another trial wrote, by its place in the folder, wherever that is today.
+  const placed = <T extends OptionValue>(value: T): T | string => {
+    const source = referredTo(value);
+    return source === undefined ? value : folder.modelOf(source);
+  };
+  const options = Object.fromEntries(Object.entries(trial.options).map(([name, value]) => [name, placed(value)]));
+  await writeFileAtomically(config, `${JSON.stringify(options, null, 1)}\n`, { force: true });
+  const { writes, resumes } = plan.commands[trial.command]!;
   const threads = plan.threads === undefined || 'threads' in trial.options ? [] : ['--threads', String(plan.threads)];
   const args = [
-    ...[plan.command, ...trial.models, '--config', config, ...threads, '--json', '--quiet', '--force'],
-    ...(plan.writes ? ['--output', join(own, 'model.onnx')] : []),
-    ...(plan.resumes ? ['--run-dir', join(own, 'run'), '--resume'] : []),
+    ...[trial.command, ...trial.models.map(placed), '--config', config, ...threads, '--json', '--quiet', '--force'],
+    ...(writes ? ['--output', folder.modelOf(trial.name)] : []),
+    ...(resumes ? ['--run-dir', join(own, 'run'), '--resume'] : []),
   ];
   return new Promise((resolve) => {
     // Over the channel the process notices that this one is gone, however that came about.

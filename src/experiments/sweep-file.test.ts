@@ -10,7 +10,7 @@ const KEYS = ['model', 'data', 'method', 'reduce', 'steps', 'lr', 'seed'];
 const KNOWN = Object.fromEntries(SWEPT_COMMANDS.map((name) => [name, KEYS])) as unknown as KnownOptions;
 
 function expand(text: string): TrialDescription[] {
-  return expandSweep(parseSweepFile(text, 'sweep.yaml', KNOWN), 'sweep.yaml');
+  return parseSweepFile(text, 'sweep.yaml', KNOWN).flatMap((phase) => expandSweep(phase, 'sweep.yaml'));
 }
 
 const lists = fc.dictionary(

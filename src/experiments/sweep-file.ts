@@ -1,13 +1,14 @@
 /**
  * The YAML file of a sweep: lists under `sweep` are crossed, on top of `defaults`; `overrides` change some combinations and
- * `exclude` leaves some out.
+ * `exclude` leaves some out. Under `phases` several such sweeps stand behind each other, each with a command of its own; one with
+ * `from` is run on every model that another phase wrote.
  */
 import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { FlowCompressError } from '../errors.js';
 import { nearest } from '../nearest.js';
 import { describeIssues } from '../report/report.js';
-import { METHOD, SEED, SWEPT_COMMANDS } from './trial.js';
+import { METHOD, SEED, SWEPT_COMMANDS, TEACHER } from './trial.js';
 import type { OptionValue, SweptCommand, TrialDescription, TrialOptions } from './trial.js';
 
 /** The key of the model, or of the models, that a command takes as arguments. */
@@ -21,7 +22,7 @@ const axis = z.union([scalar, z.array(scalar).min(1), z.record(z.string(), optio
 /** An option (or named set) and the values of it that are meant. */
 const condition = z.record(z.string(), z.union([scalar, z.array(scalar).min(1)]));
 
-const sweepFileSchema = z.object({
+const phaseFields = {
   command: z.enum(SWEPT_COMMANDS),
   defaults: options.nullish().transform((given) => given ?? {}),
   sweep: z
@@ -36,8 +37,24 @@ const sweepFileSchema = z.object({
     .array(condition)
     .nullish()
     .transform((given) => given ?? []),
+};
+const singleSchema = z.object(phaseFields);
+const phaseSchema = z.object({
+  ...phaseFields,
+  /** Phases further up whose models are taken. */
+  from: z
+    .union([z.string(), z.array(z.string()).min(1)])
+    .optional()
+    .transform((given) => [given ?? []].flat()),
 });
-export type SweepFile = z.output<typeof sweepFileSchema>;
+const phasesSchema = z.object({
+  /** For every phase whose command has the option. */
+  defaults: phaseFields.defaults,
+  phases: z.record(z.string(), phaseSchema),
+});
+
+/** One command of a sweep with what is gone through. */
+export type SweepPhase = z.output<typeof phaseSchema> & { readonly name: string };
 type Condition = z.output<typeof condition>;
 
 /** The names of the options of each command. */
@@ -48,35 +65,98 @@ export type KnownOptions = Readonly<Record<SweptCommand, readonly string[]>>;
  * @param path what messages call it
  * @throws FlowCompressError `bad-input` for text that is not YAML, keys that nobody knows (with the nearest) and values of a wrong form
  */
-export function parseSweepFile(text: string, path: string, known: KnownOptions): SweepFile {
+export function parseSweepFile(text: string, path: string, known: KnownOptions): SweepPhase[] {
   const refuse = refuser(path);
   const document = parseDocument(text);
   const [problem] = document.errors;
   if (problem !== undefined) throw refuse(`it is not valid YAML: ${problem.message.split('\n')[0] ?? ''}`);
   const content: unknown = document.toJS({ maxAliasCount: 100 });
-  if (typeof content !== 'object' || content === null || Array.isArray(content))
-    throw refuse('it must hold "key: value" lines', 'For example: command: prune');
-  checkKeys(Object.keys(content), Object.keys(sweepFileSchema.shape), 'the file', refuse);
-  for (const entry of 'overrides' in content && Array.isArray(content.overrides)
-    ? (content.overrides as unknown[])
-    : [])
-    if (typeof entry === 'object' && entry !== null)
-      checkKeys(Object.keys(entry), ['when', 'set'], 'overrides', refuse);
-  const parsed = sweepFileSchema.safeParse(content);
-  if (!parsed.success) throw refuse(describeIssues(parsed.error));
-  const file = parsed.data;
-  checkOptions(file, known[file.command], refuse);
-  return file;
+  if (!isMapping(content)) throw refuse('it must hold "key: value" lines', 'For example: command: prune');
+  const phases = 'phases' in content ? severalPhases(content, known, refuse) : [onePhase(content, refuse)];
+  phases.forEach((phase, i) => {
+    for (const from of phase.from) checkSource(from, phases.slice(0, i), phase, refuse);
+    checkOptions(phase, freeOptions(phase, known), refuse);
+  });
+  return phases;
 }
 
-/** The trials of a sweep, each once, in the order of the file: the last list changes fastest. Paths are as they stand there. */
-export function expandSweep(file: SweepFile, path: string): TrialDescription[] {
-  const refuse = refuser(path);
-  const points = Object.entries(file.sweep).reduce<Point[]>(
-    (sets, [name, values]) => sets.flatMap((set) => choicesOf(name, values).map((choice) => merge(set, choice))),
-    [{ options: file.defaults, labels: {} }],
+function isMapping(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+function onePhase(content: Record<string, unknown>, refuse: Refuse): SweepPhase {
+  checkPhaseKeys(content, Object.keys(singleSchema.shape), 'the file', refuse);
+  const phase = parsed(singleSchema, content, refuse);
+  return { name: phase.command, from: [], ...phase };
+}
+
+function severalPhases(content: Record<string, unknown>, known: KnownOptions, refuse: Refuse): SweepPhase[] {
+  checkKeys(Object.keys(content), Object.keys(phasesSchema.shape), 'the file, beside phases', refuse);
+  if (isMapping(content['phases']))
+    for (const [name, phase] of Object.entries(content['phases']))
+      if (isMapping(phase)) checkPhaseKeys(phase, Object.keys(phaseSchema.shape), `phase ${name}`, refuse);
+  const { defaults, phases } = parsed(phasesSchema, content, refuse);
+  const named = Object.entries(phases).map(([name, phase]): SweepPhase => ({ name, ...phase }));
+  if (named.length === 0) throw refuse('it has no phases');
+  const ofAny = [...new Set(named.flatMap((phase) => freeOptions(phase, known)))];
+  checkKeys(Object.keys(defaults), ofAny, 'defaults', refuse);
+  return named.map((phase) => {
+    const free = freeOptions(phase, known);
+    // The seed comes with the model.
+    const isFitting = (name: string): boolean => free.includes(name) && !(name === SEED && phase.from.length > 0);
+    const fitting = Object.entries(defaults).filter(([name]) => isFitting(name));
+    return { ...phase, defaults: { ...Object.fromEntries(fitting), ...phase.defaults } };
+  });
+}
+
+function checkPhaseKeys(
+  content: Record<string, unknown>,
+  known: readonly string[],
+  where: string,
+  refuse: Refuse,
+): void {
+  checkKeys(Object.keys(content), known, where, refuse);
+  const { overrides } = content;
+  for (const entry of Array.isArray(overrides) ? (overrides as unknown[]) : [])
+    if (isMapping(entry)) checkKeys(Object.keys(entry), ['when', 'set'], 'overrides', refuse);
+}
+
+function parsed<T>(schema: z.ZodType<T>, content: unknown, refuse: Refuse): T {
+  const result = schema.safeParse(content);
+  if (!result.success) throw refuse(describeIssues(result.error));
+  return result.data;
+}
+
+/** The option that gets the models of another phase. */
+export function takenAs(command: SweptCommand): typeof TEACHER | typeof MODEL {
+  return command === 'distill' ? TEACHER : MODEL;
+}
+
+/** The options that a phase may set: the models that it has from another phase are not for it to say, but what these are compared with is. */
+export function freeOptions({ command, from }: Pick<SweepPhase, 'command' | 'from'>, known: KnownOptions): string[] {
+  const taken = from.length > 0 && command !== 'evaluate' ? takenAs(command) : undefined;
+  return known[command].filter((name) => name !== taken);
+}
+
+/** A phase takes models of phases above it that write some. */
+function checkSource(from: string, above: readonly SweepPhase[], { name }: SweepPhase, refuse: Refuse): void {
+  const writing = above.filter(({ command }) => command !== 'evaluate').map((phase) => phase.name);
+  if (writing.includes(from)) return;
+  const near = nearest(from, writing);
+  throw refuse(
+    `phase ${name} takes models from "${from}", which is no phase above it that writes some`,
+    near === undefined ? `There are: ${writing.join(', ') || 'none'}.` : `Did you mean "${near}"?`,
   );
-  const unused = new Set<Condition>([...file.overrides.map(({ when }) => when), ...file.exclude]);
+}
+
+/** The trials of a phase, each once, in the order of the file: the last list changes fastest. Paths are as they stand there. */
+export function expandSweep(phase: SweepPhase, path: string): TrialDescription[] {
+  const refuse = refuser(path);
+  const points = Object.entries(phase.sweep).reduce<Point[]>(
+    (sets, [name, values]) => sets.flatMap((set) => choicesOf(name, values).map((choice) => merge(set, choice))),
+    [{ options: phase.defaults, labels: {} }],
+  );
+  const unused = new Set<Condition>([...phase.overrides.map(({ when }) => when), ...phase.exclude]);
   const matches = (when: Condition, point: Point): boolean => {
     const isMatch = Object.entries(when).every(([name, wanted]) => {
       const is = point.labels[name] ?? point.options[name];
@@ -86,9 +166,9 @@ export function expandSweep(file: SweepFile, path: string): TrialDescription[] {
     return isMatch;
   };
   const kept = points
-    .filter((point) => file.exclude.filter((when) => matches(when, point)).length === 0)
+    .filter((point) => phase.exclude.filter((when) => matches(when, point)).length === 0)
     .map((point) =>
-      file.overrides
+      phase.overrides
         .filter(({ when }) => matches(when, point))
         .reduce<Point>((changed, { set }) => ({ ...changed, options: { ...changed.options, ...set } }), point),
     );
@@ -121,7 +201,7 @@ interface Point {
 /** These have columns of their own. */
 const OWN_COLUMNS = new Set([MODEL, METHOD, SEED]);
 
-function choicesOf(name: string, values: SweepFile['sweep'][string]): Point[] {
+function choicesOf(name: string, values: SweepPhase['sweep'][string]): Point[] {
   if (typeof values === 'object' && !Array.isArray(values))
     return Object.entries(values).map(([label, set]) => ({ options: set ?? {}, labels: { [name]: label } }));
   return [values].flat().map((one) => ({
@@ -146,7 +226,7 @@ function refuser(path: string): Refuse {
 
 /** Every option of the file is one of the command's; a named set stands for the options in it. */
 function checkOptions(
-  { command, defaults, sweep, overrides, exclude }: SweepFile,
+  { command, defaults, sweep, overrides, exclude }: SweepPhase,
   all: readonly string[],
   refuse: Refuse,
 ): void {

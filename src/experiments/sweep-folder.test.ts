@@ -69,7 +69,10 @@ describe('the run directory of a sweep', () => {
       });
     };
     await refused(planned(path, 2), /another sweep: 1 of its 3 trials/);
-    await refused(planned(path, 3, 60, { command: 'compress' }), /of prune, not of compress/);
+    await refused(
+      planned(path, 3, 60, { commands: { compress: { writes: true, resumes: true } } }),
+      /of prune, not of compress/,
+    );
     await refused(planned(path, 3, 60, { inputs: { '/a.npz': 'bb' } }), /\/a\.npz has changed/);
     await refused(planned(path, 3, 60, { version: '9.9.9' }), /begun with flow-compress 0\.0\.0; this is 9\.9\.9/);
     await refused(openSweepFolder(path, '9.9.9'), /begun with flow-compress 0\.0\.0; this is 9\.9\.9/);

@@ -19,15 +19,13 @@ import type { Trial } from './trial.js';
 
 const planSchema = z.object({
   /** Changes when folders of one version cannot be read by another. */
-  format: z.literal(1),
+  format: z.literal(2),
   /** Of the flow-compress that made it: others must not mix their results in. */
   version: z.string(),
   /** Tells queues of different sweeps on one server apart. */
   queue: z.string(),
-  command: z.enum(SWEPT_COMMANDS),
-  /** Whether the command has an output and a run directory of its own. */
-  writes: z.boolean(),
-  resumes: z.boolean(),
+  /** The commands of the trials: whether each has an output and a run directory of its own. */
+  commands: z.partialRecord(z.enum(SWEPT_COMMANDS), z.object({ writes: z.boolean(), resumes: z.boolean() })),
   /** Threads of a trial that does not say: the same on all machines, so that any of them can take up any trial. */
   threads: z.number().int().min(1).optional(),
   /** Seconds after which a silent worker counts as lost. */
@@ -69,6 +67,8 @@ export interface SweepFolder {
   retryFailed(): Promise<number>;
   /** The trial's own folder, which is made. */
   trialFolder(trial: Trial): Promise<string>;
+  /** Where a trial of that name writes its model. */
+  modelOf(name: string): string;
 }
 
 const PLAN = 'sweep.json';
@@ -102,18 +102,18 @@ export async function planSweepFolder(path: string, plan: Omit<SweepPlan, 'forma
       await mkdir(join(path, name), { recursive: true }).catch((error: unknown) => {
         throw writeError(path, error);
       });
-    const whole: SweepPlan = { format: 1, queue: randomUUID(), ...plan };
+    const whole: SweepPlan = { format: 2, queue: randomUUID(), ...plan };
     const isFirst = await createFile(join(path, PLAN), textOf(whole));
     // Somebody else has planned it at the same time: held against theirs like any other.
     return isFirst ? folderAt(path, plan.version) : planSweepFolder(path, plan);
   }
   refuseVersion(earlier, path, plan.version);
   refuseOther(earlier, plan, path);
-  if (earlier.trials.length < plan.trials.length)
+  if (earlier.trials.length < plan.trials.length) {
     // Trials that were begun go on under the settings that they were begun with.
-    await writeFileAtomically(join(path, PLAN), textOf({ ...earlier, trials: plan.trials, inputs: plan.inputs }), {
-      force: true,
-    });
+    const { trials, inputs, commands } = plan;
+    await writeFileAtomically(join(path, PLAN), textOf({ ...earlier, trials, inputs, commands }), { force: true });
+  }
   return folderAt(path, plan.version);
 }
 
@@ -174,6 +174,7 @@ function folderAt(path: string, version: string): SweepFolder {
       });
       return folder;
     },
+    modelOf: (name) => join(path, 'trials', name, 'model.onnx'),
   };
 }
 
@@ -303,8 +304,9 @@ function refuseVersion(plan: SweepPlan, path: string, version: string): void {
 function refuseOther(earlier: SweepPlan, plan: Omit<SweepPlan, 'format' | 'queue'>, path: string): void {
   const refuse = (reason: string, hint: string): FlowCompressError =>
     new FlowCompressError('bad-input', `${path} holds another sweep: ${reason}.`, { node: path, hint });
-  if (earlier.command !== plan.command)
-    throw refuse(`it is of ${earlier.command}, not of ${plan.command}`, 'Give another --run-dir.');
+  const [was, is] = [Object.keys(earlier.commands), Object.keys(plan.commands)];
+  if (was.some((command) => !is.includes(command)))
+    throw refuse(`it is of ${was.join(', ')}, not of ${is.join(', ')}`, 'Give another --run-dir.');
   const ids = new Set(plan.trials.map(({ id }) => id));
   const gone = earlier.trials.filter(({ id }) => !ids.has(id));
   if (gone.length > 0)

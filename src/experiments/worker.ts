@@ -9,6 +9,7 @@ import { redisQueue } from './redis-queue.js';
 import { runTrial } from './run-trial.js';
 import type { Attempt, TrialRunner } from './run-trial.js';
 import type { SweepFolder, TrialOutcome } from './sweep-folder.js';
+import { sourcesOf } from './trial.js';
 import type { Trial } from './trial.js';
 
 export interface WorkerOptions {
@@ -93,6 +94,8 @@ export async function workOff(folder: SweepFolder, options: WorkerOptions): Prom
       const hint = 'Perhaps it needs more memory than there is. --retry-failed runs it again.';
       return { kind: 'error', error: { code: 'lost', message, hint } };
     }
+    const missing = await failedSource(claim.trial);
+    if (missing) return missing;
     const stop = new AbortController();
     const onAbort = (): void => {
       stop.abort();
@@ -121,6 +124,19 @@ export async function workOff(folder: SweepFolder, options: WorkerOptions): Prom
       clearInterval(timer);
       signal?.removeEventListener('abort', onAbort);
     }
+  }
+
+  /** What a trial comes to whose model was not made: the code is that of the failure, so that a limit that was missed stays one. */
+  async function failedSource(trial: Trial): Promise<Attempt | undefined> {
+    const sources = sourcesOf(trial);
+    if (sources.length === 0) return undefined;
+    const { trials } = await folder.plan();
+    const { done } = await folder.settled();
+    const source = trials.find(({ id, name }) => sources.includes(name) && !done.has(id));
+    const outcome = source && (await folder.outcomes()).get(source.id);
+    if (!source || !outcome || !('error' in outcome)) return undefined;
+    const message = `${source.name}, whose model it takes, failed.`;
+    return { kind: 'error', error: { code: outcome.error.code, message } };
   }
 
   async function conclude(claim: Claim, attempt: Attempt | { kind: 'taken' }, seconds: number): Promise<void> {

@@ -13,7 +13,7 @@ describe('the report of a comparison', () => {
   const report = benchReport();
 
   it('has a row per method and options, with what several seeds differ by', () => {
-    const { head, rows, names } = benchTable(report);
+    const { head, rows, names } = benchTable(report, 'narrow');
     expect(head.slice(0, names)).toEqual(['model', 'reduce', 'method']);
     const cell = (row: number, column: string): string => rows[row]![head.indexOf(column)]!;
     expect(cell(0, 'top-1 after')).toBe('92.00 % ±1.00');
@@ -26,8 +26,8 @@ describe('the report of a comparison', () => {
 
   it('leaves out columns that nothing is known of', () => {
     const [, second] = report.rows;
-    expect(benchTable({ rows: [second!] }).head).not.toContain('time left');
-    expect(benchTable({ rows: [{ ...second!, options: {} }] }).head[1]).toBe('method');
+    expect(benchTable({ rows: [second!] }, 'narrow').head).not.toContain('time left');
+    expect(benchTable({ rows: [{ ...second!, options: {} }] }, 'narrow').head[1]).toBe('method');
   });
 
   it('is shown in every medium', async () => {

@@ -1,5 +1,5 @@
 /** A comparison of methods as rows of text, for every medium. */
-import { formatBytes, formatMetric, metricLabel, significant } from './format.js';
+import { formatBytes, formatCount, formatMetric, metricLabel, significant } from './format.js';
 import type { BenchReport, BenchRow, Statistic } from './report.js';
 
 /** Column heads and cells; the first `names` columns are text, the others figures. */
@@ -9,30 +9,53 @@ export interface BenchTable {
   readonly names: number;
 }
 
+/** Columns of a wide table, for pages; a narrow one is for terminals. */
+export type BenchWidth = 'wide' | 'narrow';
+
 /** Columns that no row has anything in are left out. */
-export function benchTable({ rows }: Pick<BenchReport, 'rows'>): BenchTable {
+export function benchTable({ rows }: Pick<BenchReport, 'rows'>, width: BenchWidth): BenchTable {
   const swept = [...new Set(rows.flatMap(({ options }) => Object.keys(options)))];
   const metrics = [...new Set(rows.flatMap(({ metric }) => (metric ? [metric.name] : [])))];
   const label = metrics.length === 1 ? metricLabel(metrics[0]!) : 'metric';
-  const columns: { head: string; cell: (row: BenchRow) => string }[] = [
+  const batches = [...new Set(rows.flatMap(({ latencies = [] }) => latencies.map(({ batch }) => batch)))];
+  const isWide = width === 'wide';
+  const columns: { head: string; cell: (row: BenchRow) => string; wide?: boolean }[] = [
     { head: 'model', cell: ({ model }) => model },
     ...swept.map((name) => ({ head: name, cell: ({ options }: BenchRow) => options[name] ?? '' })),
     { head: 'method', cell: ({ method }) => method },
     { head: `${label} before`, cell: ({ metric }) => (metric?.before ? figure(metric.before, metric.name) : '') },
     { head: `${label} after`, cell: ({ metric }) => (metric ? figure(metric.after, metric.name) : '') },
+    {
+      head: `${label} on VAL`,
+      cell: ({ val, metric }) => (val && metric ? figure(val.after, metric.name) : ''),
+      wide: true,
+    },
     { head: 'same class', cell: ({ agreement }) => (agreement ? figure(agreement, 'agreement') : '') },
+    { head: 'parameters', cell: ({ params }) => (params ? formatCount(params.after.mean) : ''), wide: true },
     { head: 'bytes', cell: ({ bytes }) => formatBytes(bytes.after.mean) },
     {
       head: 'smaller',
       cell: ({ bytes: { before, after } }) => (before ? `${significant(before.mean / after.mean, 3)}x` : ''),
     },
     { head: 'MACs left', cell: ({ macs }) => (macs ? figure(macs, 'share') : '') },
+    ...batches
+      .toSorted((a, b) => a - b)
+      .map((batch) => ({
+        head: `ms, batch ${String(batch)}`,
+        cell: ({ latencies = [] }: BenchRow): string => {
+          const found = latencies.find((one) => one.batch === batch);
+          return found ? significant(found.after.mean, 3) : '';
+        },
+        wide: true,
+      })),
     { head: 'time left', cell: ({ latency }) => (latency ? figure(latency, 'share') : '') },
     { head: 'updates', cell: ({ updates }) => (updates ? updates.mean.toFixed(0) : '') },
     { head: 'seconds', cell: ({ seconds }) => seconds.mean.toFixed(0) },
     { head: 'seeds', cell: ({ seeds }) => String(seeds) },
   ];
-  const used = columns.filter(({ cell }) => rows.length === 0 || rows.some((row) => cell(row) !== ''));
+  const used = columns.filter(
+    ({ cell, wide = false }) => (isWide || !wide) && (rows.length === 0 || rows.some((row) => cell(row) !== '')),
+  );
   return {
     head: used.map(({ head }) => head),
     rows: rows.map((row) => used.map(({ cell }) => cell(row))),
@@ -42,11 +65,15 @@ export function benchTable({ rows }: Pick<BenchReport, 'rows'>): BenchTable {
 
 export function benchTitle({ of, rows }: Pick<BenchReport, 'of' | 'rows'>): string {
   const methods = new Set(rows.map(({ method }) => method)).size;
-  return `${String(methods)} ${methods === 1 ? 'method' : 'methods'} of ${of}`;
+  const models = new Set(rows.map(({ model }) => model)).size;
+  const what = `${String(methods)} ${methods === 1 ? 'method' : 'methods'}`;
+  return of.length === 1
+    ? `${what} of ${of[0]!}`
+    : `${what} on ${String(models)} ${models === 1 ? 'model' : 'models'}: ${of.join(', ')}`;
 }
 
 export const BENCH_CAPTION =
-  'Figures are of TEST and of the written files, means over the seeds; behind ± the largest less the smallest.';
+  'Figures that do not say otherwise are of TEST, and of the written files, means over the seeds; behind ± the largest less the smallest.';
 
 /** Mean, and the largest less the smallest where they differ. */
 function figure({ mean, least, most }: Statistic, metric: string): string {

@@ -76,7 +76,7 @@ function bodyOf(report: Report): string[] {
 }
 
 function benchParts(report: BenchReport): string[] {
-  const { head, rows, names } = benchTable(report);
+  const { head, rows, names } = benchTable(report, 'wide');
   const align = `${'l'.repeat(names)}${'r'.repeat(head.length - names)}`;
   return [`# ${benchTitle(report)}`, table(head, rows, align), BENCH_CAPTION];
 }

@@ -23,7 +23,7 @@ import { trainReportSchema } from './schema/train.js';
 export { dataSummarySchema, latencySchema, measurementSchema, metricSchema, targetSchema, verificationSchema };
 export type { DataSummary, Latency, Measurement, Metric, Target, Verification } from './schema/fields.js';
 export { benchReportSchema } from './schema/bench.js';
-export type { BenchCurve, BenchReport, BenchRow, Statistic } from './schema/bench.js';
+export type { BenchCurve, BenchReport, BenchRow, Compared, Statistic } from './schema/bench.js';
 export {
   candidateRoundSchema,
   distillationPointSchema,

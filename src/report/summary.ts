@@ -68,9 +68,14 @@ export function comparisonRows(
     amountRow('parameters', before.params, after.params, formatCount, 'fewer', 'more'),
     amountRow('MACs', before.macs, after.macs, formatCount, 'fewer', 'more'),
     ...metricRows(metricsOf(before), metricsOf(after), reference),
+    ...metricRows(valOf(before), valOf(after), reference).map((row) => ({ ...row, label: `${row.label} on VAL` })),
     ...latencyRows(latenciesOf(before), latenciesOf(after)),
   ];
   return rows.filter((row) => row !== undefined);
+}
+
+function valOf({ val }: Partial<Measurement>): Metric[] {
+  return val === undefined ? [] : [val];
 }
 
 function amountRow(

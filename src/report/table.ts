@@ -280,7 +280,7 @@ function profileLines(report: ProfileReport, paint: Paint, columns: number): str
 }
 
 function benchLines(report: BenchReport, paint: Paint, columns: number): string[] {
-  const { head, rows, names } = benchTable(report);
+  const { head, rows, names } = benchTable(report, 'narrow');
   const align = `${'l'.repeat(names)}${'r'.repeat(head.length - names)}`;
   const cells = rows.map((row) => row.map((cell) => printable(cell)));
   return [

@@ -317,7 +317,7 @@ export function fidelityOf(overrides: Partial<Fidelity> = {}): Fidelity {
 export function benchReport(overrides: Partial<BenchReport> = {}): BenchReport {
   const same = (mean: number): Statistic => ({ mean, least: mean, most: mean });
   return {
-    ...{ command: 'bench', of: 'prune', folder: 'runs/p', target: 'cpu', seconds: 12, spent: 12 },
+    ...{ command: 'bench', of: ['prune'], folder: 'runs/p', target: 'cpu', seconds: 12, spent: 12 },
     rows: [
       {
         ...{ model: 'net.onnx', method: 'idap', options: { reduce: '0.5' }, seeds: 3 },

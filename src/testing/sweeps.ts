@@ -17,7 +17,7 @@ export function trialsOf(count: number): Trial[] {
 /** A planned sweep of that many trials. @param lease seconds */
 export function planned(path: string, count: number, lease = 60, more: Partial<SweepPlan> = {}): Promise<SweepFolder> {
   return planSweepFolder(path, {
-    ...{ version: VERSION, command: 'prune', writes: true, resumes: true, inputs: {}, lease },
+    ...{ version: VERSION, commands: { prune: { writes: true, resumes: true } }, inputs: {}, lease },
     trials: trialsOf(count),
     ...more,
   });

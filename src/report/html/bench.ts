@@ -6,7 +6,7 @@ import type { Content } from './markup.js';
 import { plotSections, section, textTable } from './parts.js';
 
 export async function benchBody(report: BenchReport): Promise<Content[]> {
-  const { head, rows, names } = benchTable(report);
+  const { head, rows, names } = benchTable(report, 'wide');
   const kinds = head.map((_, i) => (i < names ? ('name' as const) : ('number' as const)));
   return [
     section('Methods', BENCH_CAPTION, textTable({ head, rows }, kinds)),

@@ -6,6 +6,10 @@ import { count, fraction, runFields, seconds } from './fields.js';
 export const statisticSchema = z.object({ mean: z.number(), least: z.number(), most: z.number() });
 export type Statistic = z.infer<typeof statisticSchema>;
 
+/** Of the files, and of the originals where there were any. */
+const comparedSchema = z.object({ before: statisticSchema.optional(), after: statisticSchema });
+export type Compared = z.infer<typeof comparedSchema>;
+
 /** A method on a model with some options, over all seeds. */
 export const benchRowSchema = z.object({
   model: z.string(),
@@ -14,14 +18,19 @@ export const benchRowSchema = z.object({
   options: z.record(z.string(), z.string()),
   seeds: count.min(1),
   /** On TEST; before is absent where there was no model before. */
-  metric: z.object({ name: z.string(), before: statisticSchema.optional(), after: statisticSchema }).optional(),
+  metric: comparedSchema.extend({ name: z.string() }).optional(),
+  /** The same figure on VAL. */
+  val: comparedSchema.optional(),
   /** Share of TEST that gets the class of the original, or of the teacher. */
   agreement: statisticSchema.optional(),
-  bytes: z.object({ before: statisticSchema.optional(), after: statisticSchema }),
+  bytes: comparedSchema,
+  params: comparedSchema.optional(),
   /** Share of the multiply-accumulates of the original that are left. */
   macs: statisticSchema.optional(),
   /** Time of the largest batch that was timed, relative to the original. */
   latency: statisticSchema.optional(),
+  /** Median milliseconds by the size of the batch, smallest batch first. */
+  latencies: z.array(comparedSchema.extend({ batch: count.min(1) })).optional(),
   /** Updates by gradient. */
   updates: statisticSchema.optional(),
   /** Of a run. */
@@ -54,7 +63,8 @@ export const failedTrialSchema = z.object({
 export const benchReportSchema = z.object({
   command: z.literal('bench'),
   ...runFields,
-  of: z.enum(['quantize', 'prune', 'distill', 'compress', 'train', 'evaluate']),
+  /** The commands that ran. */
+  of: z.array(z.enum(['quantize', 'prune', 'distill', 'compress', 'train', 'evaluate'])).min(1),
   /** Where the reports of all runs are. */
   folder: z.string(),
   rows: z.array(benchRowSchema),

@@ -44,6 +44,8 @@ export const measurementSchema = z.object({
   /** Multiply-accumulates of one sample. */
   macs: count.optional(),
   metric: metricSchema.optional(),
+  /** The same figure on VAL, which has decided what was written. */
+  val: metricSchema.optional(),
   /** Further figures of the same file (top-5, agreement with the original, ...). */
   metrics: z.array(metricSchema).optional(),
   latency: latencySchema.optional(),
