@@ -105,7 +105,7 @@ export async function planTrials(
     commands[command] = { writes: has('output'), resumes: has('runDir') };
     const whole: TrialDescription[] = [];
     for (const one of descriptions) whole.push(await withWholePaths(one, { command, base, source, inputs }));
-    const models = from.flatMap((phase) => made.get(phase) ?? []);
+    const models = from.flatMap((phase) => (made.get(phase) ?? []).map((trial): Source => ({ phase, trial })));
     const all = from.length === 0 ? whole : models.flatMap((model) => whole.map((one) => applied(one, command, model)));
     const trials = new Map<string, Trial>();
     for (const description of all) {
@@ -119,11 +119,22 @@ export async function planTrials(
   return { commands, trials, inputs: [...inputs], note: planNote(trials) };
 }
 
-/** The trial on what another one writes, under the seed of that one and with its labels where it has none of its own. */
-function applied({ models, options, labels }: TrialDescription, command: SweptCommand, model: Trial): TrialDescription {
-  const reference = referenceTo(model);
+/**
+ * The trial on what another one writes, under the seed of that one and with its labels where it has none of its own. The method of that
+ * one is its own where it has none (of an evaluation), else a label that bears the name of the phase.
+ */
+function applied(
+  { models, options, labels }: TrialDescription,
+  command: SweptCommand,
+  source: Source,
+): TrialDescription {
+  const { phase, trial } = source;
+  const reference = referenceTo(trial);
   const isArgument = takenAs(command) === MODEL;
-  const { [SEED]: seed } = model.options;
+  const { [SEED]: seed } = trial.options;
+  const { [METHOD]: calledThere, ...others } = trial.labels;
+  const there = trial.options[METHOD] === undefined ? undefined : (calledThere ?? String(trial.options[METHOD]));
+  const hasOwn = (labels[METHOD] ?? options[METHOD]) !== undefined;
   return {
     models: isArgument ? [...models, reference] : models,
     options: {
@@ -131,8 +142,14 @@ function applied({ models, options, labels }: TrialDescription, command: SweptCo
       ...options,
       ...(!isArgument && { [takenAs(command)]: reference }),
     },
-    labels: { ...model.labels, ...labels },
+    labels: { ...others, ...(there !== undefined && { [hasOwn ? phase : METHOD]: there }), ...labels },
   };
+}
+
+/** A trial that writes a model, and the phase that it is of. */
+interface Source {
+  readonly phase: string;
+  readonly trial: Trial;
 }
 
 async function checkTrial(

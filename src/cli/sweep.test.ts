@@ -9,6 +9,7 @@ import { normals, tinyResNet } from '../testing/tiny-models.js';
 import { npzOf } from '../testing/tiny-net.js';
 import type { SweepRequest } from '../commands/sweep.js';
 import { benchReport } from '../testing/reports.js';
+import type { SweepPlan } from '../experiments/sweep-folder.js';
 import { library } from './library.js';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
@@ -50,6 +51,37 @@ describe('flow-compress sweep', () => {
       changed: [],
       stdout: expect.stringMatching(/^0 trials here; of 2 in all 2/) as string,
     });
+  });
+
+  it('hands what the trials of one phase write to those of the next', async () => {
+    const file = await bench.write(
+      'phases.yaml',
+      [
+        'defaults: { data: data.npz, latency-runs: 2 }',
+        'phases:',
+        '  small: { command: quantize, defaults: { model: model.onnx, execution: float, method: uniform, seed: 4 }, sweep: { bits: [4, 8] } }',
+        '  timed: { command: evaluate, from: small, defaults: { model: model.onnx, batch-sizes: [1, 2] } }',
+      ].join('\n'),
+    );
+    const line = ['sweep', file, '--run-dir', bench.at('phases'), '--json', '--quiet', '--set', 'small.bits=3,8'];
+    const { code, stdout, stderr } = await bench.run(line);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
+    const { rows, of } = reportOf(stdout);
+    expect(of).toEqual(['quantize', 'evaluate']);
+    expect(rows.map(({ model, method, options }) => [model, method, options])).toEqual([
+      ['model.onnx', 'uniform', { bits: '3' }],
+      ['model.onnx', 'uniform', { bits: '8' }],
+      ['model.onnx', 'uniform', { bits: '3' }],
+      ['model.onnx', 'uniform', { bits: '8' }],
+    ]);
+    // The evaluated files are those that were written, beside the original.
+    expect(rows[2]!.bytes).toEqual(rows[0]!.bytes);
+    expect(rows[3]!.bytes).toEqual(rows[1]!.bytes);
+    expect(rows[2]!.bytes.after.mean).toBeLessThan(rows[3]!.bytes.after.mean);
+    expect(rows[3]!.latencies!.map(({ batch }) => batch)).toEqual([1, 2]);
+    expect(rows[0]!.val?.after).toBeDefined();
+    const plan = JSON.parse(await readFile(bench.at('phases/sweep.json'), 'utf8')) as SweepPlan;
+    expect(plan.trials.map(({ options }) => options['seed'])).toEqual([4, 4, 4, 4]);
   });
 
   it('keeps what a trial says of itself when it fails, with the exit code of it', async () => {

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
 import { distillReport, evaluateReport, pruneReport, trainReport } from '../testing/reports.js';
 import type { Report } from '../report/report.js';
-import { resultsOf } from './results.js';
+import { latenciesOf } from '../report/summary.js';
+import { rankedRows, resultsOf } from './results.js';
 import type { SweepPlan, TrialOutcome } from './sweep-folder.js';
-import { makeTrial } from './trial.js';
+import { makeTrial, referenceTo } from './trial.js';
 import type { Trial } from './trial.js';
 
 const trial = (method: string, seed: number, reduce: string): Trial =>
@@ -47,6 +48,61 @@ describe('the results of a sweep', () => {
     expect(after.mean).toBeCloseTo(0.89, 9);
     expect([after.least, after.most]).toEqual([0.88, 0.9]);
     expect(rows[0]!.macs!.mean).toBeCloseTo(pruneReport().after.macs! / pruneReport().before.macs!, 9);
+  });
+
+  it('call a model that a trial wrote as the one that it comes from, whatever its seed', () => {
+    const made = [0, 1].map((seed) => makeTrial('train', { models: ['lenet5'], options: { seed }, labels: {} }));
+    const cut = made.map((source, seed) =>
+      makeTrial('prune', { models: [referenceTo(source)], options: { method: 'l1', seed }, labels: { method: 'L1' } }),
+    );
+    const small = makeTrial('distill', {
+      ...{ models: [], labels: {} },
+      options: { teacher: referenceTo(cut[0]!), student: 'teacher', method: 'kd' },
+    });
+    const { rows } = results([
+      ...made.map((one) => [one, trainReport()] as const),
+      ...cut.map((one, seed) => [one, pruned(seed)] as const),
+      [small, distillReport()],
+    ]);
+    expect(rows.map(({ model, method, options, seeds }) => [model, method, options, seeds])).toEqual([
+      ['lenet5', 'train', {}, 2],
+      ['lenet5', 'L1', {}, 2],
+      ['lenet5', 'kd', {}, 1],
+    ]);
+  });
+
+  it('have VAL, parameters and every batch of both files, and can stand the best on VAL first', () => {
+    const report = pruneReport();
+    const val = (value: number) => ({ name: 'top1', value, split: 'val' as const, samples: 10 });
+    const withVal = (value: number): Report => ({
+      ...report,
+      before: { ...report.before, val: val(0.9) },
+      after: { ...report.after, val: val(value) },
+    });
+    const { rows } = results([
+      [trial('l1', 0, '0.7'), withVal(0.5)],
+      [trial('idap', 0, '0.7'), withVal(0.7)],
+      [makeTrial('prune', { models: ['/b.onnx'], options: { method: 'l1' }, labels: {} }), withVal(0.9)],
+      [trial('obc', 0, '0.7'), withVal(0.6)],
+    ]);
+    expect(rows[0]!.val).toMatchObject({ before: { mean: 0.9 }, after: { mean: 0.5 } });
+    expect(rows[0]!.params).toMatchObject({
+      before: { mean: report.before.params! },
+      after: { mean: report.after.params! },
+    });
+    expect(rows[0]!.latencies!.map(({ batch, before, after }) => [batch, before?.mean, after.mean])).toEqual(
+      latenciesOf(report.after).map(({ batch, medianMs }) => [
+        batch,
+        latenciesOf(report.before).find((one) => one.batch === batch)?.medianMs,
+        medianMs,
+      ]),
+    );
+    expect(rankedRows(rows).map(({ model, method }) => [model, method])).toEqual([
+      ['net.onnx', 'idap'],
+      ['net.onnx', 'obc'],
+      ['net.onnx', 'l1'],
+      ['b.onnx', 'l1'],
+    ]);
   });
 
   it('say what failed and what is still to come', () => {

@@ -154,4 +154,40 @@ describe('a trial', () => {
     expect(makeTrial('prune', { ...base, models: ['b.onnx'] }).id).not.toBe(id);
     expect(makeTrial('prune', { ...base, options: { steps: 1, lr: 3 } }).id).not.toBe(id);
   });
+
+  const PHASES = {
+    defaults: { data: 'd.npz', seed: 3, steps: 9 },
+    phases: {
+      first: { command: 'train', defaults: { model: 'lenet5' }, sweep: { seed: [0, 1] } },
+      cut: { command: 'prune', from: 'first', defaults: { steps: 5 } },
+      last: { command: 'evaluate', from: ['first', 'cut'], defaults: { model: 'other.onnx' } },
+    },
+  };
+
+  it('has phases, each with what the file says for all of them, but for what comes with a model', () => {
+    const phases = parseSweepFile(stringify(PHASES), 'sweep.yaml', KNOWN);
+    expect(phases.map(({ name, command, from, defaults }) => ({ name, command, from, defaults }))).toEqual([
+      {
+        ...{ name: 'first', command: 'train', from: [] },
+        defaults: { data: 'd.npz', seed: 3, steps: 9, model: 'lenet5' },
+      },
+      { name: 'cut', command: 'prune', from: ['first'], defaults: { data: 'd.npz', steps: 5 } },
+      {
+        ...{ name: 'last', command: 'evaluate', from: ['first', 'cut'] },
+        defaults: { data: 'd.npz', steps: 9, model: 'other.onnx' },
+      },
+    ]);
+  });
+
+  it.each([
+    [{ cut: { command: 'prune', from: 'firt' } }, /"firt", which is no phase above/],
+    [{ cut: { command: 'prune', from: 'last' } }, /"last", which is no phase above/],
+    [{ cut: { command: 'prune', from: 'first', defaults: { model: 'a.onnx' } } }, /unknown key "model"/],
+    [{ cut: { command: 'prune', form: 'first' } }, /unknown key "form" in phase cut/],
+    [{ last: { command: 'evaluate' }, after: { command: 'prune', from: 'last' } }, /"last", which is no phase above/],
+  ])('refuses phases such as %j', (phases, message) => {
+    const text = stringify({ ...PHASES, phases: { ...PHASES.phases, ...phases } });
+    expect(() => parseSweepFile(text, 'sweep.yaml', KNOWN)).toThrow(message);
+    expect(() => parseSweepFile(stringify({ ...PHASES, default: {} }), 'sweep.yaml', KNOWN)).toThrow(/"default"/);
+  });
 });

@@ -6,6 +6,8 @@ import { pruneReport } from '../testing/reports.js';
 import { planned, trialsOf, VERSION } from '../testing/sweeps.js';
 import type { Attempt, TrialRunner } from './run-trial.js';
 import type { SweepFolder } from './sweep-folder.js';
+import { makeTrial, referenceTo } from './trial.js';
+import type { Trial } from './trial.js';
 import { MOST_LOST, workOff } from './worker.js';
 import type { WorkerEvent, WorkerSummary } from './worker.js';
 
@@ -109,6 +111,40 @@ describe('a worker', () => {
     await rm(done);
     await rename(`${done}-`, done);
     expect((await work(folder, () => REPORT)).ran).toEqual([1]);
+  });
+
+  it('runs a trial after the one whose model it takes, and fails it with that one', async () => {
+    const [first, second] = trialsOf(2);
+    const on = (source: Trial, seed: number): Trial =>
+      makeTrial('quantize', { models: [referenceTo(source)], options: { seed }, labels: {} });
+    // In front of their sources, which only the queue puts right.
+    const trials = [on(second!, 11), on(first!, 10), first!, second!];
+    const folder = await planned(path, 0, 60, { trials });
+    const one = await work(folder, (seed) => (seed === 1 ? error('infeasible') : REPORT));
+    expect(one.ran).toEqual([0, 10, 1]);
+    const outcomes = await folder.outcomes();
+    expect(outcomes.get(trials[0]!.id)).toMatchObject({
+      error: { code: 'infeasible', message: expect.stringContaining(second!.name) as string },
+    });
+    await folder.retryFailed();
+    expect((await work(folder, () => REPORT)).ran).toEqual([1, 11]);
+  });
+
+  it('waits for a model that another worker is making', async () => {
+    const [first] = trialsOf(1);
+    const second = makeTrial('quantize', { models: [referenceTo(first!)], options: { seed: 10 }, labels: {} });
+    const folder = await planned(path, 0, 60, { trials: [first!, second] });
+    let isMade = false;
+    const other = work(folder, async (seed) => {
+      if (seed === 0) await new Promise((resolve) => setTimeout(resolve, 1200));
+      if (seed === 0) isMade = true;
+      return REPORT;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const mine = await work(folder, (seed) => (seed === 0 || !isMade ? error('internal') : REPORT));
+    await other;
+    expect((await folder.settled()).failed.size).toBe(0);
+    expect(mine.summary!.waiting).toBeGreaterThan(0);
   });
 
   it('gives its trial back when it is interrupted', async () => {
