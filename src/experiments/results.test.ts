@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { distillReport, evaluateReport, pruneReport, trainReport } from '../testing/reports.js';
 import type { Report } from '../report/report.js';
+import { benchTimes } from '../report/bench.js';
 import { latenciesOf } from '../report/summary.js';
 import { rankedRows, resultsOf } from './results.js';
 import type { SweepPlan, TrialOutcome } from './sweep-folder.js';
@@ -48,6 +49,20 @@ describe('the results of a sweep', () => {
     expect(after.mean).toBeCloseTo(0.89, 9);
     expect([after.least, after.most]).toEqual([0.88, 0.9]);
     expect(rows[0]!.macs!.mean).toBeCloseTo(pruneReport().after.macs! / pruneReport().before.macs!, 9);
+  });
+
+  it('tell how long the stages of a run took, as means', () => {
+    const timed = (seed: number, ...stages: [string, number][]): readonly [Trial, Report] => [
+      trial('idap', seed, '0.5'),
+      { ...pruneReport(), stages: stages.map(([name, seconds]) => ({ name, seconds })) },
+    ];
+    const { rows } = results([timed(0, ['open', 1], ['cut', 4]), timed(1, ['open', 3], ['learn', 5])]);
+    expect(rows[0]!.stages).toEqual([
+      { name: 'open', seconds: 2 },
+      { name: 'cut', seconds: 2 },
+      { name: 'learn', seconds: 2.5 },
+    ]);
+    expect(benchTimes({ rows })!.rows[0]![2]).toBe('learn 2.5 s, open 2.0 s, cut 2.0 s');
   });
 
   it('call a model that a trial wrote as the one that it comes from, whatever its seed', () => {

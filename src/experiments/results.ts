@@ -107,6 +107,7 @@ function rowOf(runs: readonly TrialResult[], sides: readonly Sides[], subjects: 
     const times = compared((side) => latenciesOf(side).find((one) => one.batch === batch)?.medianMs);
     return times ? [{ batch, ...times }] : [];
   });
+  const stages = stagesOf(runs.map(({ report }) => report));
   const optional = {
     agreement: statistic(({ after }) => after.metrics?.find(({ name }) => name === 'agreement')?.value),
     macs: statistic(({ before, after }) => ratio(after.macs, before?.macs)),
@@ -121,8 +122,18 @@ function rowOf(runs: readonly TrialResult[], sides: readonly Sides[], subjects: 
     ...(params && { params }),
     ...(latencies.length > 0 && { latencies }),
     seconds: statisticOf(runs.map(({ report }) => report.seconds))!,
+    ...(stages.length > 0 && { stages }),
     ...Object.fromEntries(Object.entries(optional).filter(([, value]) => value !== undefined)),
   };
+}
+
+/** Means over the runs; a stage that a run did without counts as nothing there. */
+function stagesOf(reports: readonly Report[]): NonNullable<BenchRow['stages']> {
+  const all = reports.flatMap(({ stages = [] }) => stages);
+  return [...new Set(all.map(({ name }) => name))].map((name) => ({
+    name,
+    seconds: all.reduce((sum, one) => sum + (one.name === name ? one.seconds : 0), 0) / reports.length,
+  }));
 }
 
 /** What a row, or a course, is called. */

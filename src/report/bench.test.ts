@@ -30,6 +30,27 @@ describe('the report of a comparison', () => {
     expect(benchTable({ rows: [{ ...second!, options: {} }] }, 'narrow').head[1]).toBe('method');
   });
 
+  it('has VAL, parameters, times by batch and stages where there is room', () => {
+    const of = (mean: number) => ({ after: { mean, least: mean, most: mean } });
+    const [first, second] = report.rows;
+    const full = {
+      ...{ ...first!, val: of(0.91), params: of(12_300), stages: [{ name: 'cut', seconds: 3 }] },
+      latencies: [1, 32].map((batch) => ({ batch, ...of(0.25 * batch) })),
+    };
+    const rows = [full, second!];
+    const { head, rows: cells } = benchTable({ rows }, 'wide');
+    const cell = (row: number, column: string): string => cells[row]![head.indexOf(column)]!;
+    expect(['top-1 on VAL', 'parameters', 'ms, batch 1', 'ms, batch 32'].map((column) => cell(0, column))).toEqual([
+      ...['91.00 %', '12.3 k', '0.250', '8.00'],
+    ]);
+    expect(cell(1, 'ms, batch 32')).toBe('');
+    expect(benchTable({ rows }, 'narrow').head).not.toContain('parameters');
+    expect(benchTable(report, 'wide').head).not.toContain('parameters');
+    const whole = reportToMarkdown({ ...report, rows });
+    expect(whole).toContain('| net.onnx | idap, reduce 0.5 | cut 3.0 s |');
+    expect(reportToMarkdown(report)).not.toContain('Where the time went');
+  });
+
   it('is shown in every medium', async () => {
     expect(parseReport(JSON.parse(JSON.stringify(report)))).toEqual(report);
     for (const text of [reportToTable(report), reportToMarkdown(report), await reportToHtml(report)]) {

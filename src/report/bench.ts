@@ -1,5 +1,5 @@
 /** A comparison of methods as rows of text, for every medium. */
-import { formatBytes, formatCount, formatMetric, metricLabel, significant } from './format.js';
+import { formatBytes, formatCount, formatMetric, formatSeconds, metricLabel, significant } from './format.js';
 import type { BenchReport, BenchRow, Statistic } from './report.js';
 
 /** Column heads and cells; the first `names` columns are text, the others figures. */
@@ -62,6 +62,31 @@ export function benchTable({ rows }: Pick<BenchReport, 'rows'>, width: BenchWidt
     names: used.findIndex(({ head }) => head === 'method') + 1,
   };
 }
+
+/** Stages that are told, the longest ones. */
+const STAGES_SHOWN = 5;
+
+/** Where the time of each row went, the longest stages first; undefined where nobody knows. */
+export function benchTimes({ rows }: Pick<BenchReport, 'rows'>): Pick<BenchTable, 'head' | 'rows'> | undefined {
+  const known = rows.filter(({ stages }) => stages);
+  if (known.length === 0) return undefined;
+  return {
+    head: ['model', 'method', 'stages', 'seconds'],
+    rows: known.map(({ model, method, options, stages = [], seconds }) => [
+      model,
+      [method, ...Object.entries(options).map(([name, value]) => `${name} ${value}`)].join(', '),
+      stages
+        .toSorted((a, b) => b.seconds - a.seconds)
+        .slice(0, STAGES_SHOWN)
+        .map((stage) => `${stage.name} ${formatSeconds(stage.seconds)}`)
+        .join(', '),
+      seconds.mean.toFixed(0),
+    ]),
+  };
+}
+
+export const TIMES_TITLE = 'Where the time went';
+export const TIMES_CAPTION = `The ${String(STAGES_SHOWN)} longest stages of a run, means over the seeds.`;
 
 export function benchTitle({ of, rows }: Pick<BenchReport, 'of' | 'rows'>): string {
   const methods = new Set(rows.map(({ method }) => method)).size;

@@ -38,7 +38,7 @@ import {
 import { recoveryRows, recoverySentence } from './recovery.js';
 import type { RecoveredReport } from './recovery.js';
 import { agreementSentence, budgetSentence, klWidths, latenciesOf } from './summary.js';
-import { benchTable, benchTitle, BENCH_CAPTION } from './bench.js';
+import { benchTable, benchTimes, benchTitle, BENCH_CAPTION, TIMES_CAPTION, TIMES_TITLE } from './bench.js';
 import { fidelityParts } from './markdown/fidelity.js';
 import { compressParts } from './markdown/compress.js';
 import { distillParts } from './markdown/distill.js';
@@ -78,7 +78,13 @@ function bodyOf(report: Report): string[] {
 function benchParts(report: BenchReport): string[] {
   const { head, rows, names } = benchTable(report, 'wide');
   const align = `${'l'.repeat(names)}${'r'.repeat(head.length - names)}`;
-  return [`# ${benchTitle(report)}`, table(head, rows, align), BENCH_CAPTION];
+  const times = benchTimes(report);
+  return [
+    `# ${benchTitle(report)}`,
+    table(head, rows, align),
+    BENCH_CAPTION,
+    ...(times ? [`## ${TIMES_TITLE}`, table(times.head, times.rows, 'lllr'), TIMES_CAPTION] : []),
+  ];
 }
 
 function quantizeParts(report: QuantizeReport): string[] {

@@ -35,6 +35,8 @@ export const benchRowSchema = z.object({
   updates: statisticSchema.optional(),
   /** Of a run. */
   seconds: statisticSchema,
+  /** Seconds of its stages, means over the runs, in the order of the first one. */
+  stages: z.array(z.object({ name: z.string(), seconds })).optional(),
 });
 export type BenchRow = z.infer<typeof benchRowSchema>;
 
