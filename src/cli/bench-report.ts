@@ -2,6 +2,7 @@
 import { z } from 'zod';
 import { parseOptions } from '../commands/options.js';
 import { COMPARED_METHODS, COMPARED_MODELS, comparisonPhases } from '../experiments/comparison.js';
+import type { ComparedMethod } from '../experiments/comparison.js';
 import type { OptionValue } from '../experiments/trial.js';
 import type { BenchReport } from '../report/report.js';
 import { seedOf } from './bench-seeds.js';
@@ -62,7 +63,7 @@ export function benchReportCommand(context: CliContext): CommandDefinition<Bench
       'help at any time: `flow-compress worker FOLDER`.',
       '',
       'Methods:',
-      ...COMPARED_METHODS.map(({ name, command, options }) => `  ${name.padEnd(22)}${command} ${shown(options)}`),
+      ...COMPARED_METHODS.map((method) => `  ${calledIn(method).padEnd(30)}${method.command} ${shown(method.options)}`),
     ].join('\n'),
     groups: [
       { heading: 'Report:', flags: REPORT_FLAGS },
@@ -111,7 +112,11 @@ async function refuseUnfit(
   for (const model of models) resolveSettings(architectureNamed(model), images, flagName);
 }
 
-function shown(options: (typeof COMPARED_METHODS)[number]['options']): string {
+function calledIn({ name, goal }: ComparedMethod): string {
+  return goal === undefined ? name : `${name}, ${goal}`;
+}
+
+function shown(options: ComparedMethod['options']): string {
   return Object.entries(options)
     .map(([name, value]) => (value === true ? `--${name}` : `--${name} ${String(value)}`))
     .join(' ');

@@ -6,8 +6,10 @@ import { METHOD, SEED, STUDENT } from './trial.js';
 export const COMPARED_MODELS = ['simple-cnn', 'lenet5-enhanced', 'efficientnet-b0', 'resnet50'] as const;
 
 export interface ComparedMethod {
-  /** In tables. */
+  /** In tables and plots. */
   readonly name: string;
+  /** How far it goes, where the list has it several times. */
+  readonly goal?: string;
   readonly command: Exclude<SweptCommand, 'train' | 'evaluate'>;
   readonly options: TrialOptions;
   /** The option that says how long it learns: updates as all others that learn, or epochs as the original; absent where nothing does. */
@@ -22,27 +24,33 @@ export const COMPARED_METHODS: readonly ComparedMethod[] = [
   { name: 'dynamic INT8', command: 'quantize', options: { method: 'dynamic-int8' } },
   { name: 'static INT8', command: 'quantize', options: { method: 'static-int8' } },
   { name: 'QAT INT8', command: 'quantize', options: { method: 'int8-qat' }, learns: 'recover' },
-  { name: 'FAAQ 4 bits', command: 'quantize', options: { method: 'faaq', bits: 4 } },
-  { name: 'FAAQ 4 bits, learned', command: 'quantize', options: { method: 'faaq', bits: 4 }, learns: 'recover' },
+  { name: 'FAAQ', goal: '4 bits', command: 'quantize', options: { method: 'faaq', bits: 4 } },
+  {
+    name: 'FAAQ, learned',
+    goal: '4 bits',
+    command: 'quantize',
+    options: { method: 'faaq', bits: 4 },
+    learns: 'recover',
+  },
   ...AT_EVERY_SHARE((share) => ({
-    ...{ name: `weights pruned ${percent(share)}`, command: 'prune', learns: 'steps' },
+    ...{ name: 'weights pruned', goal: percent(share), command: 'prune', learns: 'steps' },
     options: { method: 'magnitude', sparsity: share },
   })),
   ...AT_EVERY_SHARE((share) => ({
-    ...{ name: `filters pruned ${percent(share)}`, command: 'prune', learns: 'steps' },
+    ...{ name: 'filters pruned', goal: percent(share), command: 'prune', learns: 'steps' },
     options: { method: 'l1', reduce: share },
   })),
   ...AT_EVERY_SHARE((share) => ({
-    ...{ name: `IDAP++ ${percent(share)}`, command: 'prune', learns: 'steps' },
+    ...{ name: 'IDAP++', goal: percent(share), command: 'prune', learns: 'steps' },
     options: { method: 'idap', reduce: share },
   })),
   {
     // As long as the original: the student begins with new weights.
-    ...{ name: 'FAD, half the width', command: 'distill', learns: 'epochs' },
+    ...{ name: 'FAD', goal: 'half the width', command: 'distill', learns: 'epochs' },
     options: { method: 'fad', [STUDENT]: 'teacher', width: 0.5 },
   },
   ...[8, 16].map((ratio): ComparedMethod => ({
-    ...{ name: `Flow Compress ${String(ratio)}x`, command: 'compress', learns: 'steps' },
+    ...{ name: 'Flow Compress', goal: `${String(ratio)}x smaller`, command: 'compress', learns: 'steps' },
     // The nearest file where the limit is out of reach: the table says how small it is.
     options: { method: 'flow-compress', 'size-ratio': ratio, 'best-effort': true },
   })),
@@ -87,10 +95,10 @@ export function comparisonPhases(settings: ComparisonSettings): ComparisonPhase[
     })),
   );
   const long = { steps: { steps: settings.steps }, recover: { recover: settings.steps }, epochs: { epochs } };
-  const described = ({ name, options, learns }: ComparedMethod): TrialDescription => ({
+  const described = ({ name, goal, options, learns }: ComparedMethod): TrialDescription => ({
     models: [],
     options: { ...common, ...options, ...(learns && { ...long[learns], ...changes }) },
-    labels: { [METHOD]: name },
+    labels: { [METHOD]: name, ...(goal !== undefined && { goal }) },
   });
   const commands = [...new Set(COMPARED_METHODS.map(({ command }) => command))];
   return [

@@ -10,11 +10,26 @@ import type { BenchCurve, BenchReport, BenchRow, Statistic } from './report.js';
 
 export function benchPlots(report: BenchReport): Plot[] {
   return [
-    tradeoffOf(report, BYTES, ({ bytes }) => ({ before: bytes.before?.mean, after: bytes.after.mean })),
-    tradeoffOf(report, TIME_LEFT, ({ latency }) => ({ before: latency && 1, after: latency?.mean })),
+    ...subjectsOf(report).flatMap((one) => [
+      tradeoffOf(one, BYTES, ({ bytes }) => ({ before: bytes.before?.mean, after: bytes.after.mean })),
+      tradeoffOf(one, TIME_LEFT, ({ latency }) => ({ before: latency && 1, after: latency?.mean })),
+    ]),
     radarOf(report),
     ...(['pruning', 'training'] as const).map((kind) => coursesOf(report, kind)),
   ].filter((plot) => plot !== undefined);
+}
+
+/** Rows that share a front. */
+interface Subject extends Pick<BenchReport, 'rows'> {
+  /** Where it is one of several. */
+  readonly name?: string;
+}
+
+/** Students of one teacher compete with each other; networks that several commands were applied to have fronts of their own. */
+function subjectsOf({ of, rows }: BenchReport): Subject[] {
+  const names = [...new Set(rows.map(({ model }) => model))];
+  if (of.length === 1 || names.length === 1) return [{ rows }];
+  return names.map((name) => ({ name, rows: rows.filter(({ model }) => model === name) }));
 }
 
 interface Cost {
@@ -23,7 +38,11 @@ interface Cost {
 }
 
 /** A point per method and set of options; the originals are grey. One point alone says nothing. */
-function tradeoffOf({ rows }: BenchReport, axis: CostAxis, costOf: (row: BenchRow) => Cost): Plot | undefined {
+function tradeoffOf(
+  { name: subject, rows }: Subject,
+  axis: CostAxis,
+  costOf: (row: BenchRow) => Cost,
+): Plot | undefined {
   const name = rows.find(({ metric }) => metric)?.metric?.name;
   if (name === undefined) return undefined;
   const measured = rows.filter(({ metric }) => metric?.name === name);
@@ -46,8 +65,8 @@ function tradeoffOf({ rows }: BenchReport, axis: CostAxis, costOf: (row: BenchRo
   if (files.length === 0 || points.length < 2) return undefined;
   const isBytes = axis === BYTES;
   return {
-    id: isBytes ? 'tradeoff' : 'tradeoff-time',
-    title: isBytes ? 'Accuracy against bytes' : 'Accuracy against time',
+    id: [isBytes ? 'tradeoff' : 'tradeoff-time', subject ?? []].flat().join('-'),
+    title: `Accuracy against ${isBytes ? 'bytes' : 'time'}${subject === undefined ? '' : `, ${subject}`}`,
     caption: `${metricLabel(name)} of the written files on TEST against ${isBytes ? 'their bytes' : "the time of the largest batch, relative to the original's"}, means over the seeds. Up and to the left is better; no file is better and cheaper than those on the dashed line.`,
     span: 'half',
     spec: (width) => tradeoffPlot(points, width, { axis, front: true }),

@@ -61,6 +61,15 @@ describe('the report of a comparison', () => {
     expect(plotsOf(report).map(({ id }) => id)).toEqual(['tradeoff', 'tradeoff-time']);
   });
 
+  it('draws a front for every network that several commands were applied to', () => {
+    const rows = [...report.rows, ...report.rows.map((row) => ({ ...row, model: 'b.onnx' }))];
+    const ids = (of: typeof report.of) => plotsOf({ ...report, of, rows }).map(({ id }) => id);
+    expect(ids(['prune'])).toEqual(['tradeoff', 'tradeoff-time']);
+    expect(ids(['train', 'prune'])).toEqual([
+      ...['tradeoff-net.onnx', 'tradeoff-time-net.onnx', 'tradeoff-b.onnx', 'tradeoff-time-b.onnx'],
+    ]);
+  });
+
   it('compares methods on a radar only where all of them were tried', async () => {
     const [first, second] = report.rows;
     const counts = { agreement: first!.agreement!, macs: first!.macs! };
