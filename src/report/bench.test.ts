@@ -70,6 +70,24 @@ describe('the report of a comparison', () => {
     ]);
   });
 
+  it('tells more methods apart than there are colours', async () => {
+    const svgOf = (count: number): Promise<string> => {
+      const rows = Array.from({ length: count }, (_, i) => ({
+        ...report.rows[0]!,
+        method: `m${String(i)}`,
+        bytes: { ...report.rows[0]!.bytes, after: { mean: 1e5 * (1 + i), least: 0, most: 0 } },
+      }));
+      return plotToSvg(plotsOf({ ...report, rows })[0]!, 462);
+    };
+    const looks = async (count: number): Promise<number> => {
+      const symbols = [...(await svgOf(count)).matchAll(/aria-label="m\d+[^>]*?d="([^"]+)"[^>]*?fill="([^"]+)"/g)];
+      expect(symbols).toHaveLength(count);
+      return new Set(symbols.map(([, path, fill]) => `${path!} ${fill!}`)).size;
+    };
+    expect(await looks(6)).toBe(6);
+    expect(await looks(9)).toBe(9);
+  });
+
   it('compares methods on a radar only where all of them were tried', async () => {
     const [first, second] = report.rows;
     const counts = { agreement: first!.agreement!, macs: first!.macs! };

@@ -81,6 +81,14 @@ export function tradeoffPlot(
     scale: { domain: names, range: seriesColours(names, references, COLOURS.muted) },
     legend: legendLayout(names, inner),
   };
+  // Colours alone do not tell more methods apart.
+  const shapes = {
+    field: 'series',
+    type: 'nominal' as const,
+    scale: { domain: names, range: seriesShapes(names, references) },
+    legend: legendLayout(names, inner),
+  };
+  const shape = names.length - references.size > COLOURS.series.length ? { shape: shapes } : {};
   const cheapest = points.reduce((least, { cost }) => Math.min(least, cost), Infinity);
   const dearest = points.reduce((most, { cost }) => Math.max(most, cost), 0);
   const isLog = axis.scale === 'log';
@@ -121,7 +129,11 @@ export function tradeoffPlot(
         mark: { type: 'line', strokeWidth: 1.5, opacity: 0.7 },
         encoding: { order: { field: 'cost' } },
       },
-      { transform: [{ filter: '!datum.below' }], mark: { type: 'point', filled: true, size: 55, opacity: 1 } },
+      {
+        transform: [{ filter: '!datum.below' }],
+        mark: { type: 'point', filled: true, size: 55, opacity: 1 },
+        encoding: shape,
+      },
       {
         transform: [{ filter: 'datum.below' }],
         mark: { type: 'point', filled: true, shape: 'triangle-down', size: 80, opacity: 1 },
@@ -178,6 +190,17 @@ function tradeoffRows(
 function seriesColours(names: readonly string[], references: ReadonlySet<string>, grey: string): string[] {
   let used = 0;
   return names.map((name) => (references.has(name) ? grey : COLOURS.series[used++ % COLOURS.series.length]));
+}
+
+const SHAPES = ['circle', 'square', 'diamond', 'triangle-up'] as const;
+
+/** Another shape for every round through the colours; references are circles. */
+function seriesShapes(names: readonly string[], references: ReadonlySet<string>): string[] {
+  let used = 0;
+  return names.map((name) => {
+    const round = references.has(name) ? 0 : Math.floor(used++ / COLOURS.series.length);
+    return SHAPES[round % SHAPES.length]!;
+  });
 }
 
 /** A file and its measured latencies. */
