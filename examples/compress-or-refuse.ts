@@ -1,15 +1,20 @@
 /**
  * A step of a release: a model in memory becomes a smaller file, or none where it would answer too differently.
- * node --import tsx examples/compress-or-refuse.ts MODEL.onnx DATA SMALL.onnx [RATIO] [UPDATES]
+ * node --import tsx examples/compress-or-refuse.ts MODEL.onnx DATA SMALL.onnx [RATIO] [UPDATES] [SHARE]
+ *
+ * SHARE of the samples of every class have to stay in it.
  */
 import { readFile, rm } from 'node:fs/promises';
 import { FlowCompressError, compress } from 'flow-compress';
 
-const [path = 'demo/fashion-resnet.onnx', data = 'demo/data', output = 'small.onnx', ratio = '8', updates = '50'] =
-  process.argv.slice(2);
-
-/** Share of the samples of every class that have to stay in it. */
-const LEAST_AGREEMENT = 0.9;
+const [
+  path = 'demo/fashion-resnet.onnx',
+  data = 'demo/data',
+  output = 'small.onnx',
+  ratio = '8',
+  updates = '50',
+  share = '0.9',
+] = process.argv.slice(2);
 
 try {
   const { report } = await compress(new Uint8Array(await readFile(path)), {
@@ -28,7 +33,7 @@ try {
   console.log(
     `${String(before.bytes)} -> ${String(after.bytes)} bytes, ${String(agreement)} of the worst class keep it`,
   );
-  if (answered.length === 0 || agreement < LEAST_AGREEMENT) {
+  if (answered.length === 0 || agreement < Number(share)) {
     await rm(output);
     process.exitCode = 1;
   }
