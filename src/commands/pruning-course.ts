@@ -233,7 +233,10 @@ function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
 }
 
 /** The step on VAL, and its state with the fit that VAL keeps: few samples of CALIB may mislead the later ones. */
-async function judged(study: PruningStudy, step: Step): Promise<{ qualities: StepQualities; state: PruningState }> {
+export async function judged(
+  study: Pick<PruningStudy, 'qualityOf'>,
+  step: Pick<Step, 'cut' | 'refitted' | 'normalized' | 'state'>,
+): Promise<{ qualities: StepQualities; state: PruningState }> {
   const { cut, refitted, normalized, state } = step;
   if (!cut || !refitted) return { qualities: { cut: await study.qualityOf(state.model) }, state };
   const qualities: { -readonly [key in keyof StepQualities]: StepQualities[key] } = {
