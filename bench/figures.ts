@@ -13,7 +13,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { z } from 'zod';
 import { evaluateModels } from '../src/commands/evaluate.js';
-import { quantizeModel, type QuantizeInput } from '../src/commands/quantize.js';
+import { quantizeModel, type QuantizeInput } from '../src/commands/quantize/quantize.js';
 import { messageOf } from '../src/errors.js';
 import type { Measurement } from '../src/report/report.js';
 import { FIGURE_MODELS, WIDTHS, type FigureModel, type Target } from './lib/figure-targets.js';

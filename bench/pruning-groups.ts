@@ -11,7 +11,7 @@ import { readdirSync } from 'node:fs';
 import { basename, join, relative } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { ModelProto } from 'onnx-buf';
-import { prunableModel } from '../src/commands/removable.js';
+import { prunableModel } from '../src/commands/prune/removable.js';
 import { randomStream } from '../src/data/random.js';
 import { openModel } from '../src/node/model-file.js';
 import { nodeEngine } from '../src/node/onnxruntime.js';

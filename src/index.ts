@@ -5,23 +5,20 @@ export type { ModelInput } from './node/model-input.js';
 export { inspectModel, inspectModel as inspect } from './commands/inspect.js';
 export { evaluateModels, evaluateModels as evaluate, type EvaluateInput } from './commands/evaluate.js';
 export { profileModel, profileModel as profile, type ProfileInput } from './commands/profile.js';
-export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize.js';
-export { pruneModel, pruneModel as prune, type PruneInput } from './commands/prune.js';
-export { compressModel, compressModel as compress, type CompressInput } from './commands/compress.js';
-export type { CompressOptions } from './commands/compress-options.js';
-export { distillModel, distillModel as distill, type DistillInput } from './commands/distill.js';
-export { trainModel, trainModel as train, type TrainInput } from './commands/train.js';
-export { DEFAULTS, QUANTIZATION_METHODS } from './commands/options.js';
-export type {
-  DataOptions,
-  DistillOptions,
-  EvaluateOptions,
-  InspectOptions,
-  ProfileOptions,
-  PruneOptions,
-  QuantizeOptions,
-  TrainOptions,
-} from './commands/options.js';
+export { quantizeModel, quantizeModel as quantize, type QuantizeInput } from './commands/quantize/quantize.js';
+export { pruneModel, pruneModel as prune, type PruneInput } from './commands/prune/prune.js';
+export { compressModel, compressModel as compress, type CompressInput } from './commands/compress/compress.js';
+export type { CompressOptions } from './commands/compress/options.js';
+export { distillModel, distillModel as distill, type DistillInput } from './commands/distill/distill.js';
+export { trainModel, trainModel as train, type TrainInput } from './commands/train/train.js';
+export { DEFAULTS, type DataOptions } from './commands/options.js';
+export type { InspectOptions } from './commands/inspect-options.js';
+export type { EvaluateOptions } from './commands/evaluate-options.js';
+export type { ProfileOptions } from './commands/profile-options.js';
+export { QUANTIZATION_METHODS, QUANTIZE_DEFAULTS, type QuantizeOptions } from './commands/quantize/options.js';
+export type { PruneOptions } from './commands/prune/options.js';
+export type { TrainOptions } from './commands/train/options.js';
+export type { DistillOptions } from './commands/distill/options.js';
 
 // Errors and progress.
 export { FlowCompressError, type ErrorCode, type ErrorDetails } from './errors.js';
@@ -69,7 +66,7 @@ export { makeTensor, readFloats, readInts, readTensor } from './onnx/tensor.js';
 export { DataType } from './onnx/dtypes.js';
 
 // Units that can be removed from a model, and their removal.
-export { prunableModel, type PrunableModel } from './commands/removable.js';
+export { prunableModel, type PrunableModel } from './commands/prune/removable.js';
 export { dependencyGroups } from './pruning/groups.js';
 export type {
   Dependencies,

@@ -1,9 +1,10 @@
 /** `quantize` up to the written file, without reading TEST, stage by stage, from data that is in memory or on disk. */
-import type { QuantizeInput } from '../../src/commands/quantize.js';
-import { DEFAULTS, parseOptions, quantizeOptionsSchema } from '../../src/commands/options.js';
-import { executionFor } from '../../src/commands/execution.js';
-import { WIDE_BATCH, prepareStudy, quantizationContext } from '../../src/commands/quantization-study.js';
-import { verifyFile } from '../../src/commands/verify-file.js';
+import type { QuantizeInput } from '../../src/commands/quantize/quantize.js';
+import { parseOptions } from '../../src/commands/parse-options.js';
+import { QUANTIZE_DEFAULTS, quantizeOptionsSchema } from '../../src/commands/quantize/options.js';
+import { executionFor } from '../../src/commands/quantize/execution.js';
+import { WIDE_BATCH, prepareStudy, quantizationContext } from '../../src/commands/quantize/study.js';
+import { verifyFile } from '../../src/commands/quantize/verify-file.js';
 import { openCheckedModel, openWorkspace, type Workspace } from '../../src/commands/workspace.js';
 import type { Batch } from '../../src/data/dataset.js';
 import { saveModel } from '../../src/node/model-file.js';
@@ -45,7 +46,7 @@ export async function quantizeFile(path: string, options: QuantizeFileOptions): 
     await stage('open model', () => openCheckedModel(path));
     const study = await stage('prepare', () => prepareStudy(workspace, {}));
     const execution = executionFor(workspace, study, method, settings);
-    const minBits = settings.minBits ?? DEFAULTS.minBits;
+    const minBits = settings.minBits ?? QUANTIZE_DEFAULTS.minBits;
     const context = quantizationContext(
       workspace,
       study,
@@ -56,7 +57,7 @@ export async function quantizeFile(path: string, options: QuantizeFileOptions): 
     );
     const prepared = await stage('calibrate and measure', () => method.prepare(context));
     const params = weightUnits(study.layers).reduce((sum, unit) => sum + unit.layer.params, 0);
-    const bits = method.fixedBits ?? settings.bits ?? DEFAULTS.bits;
+    const bits = method.fixedBits ?? settings.bits ?? QUANTIZE_DEFAULTS.bits;
     const outcome = await stage('round', () =>
       prepared.quantize({ codeBytes: Math.floor((params * bits) / 8), minBits }),
     );
@@ -74,7 +75,7 @@ export async function quantizeFile(path: string, options: QuantizeFileOptions): 
 async function preloaded(workspace: Workspace): Promise<Workspace> {
   const { calib } = workspace.working;
   const held = new Map<number | undefined, Batch[]>();
-  for (const size of [undefined, WIDE_BATCH, DEFAULTS.probeSamples]) {
+  for (const size of [undefined, WIDE_BATCH, QUANTIZE_DEFAULTS.probeSamples]) {
     const list: Batch[] = [];
     for await (const batch of workspace.batch(calib, size)) list.push(batch);
     held.set(size, list);

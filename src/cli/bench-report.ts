@@ -1,6 +1,6 @@
 /** `flow-compress bench report`: networks trained here, times every kind of compression, as one table. */
 import { z } from 'zod';
-import { parseOptions } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import { COMPARED_METHODS, COMPARED_MODELS, comparisonPhases } from '../experiments/comparison.js';
 import type { ComparedMethod } from '../experiments/comparison.js';
 import type { OptionValue } from '../experiments/trial.js';

@@ -1,7 +1,7 @@
 /** `flow-compress bench quantize|prune|distill|compress|report`: sweeps that are short enough for the command line. */
 import { Command } from 'commander';
 import { z } from 'zod';
-import { parseOptions } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import { METHOD, SEED } from '../experiments/trial.js';
 import type { OptionValue, SweptCommand, TrialDescription } from '../experiments/trial.js';
 import type { BenchReport } from '../report/report.js';

@@ -1,6 +1,6 @@
 /** `flow-compress compress`: one budget for size, speed and accuracy; cuts, bits and learning planned together. */
-import { compressOptionsSchema, QUANTIZERS } from '../commands/compress-options.js';
-import { parseOptions } from '../commands/options.js';
+import { compressOptionsSchema, QUANTIZERS } from '../commands/compress/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import { COMPRESSION_METHODS } from '../pipeline/recipes.js';
 import type { CompressReport } from '../report/report.js';
 import { HINT_WEIGHT } from '../recovery/teachings.js';

@@ -1,5 +1,6 @@
 /** `flow-compress distill`: a student learns from a teacher. */
-import { distillOptionsSchema, parseOptions } from '../commands/options.js';
+import { distillOptionsSchema } from '../commands/distill/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import { DISTILLATION_METHODS } from '../distillation/methods.js';
 import { FlowCompressError } from '../errors.js';
 import type { DistillReport } from '../report/report.js';

@@ -1,5 +1,6 @@
 /** `flow-compress evaluate`: metric, bytes and latency of files side by side. */
-import { evaluateOptionsSchema, parseOptions } from '../commands/options.js';
+import { evaluateOptionsSchema } from '../commands/evaluate-options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import type { EvaluateReport } from '../report/report.js';
 import type { CliContext } from './context.js';
 import { DATA_FLAGS, flagName, GENERATION_FLAGS, PREPROCESS_FILE_FLAG, PREPROCESS_FLAGS, valueFlag } from './flags.js';

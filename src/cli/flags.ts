@@ -1,7 +1,8 @@
 /** Every flag that more than one command has, in one place: its name, meaning, placeholder and reader. */
 import { Option } from 'commander';
 import type { Command } from 'commander';
-import { DEFAULTS, evaluateOptionsSchema } from '../commands/options.js';
+import { evaluateOptionsSchema } from '../commands/evaluate-options.js';
+import { DEFAULTS } from '../commands/options.js';
 import { TEACHINGS } from '../recovery/teachings.js';
 import { parseInteger, parseNumber, parseNumberList, parseSwitch, parseText, parseTextList, passOn } from './values.js';
 import type { Parser } from './values.js';

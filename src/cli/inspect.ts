@@ -1,5 +1,6 @@
 /** `flow-compress inspect`: what is in a model. */
-import { inspectOptionsSchema, parseOptions } from '../commands/options.js';
+import { inspectOptionsSchema } from '../commands/inspect-options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import type { InspectReport } from '../report/report.js';
 import type { CliContext } from './context.js';
 import { flagName, switchFlag, MODEL_ARGUMENT } from './flags.js';

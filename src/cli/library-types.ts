@@ -1,14 +1,12 @@
 /** The library functions that the commands call, as types, so that tests can put in functions of their own. */
-import type { CompressOptions } from '../commands/compress-options.js';
-import type {
-  DistillOptions,
-  EvaluateOptions,
-  InspectOptions,
-  ProfileOptions,
-  PruneOptions,
-  QuantizeOptions,
-  TrainOptions,
-} from '../commands/options.js';
+import type { CompressOptions } from '../commands/compress/options.js';
+import type { DistillOptions } from '../commands/distill/options.js';
+import type { EvaluateOptions } from '../commands/evaluate-options.js';
+import type { InspectOptions } from '../commands/inspect-options.js';
+import type { ProfileOptions } from '../commands/profile-options.js';
+import type { PruneOptions } from '../commands/prune/options.js';
+import type { QuantizeOptions } from '../commands/quantize/options.js';
+import type { TrainOptions } from '../commands/train/options.js';
 import type { SweepRequest, WorkerReport, WorkerRequest } from '../commands/sweep.js';
 import type { RunControl } from '../progress.js';
 import type {

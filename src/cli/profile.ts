@@ -1,5 +1,6 @@
 /** `flow-compress profile`: information flow, sensitivity and KL of every layer. */
-import { parseOptions, profileOptionsSchema } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
+import { profileOptionsSchema } from '../commands/profile-options.js';
 import type { ProfileReport } from '../report/report.js';
 import type { CliContext } from './context.js';
 import {

@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { QuantizeOptions, TrainOptions } from '../commands/options.js';
-import { QUANTIZATION_METHODS, trainOptionsSchema } from '../commands/options.js';
+import type { QuantizeOptions } from '../commands/quantize/options.js';
+import type { TrainOptions } from '../commands/train/options.js';
+import { QUANTIZATION_METHODS } from '../commands/quantize/options.js';
+import { trainOptionsSchema } from '../commands/train/options.js';
 import { FlowCompressError, throwIfAborted } from '../errors.js';
 import { parseReport } from '../report/report.js';
 import {

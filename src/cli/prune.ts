@@ -1,5 +1,6 @@
 /** `flow-compress prune`: fewer filters and layers, measured. */
-import { parseOptions, PRUNING_STAGES, pruneOptionsSchema } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
+import { pruneOptionsSchema, PRUNING_STAGES } from '../commands/prune/options.js';
 import { PRUNING_METHODS } from '../pruning/methods.js';
 import { SCORE_NAMES } from '../pruning/scores.js';
 import type { PruneReport } from '../report/report.js';

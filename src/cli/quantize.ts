@@ -1,5 +1,6 @@
 /** `flow-compress quantize`: a smaller model with per-layer bits, measured. */
-import { DEFAULTS, parseOptions, QUANTIZATION_METHODS, quantizeOptionsSchema } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
+import { QUANTIZATION_METHODS, QUANTIZE_DEFAULTS, quantizeOptionsSchema } from '../commands/quantize/options.js';
 import type { QuantizeReport } from '../report/report.js';
 import type { CliContext } from './context.js';
 import {
@@ -22,43 +23,58 @@ const METHOD_NAMES = QUANTIZATION_METHODS.map((method) => method.name).join(', '
 
 const FLAGS = [
   valueFlag('-o, --output <file>', 'where the quantized model goes', parseText),
-  valueFlag('--method <name>', METHOD_NAMES, parseText, DEFAULTS.method),
-  valueFlag('--bits <n>', 'average stored width of the weights; fractions allowed', parseNumber, DEFAULTS.bits),
+  valueFlag('--method <name>', METHOD_NAMES, parseText, QUANTIZE_DEFAULTS.method),
+  valueFlag(
+    '--bits <n>',
+    'average stored width of the weights; fractions allowed',
+    parseNumber,
+    QUANTIZE_DEFAULTS.bits,
+  ),
   valueFlag(
     '--max-size <size>',
     'largest size of the output instead of --bits: 400KB (1000 bytes) or 400KiB',
     parseSize,
   ),
   valueFlag('--sweep <list>', 'also measure these average widths, for example 2,3,4,6,8', parseNumberList),
-  valueFlag('--execution <kind>', 'auto (the faster one per layer), int8 or float', parseText, DEFAULTS.execution),
+  valueFlag(
+    '--execution <kind>',
+    'auto (the faster one per layer), int8 or float',
+    parseText,
+    QUANTIZE_DEFAULTS.execution,
+  ),
   switchFlag('--remeasure', 'time the candidate files anew instead of taking the choice that this machine remembers'),
-  valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, DEFAULTS.minBits),
-  valueFlag('--max-bits <n>', 'widest width a layer may get', parseInteger, DEFAULTS.maxBits),
+  valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, QUANTIZE_DEFAULTS.minBits),
+  valueFlag('--max-bits <n>', 'widest width a layer may get', parseInteger, QUANTIZE_DEFAULTS.maxBits),
   valueFlag(
     '--sensitivity <kind>',
     'flow (one profile), measured (KL of every layer and width) or auto',
     parseText,
-    DEFAULTS.sensitivity,
+    QUANTIZE_DEFAULTS.sensitivity,
   ),
   ...SENSITIVITY_FLAGS,
-  valueFlag('--edge-bits <n>', 'width of the first and last layers and of embeddings', parseInteger, DEFAULTS.edgeBits),
+  valueFlag(
+    '--edge-bits <n>',
+    'width of the first and last layers and of embeddings',
+    parseInteger,
+    QUANTIZE_DEFAULTS.edgeBits,
+  ),
   valueFlag(
     '--attention-bits <n>',
     'lowest width of attention with the flow sensitivity',
     parseInteger,
-    DEFAULTS.attentionBits,
+    QUANTIZE_DEFAULTS.attentionBits,
   ),
   valueFlag(
     '--gradient-bits <n>',
     'lowest width of layers with large gradients, with the flow sensitivity',
     parseInteger,
-    DEFAULTS.gradientBits,
+    QUANTIZE_DEFAULTS.gradientBits,
   ),
   valueFlag(
     '--probe-samples <n>',
     'samples on which the divergence of a layer is measured',
     parseInteger,
-    DEFAULTS.probeSamples,
+    QUANTIZE_DEFAULTS.probeSamples,
   ),
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
   valueFlag(
@@ -70,9 +86,9 @@ const FLAGS = [
     '--recover-lr <rate>',
     'learning rate of the recovery, relative to the size of the weights',
     parseNumber,
-    DEFAULTS.recoverLr,
+    QUANTIZE_DEFAULTS.recoverLr,
   ),
-  valueFlag('--recover-batch-size <n>', 'samples per update', parseInteger, DEFAULTS.recoverBatchSize),
+  valueFlag('--recover-batch-size <n>', 'samples per update', parseInteger, QUANTIZE_DEFAULTS.recoverBatchSize),
   valueFlag(
     '--temperature <t>',
     'what the scores of both models are divided by in the loss (default: 1, or 4 for kd, fad and crd)',

@@ -1,7 +1,7 @@
 /** What all commands do around their one library call: configuration, progress, report file, output, exit code. */
 import { extname, resolve } from 'node:path';
 import { Command } from 'commander';
-import { parseOptions } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import { FlowCompressError } from '../errors.js';
 import { assertWritableOutput, writeFileAtomically } from '../node/atomic-file.js';
 import type { RunControl } from '../progress.js';

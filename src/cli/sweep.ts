@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { Command } from 'commander';
 import { z } from 'zod';
-import { parseOptions } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import type { PlannedTrials, WorkerReport } from '../commands/sweep.js';
 import { FlowCompressError, messageOf } from '../errors.js';
 import { expandSweep, freeOptions, parseSweepFile } from '../experiments/sweep-file.js';

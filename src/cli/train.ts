@@ -1,5 +1,6 @@
 /** `flow-compress train`: trains or fine-tunes a model by gradients. */
-import { parseOptions, TRAINING_METRICS, trainOptionsSchema } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
+import { TRAINING_METRICS, trainOptionsSchema } from '../commands/train/options.js';
 import type { TrainReport } from '../report/report.js';
 import { LOSSES } from '../training/losses.js';
 import { OPTIMIZERS } from '../training/optimizers.js';

@@ -1,7 +1,7 @@
 /** `flow-compress zoo list` and `zoo build`: architectures as ONNX. */
 import { Command } from 'commander';
 import { z } from 'zod';
-import { parseOptions } from '../commands/options.js';
+import { parseOptions } from '../commands/parse-options.js';
 import type { ZooBuildReport, ZooListReport } from '../commands/zoo.js';
 import { formatBytes, formatCount, printable } from '../report/format.js';
 import { collectFlags } from './config.js';

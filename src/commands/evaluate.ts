@@ -5,10 +5,11 @@ import { nameOf, type ModelInput } from '../node/model-input.js';
 import type { RunControl } from '../progress.js';
 import type { EvaluateReport } from '../report/report.js';
 import { measureFiles } from './measure.js';
-import { evaluateOptionsSchema, parseOptions, type EvaluateOptions } from './options.js';
-import { diffusionOf } from './distill-task.js';
+import { type EvaluateOptions, evaluateOptionsSchema } from './evaluate-options.js';
+import { parseOptions } from './parse-options.js';
+import { diffusionOf } from './distill/task.js';
 import { startRun } from './run-info.js';
-import { compareWithTeacher, openTeacherFile } from './teacher-fidelity.js';
+import { compareWithTeacher, openTeacherFile } from './distill/teacher-fidelity.js';
 import { openWorkspace } from './workspace.js';
 
 /** Options of `evaluateModels`: `data` is needed, everything else has a default. */

@@ -13,8 +13,9 @@ import type { InspectReport, RemovableUnits } from '../report/report.js';
 import type { Engine } from '../runtime/engine.js';
 import { traceValues, type TracedValues } from '../runtime/trace.js';
 import { guessFeeds } from '../runtime/made-up-feeds.js';
-import { inspectOptionsSchema, parseOptions, type InspectOptions } from './options.js';
-import { removableUnits } from './removable.js';
+import { type InspectOptions, inspectOptionsSchema } from './inspect-options.js';
+import { parseOptions } from './parse-options.js';
+import { removableUnits } from './prune/removable.js';
 import { startRun } from './run-info.js';
 import { openCheckedModel } from './workspace.js';
 

@@ -14,7 +14,7 @@ import { measureLatency, TIMED_TOGETHER } from '../runtime/latency.js';
 import { evaluateSessions, type LabelMetric, type MetricValue } from '../runtime/metric.js';
 import { traceValues } from '../runtime/trace.js';
 import type { RunClock } from './run-info.js';
-import { sessionWithInputNames, withInputNames, type InputNames } from './teacher-inputs.js';
+import { sessionWithInputNames, withInputNames, type InputNames } from './distill/teacher-inputs.js';
 import { openCheckedModel, openSession, type Workspace } from './workspace.js';
 
 /** A model to measure, and what reports and messages call it. */

@@ -11,8 +11,8 @@ import { convNet, npzOf } from '../testing/tiny-net.js';
 import { evaluateModels } from './evaluate.js';
 import { inspectModel } from './inspect.js';
 import { profileModel } from './profile.js';
-import { quantizeModel, type QuantizeInput } from './quantize.js';
-import { trainModel } from './train.js';
+import { quantizeModel, type QuantizeInput } from './quantize/quantize.js';
+import { trainModel } from './train/train.js';
 
 let folder: string;
 const at = (name: string): string => join(folder, name);

@@ -15,8 +15,11 @@ import { agreementWith, flowSensitivity } from '../quantization/sensitivity.js';
 import { gatherStatistics } from '../quantization/statistics.js';
 import { weightUnits } from '../quantization/units.js';
 import type { ProfiledLayer, ProfileReport } from '../report/report.js';
-import { DEFAULTS, parseOptions, profileOptionsSchema, type ProfileOptions } from './options.js';
-import { prepareStudy, quantizationContext, type PreparedStudy } from './quantization-study.js';
+import { DEFAULTS } from './options.js';
+import { parseOptions } from './parse-options.js';
+import { type ProfileOptions, profileOptionsSchema } from './profile-options.js';
+import { QUANTIZE_DEFAULTS } from './quantize/options.js';
+import { prepareStudy, quantizationContext, type PreparedStudy } from './quantize/study.js';
 import { startRun } from './run-info.js';
 import { finishedReport, logged, openRun } from './run-state.js';
 import { openWorkspace } from './workspace.js';
@@ -101,12 +104,12 @@ export async function profileModel(input: ModelInput, options: ProfileInput): Pr
 }
 
 const PROBE_SETTINGS: QuantizationSettings = {
-  minBits: DEFAULTS.minBits,
-  maxBits: DEFAULTS.maxBits,
-  edgeBits: DEFAULTS.edgeBits,
-  attentionBits: DEFAULTS.attentionBits,
+  minBits: QUANTIZE_DEFAULTS.minBits,
+  maxBits: QUANTIZE_DEFAULTS.maxBits,
+  edgeBits: QUANTIZE_DEFAULTS.edgeBits,
+  attentionBits: QUANTIZE_DEFAULTS.attentionBits,
   probeSamples: 64,
-  gradientBits: DEFAULTS.gradientBits,
+  gradientBits: QUANTIZE_DEFAULTS.gradientBits,
   sensitivity: 'measured',
   sensitivityMode: DEFAULTS.sensitivityMode,
   gradientTerm: DEFAULTS.gradientTerm,

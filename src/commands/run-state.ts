@@ -4,8 +4,11 @@ import { fingerprint } from '../node/fingerprint.js';
 import { openRunDirectory, type RunDirectory } from '../node/run-dir.js';
 import type { RunControl } from '../progress.js';
 import type { Report } from '../report/report.js';
-import type { CompressOptions } from './compress-options.js';
-import type { ProfileOptions, PruneOptions, QuantizeOptions, TrainOptions } from './options.js';
+import type { CompressOptions } from './compress/options.js';
+import type { ProfileOptions } from './profile-options.js';
+import type { PruneOptions } from './prune/options.js';
+import type { QuantizeOptions } from './quantize/options.js';
+import type { TrainOptions } from './train/options.js';
 import type { Workspace } from './workspace.js';
 
 /** Options that change where a run reads and writes, not what it finds out. */

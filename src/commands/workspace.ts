@@ -23,7 +23,7 @@ import { checkLabels } from '../runtime/metric.js';
 import { fixedBatchOf, takeRows } from '../runtime/rows.js';
 import { headOfRun, type RunHead } from '../runtime/head-of-run.js';
 import type { DataOptions } from './options.js';
-import { checkTargetShape } from './target-arrays.js';
+import { checkTargetShape } from './train/target-arrays.js';
 
 export interface Workspace {
   /** The model as the caller gave it. */

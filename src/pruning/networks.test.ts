@@ -1,7 +1,7 @@
 /** Networks of the zoo, cut at random: they give what the originals with zeros give. */
 import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
-import { prunableModel } from '../commands/removable.js';
+import { prunableModel } from '../commands/prune/removable.js';
 import { traceDims } from '../runtime/trace.js';
 import { distance, engine, run } from '../testing/graph-writing.js';
 import { cutAndCheck, stirred } from '../testing/random-cuts.js';

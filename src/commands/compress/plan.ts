@@ -1,0 +1,183 @@
+/** What `compress` plans from: models that could be made, measured before anything learns, and which of them to make. */
+import { z } from 'zod';
+import { firstSamples } from '../../data/subset.js';
+import { modelByteLength } from '../../onnx/write.js';
+import { fitting, goesOn, isSizeOpen, type Candidate } from '../../pipeline/candidates.js';
+import { LEAST_STEP, narrowing, RUNGS, shareByRule } from '../../pipeline/ladder.js';
+import { cutOf, quantizerOf } from '../../pipeline/recipes.js';
+import { findMethod } from '../../quantization/registry.js';
+import type { Quality } from '../../recovery/validate.js';
+import { qualitySchema } from '../../report/report.js';
+import { averageBits, budgetOf, meetBudget } from '../quantize/bit-budget.js';
+import { firstRung, nextRung, startOf, type Rung } from './ladder.js';
+import { dropFrom, quantizeSettings, timeRatioOf, type CompressRun } from './run.js';
+import { nothingToRemove } from '../prune/course.js';
+import type { QuantizeOptions } from '../quantize/options.js';
+import { prepareStudy } from '../quantize/study.js';
+import { openQuantizer } from '../quantize/quantizing.js';
+
+export interface MeasuredCandidate extends Candidate {
+  /** On VAL. */
+  readonly quality: Quality;
+}
+
+export interface CompressPlan {
+  readonly rungs: readonly Rung[];
+  readonly candidates: readonly MeasuredCandidate[];
+}
+
+/** Average widths among which the smallest that keeps to the drop is looked for. */
+const OPEN_WIDTHS = [2, 3, 4, 6];
+/** Average width where neither size nor drop is limited: what hardly changes an answer. */
+const HARMLESS_WIDTH = 8;
+/** Samples of CALIB that widths are planned on. */
+const PLANNED_ON = 256;
+
+/** @throws FlowCompressError `infeasible` when something must go and nothing can; as cuts and quantizers do */
+export async function planCompression(run: CompressRun): Promise<CompressPlan> {
+  const { recipe, limits, settings } = run;
+  const first = firstRung(run);
+  switch (cutOf(recipe)?.how) {
+    case undefined:
+      return { rungs: [first], candidates: await candidatesOf(run, first) };
+    case 'rule': {
+      const rung = await nextRung(run, first, shareByRule(limits, settings.reduce));
+      if (!rung) throw nothingToRemove();
+      return { rungs: [first, rung], candidates: await candidatesOf(run, rung) };
+    }
+    case 'to-size':
+      return narrowed(run, first);
+    case 'ladder':
+      return climbed(run, first);
+  }
+}
+
+async function climbed(run: CompressRun, first: Rung): Promise<CompressPlan> {
+  const { limits, learning, control } = run;
+  const rungs = [first];
+  let last = await candidatesOf(run, first);
+  const candidates = [...last];
+  for (const [i, share] of RUNGS.entries()) {
+    if (!goesOn(candidates, last, limits, learning !== undefined)) break;
+    control.onProgress?.({ stage: 'plan', done: i, total: RUNGS.length });
+    if (share > LEAST_STEP * rungs.at(-1)!.share) continue;
+    const rung = await nextRung(run, rungs.at(-1)!, share);
+    if (!rung) break;
+    rungs.push(rung);
+    last = await candidatesOf(run, rung);
+    candidates.push(...last);
+  }
+  control.onProgress?.({ stage: 'plan', done: RUNGS.length, total: RUNGS.length });
+  return { rungs, candidates };
+}
+
+/**
+ * The rung below the last one, where something is left to cut: for a model that turned out slower than was planned.
+ * @returns undefined at the end of the ladder
+ */
+export async function climbFurther(
+  run: CompressRun,
+  { rungs, candidates }: CompressPlan,
+): Promise<CompressPlan | undefined> {
+  const last = rungs.at(-1)!;
+  const share = RUNGS.find((one) => one <= LEAST_STEP * last.share);
+  if (cutOf(run.recipe)?.how !== 'ladder' || share === undefined) return undefined;
+  const rung = await nextRung(run, last, share);
+  if (!rung) return undefined;
+  return { rungs: [...rungs, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
+}
+
+/** Narrower and narrower until the limits hold that can be told before anything learns: the widest such network, but for a step. */
+async function narrowed(run: CompressRun, first: Rung): Promise<CompressPlan> {
+  const { limits, control } = run;
+  const rungs = [first];
+  for (;;) {
+    const last = rungs.at(-1)!;
+    const candidates = await candidatesOf(run, last);
+    if (fitting(candidates, limits).length > 0) return { rungs, candidates };
+    control.onProgress?.({ stage: 'plan', done: Math.min(rungs.length - 1, RUNGS.length), total: RUNGS.length });
+    const [{ bytes }] = candidates as [MeasuredCandidate];
+    const rung = await nextRung(
+      run,
+      last,
+      last.share * narrowing(limits.bytes === undefined ? 1 : limits.bytes / bytes),
+    );
+    if (!rung) return { rungs, candidates };
+    rungs.push(rung);
+  }
+}
+
+/** Whether a candidate keeps to the limits as far as they can be told before it learns. */
+export function fits({ limits }: CompressRun, candidate: MeasuredCandidate): boolean {
+  return fitting([candidate], limits).length > 0;
+}
+
+const candidateSchema = z.array(
+  z.object({
+    ...{ rung: z.number(), bits: z.number(), bytes: z.number(), timeRatio: z.number().optional() },
+    ...{ divergence: z.number(), drop: z.number(), quality: qualitySchema },
+  }),
+);
+
+async function candidatesOf(run: CompressRun, found: Rung): Promise<MeasuredCandidate[]> {
+  const rung = startOf(run, found);
+  const key = `candidates ${String(rung.index)}`;
+  const known = await run.run?.cache.read(key);
+  if (known !== undefined)
+    return candidateSchema.parse(JSON.parse(known)).map((one) => ({ ...one, timeRatio: one.timeRatio }));
+  const measured = quantizerOf(run.recipe) === undefined ? [await inFloat(run, rung)] : await rounded(run, rung);
+  await run.run?.cache.write(key, JSON.stringify(measured));
+  return measured;
+}
+
+async function inFloat(run: CompressRun, rung: Rung): Promise<MeasuredCandidate> {
+  const { model } = rung.state;
+  return {
+    ...{ rung: rung.index, bits: 32, bytes: modelByteLength(model) },
+    timeRatio: await run.clock.stage('time candidates', () => timeRatioOf(run, model)),
+    ...(await judged(run, () => run.study.qualityOf(model))),
+  };
+}
+
+async function rounded(run: CompressRun, rung: Rung): Promise<MeasuredCandidate[]> {
+  const { workspace, limits, clock, control } = run;
+  const settings = quantizeSettings(run);
+  const method = findMethod(settings.method)!;
+  const { working } = workspace;
+  const few = { ...workspace, working: { ...working, calib: firstSamples(working.calib, PLANNED_ON) } };
+  const study = await clock.stage('prepare', () => prepareStudy(few, control, rung.state.model));
+  const { execution, prepared } = await openQuantizer(
+    { ...{ workspace: few, study, method, settings, clock, cache: run.run?.cache }, warn: () => undefined },
+    control,
+  );
+  const budgets: readonly Pick<QuantizeOptions, 'bits' | 'maxSize'>[] =
+    limits.bytes !== undefined && method.fixedBits === undefined
+      ? [{ maxSize: limits.bytes }]
+      : (isSizeOpen(limits) ? OPEN_WIDTHS : [HARMLESS_WIDTH]).map((bits) => ({ bits }));
+  const found: MeasuredCandidate[] = [];
+  let timeRatio: number | undefined;
+  for (const budget of budgets) {
+    const wanted = budgetOf({ minBits: settings.minBits, ...budget }, study, method);
+    const { outcome } = await clock.stage('quantize', () => meetBudget(prepared, execution, wanted, true));
+    // The time hardly depends on the bits.
+    timeRatio ??= await clock.stage('time candidates', async () => {
+      if (limits.timeRatio === undefined) return undefined;
+      const choice = await execution.choose(outcome, control);
+      return timeRatioOf(run, choice.build(outcome));
+    });
+    const file = execution.float!.build(outcome);
+    found.push({
+      ...{ rung: rung.index, bits: averageBits(outcome), bytes: execution.largestFile(outcome), timeRatio },
+      ...(await judged(run, () => run.study.qualityOf(file))),
+    });
+  }
+  return found;
+}
+
+async function judged(
+  run: CompressRun,
+  measure: () => Promise<Quality>,
+): Promise<Pick<MeasuredCandidate, 'divergence' | 'drop' | 'quality'>> {
+  const quality = await run.clock.stage('evaluate on VAL', measure);
+  return { quality, divergence: quality.divergence, drop: dropFrom(run, quality) };
+}
