@@ -51,14 +51,3 @@ export function solveCholesky(l: Float64Array, n: number, b: Float64Array): void
     for (let k = 0; k < i; k++) b[k]! -= l[i * n + k]! * x;
   }
 }
-
-/** Inverse of L L^T, row-major [n, n]. */
-export function inverseCholesky(l: Float64Array, n: number): Float64Array {
-  const inverse = new Float64Array(n * n);
-  for (let i = 0; i < n; i++) {
-    const row = inverse.subarray(i * n, (i + 1) * n);
-    row[i] = 1;
-    solveCholesky(l, n, row);
-  }
-  return inverse;
-}

@@ -1,36 +1,61 @@
-/** A network of the same shape that knows nothing: weights drawn anew. */
+/** The same network before it was trained: its weights drawn anew. */
 import type { ModelProto } from 'onnx-buf';
 import { randomStream, seedOf } from '../data/random.js';
 import { DataType } from '../onnx/dtypes.js';
-import { rewrite, type Graph } from '../onnx/graph.js';
+import { rewrite, type Graph, type Value } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
-import { makeTensor, readFloats } from '../onnx/tensor.js';
+import { makeTensor } from '../onnx/tensor.js';
 import { trainableParameters } from '../training/parameters.js';
-import { rootMeanSquare } from './learned.js';
+import { constant, lecunUniform, normal, ones, zeros, type Init } from '../zoo/init.js';
+
+/** Deviation of tables: positions, tokens. */
+const TABLE = normal(0.02);
+/** Slope below 0 of PRelu (He et al. 2015, Delving Deep into Rectifiers). */
+const SLOPE = constant(0.25);
+/** Inputs of normalizations by index: scale, shift and, with running statistics, mean and variance. */
+const OF_NORMS: readonly (Init | undefined)[] = [undefined, ones, zeros, zeros, ones];
 
 /**
- * Weights of layers are normal with variance 2 / fan-in (He et al. 2015), biases and shifts 0, scales of normalizations 1; other
- * tables, such as positions, are normal in the size that they had.
+ * Layers are uniform within 1 / sqrt(fan in), which keeps residual branches small where normalizations are folded away; biases and
+ * shifts are 0, factors 1, normalizations as if nothing had run through them.
  */
 export function renewed(model: ModelProto, seed: number): ModelProto {
-  return rewrite(model, (graph: Graph) => {
-    const fanIn = new Map(
-      findLayers(graph).map(({ op, weight, cols }) => [weight.name, op === 'Gather' ? undefined : cols]),
-    );
-    for (const [i, { name, dims, size }] of trainableParameters(graph).entries()) {
+  return rewrite(model, (graph) => {
+    const fanIns = fanInsOf(graph);
+    const trained = trainableParameters(graph);
+    const statistics = statisticsOf(graph, new Set(trained.map(({ name }) => name)));
+    for (const [i, { name, decays }] of [...trained, ...statistics].entries()) {
       const value = graph.mustGet(name);
-      const random = randomStream(seedOf(seed, i, 7001));
-      const normal = (scale: number): Float32Array =>
-        Float32Array.from({ length: size }, () => scale * random.normal());
-      const uses = [...value.uses];
-      const isNorm = uses.some(({ node }) => node.opType.endsWith('Normalization'));
-      const inputs = fanIn.get(name);
-      let data: Float32Array;
-      if (inputs !== undefined) data = normal(Math.sqrt(2 / inputs));
-      else if (isNorm) data = new Float32Array(size).fill(uses.some(({ index }) => index === 1) ? 1 : 0);
-      else if (dims.filter((d) => d > 1).length <= 1) data = new Float32Array(size);
-      else data = normal(rootMeanSquare(readFloats(value.initializer!)));
+      const dims = value.initializer!.dims.map(Number);
+      const count = dims.reduce((a, b) => a * b, 1);
+      const fanIn = fanIns.get(name);
+      const init = fanIn === undefined ? initBeside(value, decays) : lecunUniform;
+      const data = init({ count, fanIn: fanIn ?? 1, fanOut: 1 }, randomStream(seedOf(seed, i, 1301)));
       graph.setInitializer(value, makeTensor(name, DataType.FLOAT, dims, data));
     }
   });
+}
+
+/** Of layers that multiply; tables are looked up. */
+function fanInsOf(graph: Graph): Map<string, number> {
+  const layers = findLayers(graph).filter(({ op }) => op !== 'Gather');
+  return new Map(layers.map(({ weight, cols }) => [weight.name, cols]));
+}
+
+/** Of a parameter that is no layer's weight. */
+function initBeside({ uses }: Value, decays: boolean): Init {
+  for (const { node, index } of uses) {
+    if (node.opType.endsWith('Normalization')) return OF_NORMS[index] ?? zeros;
+    if (node.opType === 'PRelu' && index === 1) return SLOPE;
+    if (!decays && (node.opType === 'Mul' || node.opType === 'Div')) return ones;
+  }
+  return decays ? TABLE : zeros;
+}
+
+/** Running statistics, which do not train. */
+function statisticsOf(graph: Graph, trained: ReadonlySet<string>): { name: string; decays: boolean }[] {
+  const norms = graph.nodes.filter(({ opType }) => opType.endsWith('Normalization'));
+  const values = norms.flatMap(({ inputs }) => inputs.slice(1, OF_NORMS.length));
+  const names = new Set(values.flatMap((value) => (value?.initializer ? [value.name] : [])));
+  return [...names].filter((name) => !trained.has(name)).map((name) => ({ name, decays: false }));
 }

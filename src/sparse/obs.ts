@@ -8,7 +8,8 @@
  * is gone through to its end; the layer takes the cheapest removals of all rows. O(rows cols^3) operations (kernels/surgeon.ts).
  */
 import type { Gram } from '../flow/gram-probe.js';
-import { cholesky, inverseCholesky, solveCholesky } from '../linalg/cholesky.js';
+import { cholesky, solveCholesky } from '../linalg/cholesky.js';
+import { choleskyInverse } from '../linalg/cholesky-inverse.js';
 import { kernelArrays } from '../linalg/kernels.js';
 import type { WeightLayer } from '../onnx/layers.js';
 import { magnitudeMasks } from './magnitude.js';
@@ -111,7 +112,7 @@ function surgeonMask(layer: LayerShape, weights: Float32Array, gram: Gram, count
   const order = new Int32Array(weights.length);
   const costs = new Float64Array(weights.length);
   forEachGroup(layer, gram, (h, first, end) => {
-    const inverse = inverseCholesky(cholesky(h, cols), cols);
+    const inverse = choleskyInverse(h, cols);
     const { kernels, float64 } = kernelArrays((cols + 5) * cols * 8 + 1024);
     const vector = (): Float64Array => float64(cols);
     const [a, w, room, index, removed, added] = [
