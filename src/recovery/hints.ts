@@ -2,8 +2,7 @@
  * Hints: values inside the student that are held against those of the teacher in the same place, beside its answers (FitNets,
  * Romero et al. 2015). A cut network has forgotten in its middle what its answers tell it only from afar.
  */
-import type { Feeds } from '../runtime/engine.js';
-import type { Teacher } from './teacher.js';
+import type { HostTensor } from '../runtime/engine.js';
 
 /** A value inside the student that learns to be one of the teacher's. */
 export interface TaughtValue {
@@ -26,9 +25,9 @@ export function spreadOut(values: readonly TaughtValue[]): TaughtValue[] {
 /**
  * For every taught value, what makes of its mean squared error a relative one, and of all of them together `weight` times
  * their mean.
+ * @param values of the teacher
  */
-export async function hintFactors(teacher: Teacher, feeds: Feeds, weight: number): Promise<number[]> {
-  const { values } = await teacher.answer(feeds);
+export function hintFactors(values: readonly HostTensor[], weight: number): number[] {
   return values.map(({ data }) => {
     const square = (data as Float32Array).reduce((sum, v) => sum + v * v, 0) / Math.max(data.length, 1);
     return square > 0 ? weight / (square * values.length) : 0;

@@ -61,7 +61,8 @@ export async function tuitionByAnswers(request: AnswersRequest): Promise<Tuition
   const taught = hintWeight > 0 ? spreadOut(request.taught) : [];
   const lesson = await lessonOf(engine, original, scores, feedsFor);
   const teacher = await openTeacher(engine, original, lesson, taught);
-  const factors = await hintFactors(teacher, feedsFor(batchSize), hintWeight);
+  const { values } = await teacher.answer(feedsFor(batchSize));
+  const factors = hintFactors(values, hintWeight);
   return {
     ...{ layout: '', ...lesson.of(student), loss: lesson.loss, parameters: [], observed: [], judgedBy: 'divergence' },
     hints: taught.map(({ student: value }) => ({ value, loss: 'mse' as const })),

@@ -10,7 +10,8 @@ import { distillTask } from './task.js';
 import type { DistillOptions } from './options.js';
 import { measureSamples, type QualityOptions, type SamplingModel } from './sample-quality.js';
 import { facingOutputs } from './teacher-model.js';
-import { assertSameInputs, type MeasuredSubject } from '../measure.js';
+import type { MeasuredSubject } from '../measure.js';
+import { assertSameInputs } from '../same-inputs.js';
 import { openCheckedModel, openSession, type Workspace } from '../workspace.js';
 
 export interface TeacherFile extends AnsweringModel {

@@ -11,10 +11,10 @@ import { headOfRun } from '../../runtime/head-of-run.js';
 import type { NamedTensor } from '../../runtime/scores.js';
 import { traceShapes, type TracedValues } from '../../runtime/trace.js';
 import { distillTask } from './task.js';
-import { assertSameInputs } from '../measure.js';
+import { assertSameInputs } from '../same-inputs.js';
 import type { DistillOptions } from './options.js';
 import { prepareModel } from '../prepare.js';
-import { matchInputs, withInputNames, type InputNames } from './teacher-inputs.js';
+import { matchInputs, withInputNames, type InputNames } from '../input-names.js';
 import { refuseFixedBatch } from '../train/setup.js';
 import { openSession, type Workspace } from '../workspace.js';
 

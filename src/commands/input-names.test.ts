@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
-import { toBytes } from '../../onnx/to-bytes.js';
-import type { ValueSignature } from '../../runtime/engine.js';
-import { Builder } from '../../testing/flow-models.js';
-import { engine } from '../../testing/graph-writing.js';
-import { matchInputs, sessionWithInputNames, withInputNames } from './teacher-inputs.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { ValueSignature } from '../runtime/engine.js';
+import { Builder } from '../testing/flow-models.js';
+import { engine } from '../testing/graph-writing.js';
+import { matchInputs, sessionWithInputNames, withInputNames } from './input-names.js';
 
 const input = (name: string, ...dims: number[]): ValueSignature => ({ name, type: 'float32', dims: ['N', ...dims] });
 const pairs = (found: ReadonlyMap<string, string> | undefined): unknown => found && [...found];

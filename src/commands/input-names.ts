@@ -1,13 +1,13 @@
-/** Which input of a teacher is fed what a student's is, where the two call them differently. */
+/** Which input of a model is fed what another one calls differently: of a teacher, what its student takes. */
 import type { ModelProto } from 'onnx-buf';
-import { FlowCompressError } from '../../errors.js';
-import type { GivenModel } from '../../node/model-input.js';
-import { Graph } from '../../onnx/graph.js';
-import { withFields } from '../../onnx/message.js';
-import { toBytes } from '../../onnx/to-bytes.js';
-import type { Session, ValueSignature } from '../../runtime/engine.js';
-import { namedFeeds } from '../../runtime/rows.js';
-import { matchesInput, showInputs } from '../measure.js';
+import { FlowCompressError } from '../errors.js';
+import type { GivenModel } from '../node/model-input.js';
+import { Graph } from '../onnx/graph.js';
+import { withFields } from '../onnx/message.js';
+import { toBytes } from '../onnx/to-bytes.js';
+import type { Session, ValueSignature } from '../runtime/engine.js';
+import { namedFeeds } from '../runtime/rows.js';
+import { matchesInput, showInputs } from './same-inputs.js';
 
 /** Names of the student's inputs by those of the teacher's. */
 export type InputNames = ReadonlyMap<string, string>;
