@@ -4,11 +4,11 @@ import type { TeachingName } from '../recovery/teachings.js';
 /**
  * What is done to a model, in order.
  *
- * `cut`: `ladder`, deeper and deeper, as the plan asks for; `rule`, once, to a share that a rule gives; `to-size`, until its file keeps
+ * `cut`: `ladder`, deeper and deeper, as the plan asks for; `joint`, once, to where cuts and bits harm alike; `rule`, once, to a share that a rule gives; `to-size`, until its file keeps
  * to the limits. `renew`: weights are drawn anew. `learn`: so much of all learning, by this teaching. `quantize`: by this method.
  */
 export type Stage =
-  | { readonly kind: 'cut'; readonly how: 'ladder' | 'rule' | 'to-size'; readonly pruning: string }
+  | { readonly kind: 'cut'; readonly how: 'ladder' | 'joint' | 'rule' | 'to-size'; readonly pruning: string }
   | { readonly kind: 'renew' }
   | { readonly kind: 'learn'; readonly share: number; readonly teaching: TeachingName }
   | { readonly kind: 'quantize'; readonly method: string };
@@ -33,6 +33,11 @@ export const COMPRESSION_METHODS: readonly Recipe[] = [
     name: 'flow-compress',
     summary: 'cuts, bits and learning planned together from what was measured of the model',
     stages: [planned, learn('hints', 0.25), quantize('faaq'), learn('answers', 0.75)],
+  },
+  {
+    name: 'joint',
+    summary: 'as flow-compress, but cut once: to where a byte less by cuts does as much harm as by bits (needs a size)',
+    stages: [cut('joint', 'idap'), learn('hints', 0.25), quantize('faaq'), learn('answers', 0.75)],
   },
   {
     name: 'sequential',

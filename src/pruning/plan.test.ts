@@ -8,7 +8,7 @@ import { removableBranches } from './branches.js';
 import { costModel } from './cost.js';
 import type { SiteDamage } from './damage.js';
 import { dependencyGroups } from './groups.js';
-import { planCuts } from './plan.js';
+import { planCuts, type PlanPoint } from './plan.js';
 import { findSites, GUARDS, takenBy, type Choice, type Site } from './sites.js';
 
 const MODEL = tinyResNet(17, 16);
@@ -109,6 +109,28 @@ describe('a plan', () => {
     expect([...planFor(1e-6).branches]).toEqual(['block.sum']);
     expect(planFor(1e6).branches.size).toBe(0);
     expect(planFor(Infinity).branches.size).toBe(0);
+  });
+
+  it('tells what it would come to on the way, and stops where that says', async () => {
+    const { dependencies, sites, costOf } = await prepared();
+    const damages = sites.map((site, i): SiteDamage => ({
+      site,
+      of: (width) => (site.kind === 'branch' ? 3 : (i + 1) * (1 - width / 16) ** 2),
+    }));
+    const request = { dependencies, sites, damages, costOf };
+    let seen: readonly PlanPoint[] = [];
+    const whole = planCuts({ ...request, goal: (points) => (seen = points)[0]!.cost });
+    expect(whole.choice).toEqual({ widths: new Map(), branches: new Set() });
+    expect(seen[0]).toEqual({ cost: whole.cost, damage: 0 });
+    expect(seen.length).toBeGreaterThan(3);
+    for (const [i, { cost, damage }] of seen.entries()) {
+      if (i === 0) continue;
+      expect(cost).toBeLessThan(seen[i - 1]!.cost);
+      expect(damage).toBeGreaterThan(seen[i - 1]!.damage);
+      expect(planCuts({ ...request, goal: () => cost })).toEqual(planCuts({ ...request, goal: cost }));
+    }
+    // Nothing is left to take.
+    expect(planCuts({ ...request, goal: 0 }).cost).toBe(seen.at(-1)!.cost);
   });
 });
 

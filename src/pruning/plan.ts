@@ -8,6 +8,16 @@ import { sitesWithin, takenBy, type BranchSite, type Choice, type Site, type Wid
 
 export type CostOf = (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
 
+/** What a plan comes to on its way, with everything that was taken so far. */
+export interface PlanPoint {
+  readonly cost: number;
+  /** Summed divergence of what was taken. */
+  readonly damage: number;
+}
+
+/** What a model may cost, or how that is told from all that could be taken: the first point takes nothing. */
+export type PlanGoal = number | ((points: readonly PlanPoint[]) => number);
+
 export interface PlanRequest {
   readonly dependencies: Dependencies;
   readonly sites: readonly Site[];
@@ -16,7 +26,7 @@ export interface PlanRequest {
   readonly costOf: CostOf;
   /** What cuts are priced by, where that is another cost. */
   readonly worthOf?: CostOf;
-  readonly goal: number;
+  readonly goal: PlanGoal;
 }
 
 export interface Plan {
@@ -46,7 +56,7 @@ interface Move {
 
 /** The plan that meets the goal; where none does, the cheapest there is. */
 export function planCuts(request: PlanRequest): Plan {
-  const { dependencies, sites, goal } = request;
+  const { dependencies, sites, damages } = request;
   const classes = dependencies.units.classOf.length;
   const ofChoice =
     (cost: CostOf) =>
@@ -55,8 +65,10 @@ export function planCuts(request: PlanRequest): Plan {
       return cost(removed, gone);
     };
   const costOf = ofChoice(request.costOf);
-  const worthOf = request.worthOf && ofChoice(request.worthOf);
-  const state = new State(request, costOf, worthOf ?? costOf);
+  const worthOf = request.worthOf ? ofChoice(request.worthOf) : costOf;
+  const goal =
+    typeof request.goal === 'number' ? request.goal : request.goal([...pointsOnTheWay(request, costOf, worthOf)]);
+  const state = new State(request, costOf, worthOf);
   let cost = costOf(state.choice);
   while (cost > goal) {
     const move = state.bestMove();
@@ -64,20 +76,42 @@ export function planCuts(request: PlanRequest): Plan {
     state.make(move);
     cost = costOf(state.choice);
   }
-  return cost > goal ? { choice: state.choice, cost } : givenBack(request, state.choice, costOf);
+  return cost > goal ? { choice: state.choice, cost } : givenBack(sites, damages, goal, state.choice, costOf);
+}
+
+function* pointsOnTheWay(
+  request: PlanRequest,
+  costOf: (choice: Choice) => number,
+  worthOf: (choice: Choice) => number,
+): Generator<PlanPoint> {
+  const state = new State(request, costOf, worthOf);
+  for (;;) {
+    const { choice } = state;
+    const damage = request.damages.reduce((sum, one) => sum + damageIn(choice, one), 0);
+    yield { cost: costOf(choice), damage };
+    const move = state.bestMove();
+    if (!move) return;
+    state.make(move);
+  }
+}
+
+/** What a choice does at a site. */
+function damageIn({ widths, branches }: Choice, { site, of }: SiteDamage): number {
+  if (site.kind === 'branch') return branches.has(site.branch.name) ? of(0) : 0;
+  return of(widths.get(site.group) ?? site.order.length);
 }
 
 /** The last moves may have taken more than was needed: what does most damage is given back, as far as the goal allows. */
-function givenBack({ sites, damages, goal }: PlanRequest, choice: Choice, costOf: (choice: Choice) => number): Plan {
-  const damageOf = ({ site, of }: SiteDamage): number =>
-    site.kind === 'branch'
-      ? choice.branches.has(site.branch.name)
-        ? of(0)
-        : 0
-      : of(choice.widths.get(site.group) ?? site.order.length);
+function givenBack(
+  sites: readonly Site[],
+  damages: readonly SiteDamage[],
+  goal: number,
+  choice: Choice,
+  costOf: (choice: Choice) => number,
+): Plan {
   const places = new Map(sites.map((site, i) => [site, i]));
   const taken = damages
-    .map((damage) => ({ site: damage.site, damage: damageOf(damage) }))
+    .map((damage) => ({ site: damage.site, damage: damageIn(choice, damage) }))
     .filter(({ damage }) => damage > 0)
     .sort((a, b) => b.damage - a.damage || places.get(a.site)! - places.get(b.site)!);
   let best: Plan = { choice, cost: costOf(choice) };

@@ -1,6 +1,7 @@
 /** One step of pruning: what is worth least goes, and the rest is fitted in closed form to what the original gives. */
 import type { ModelProto } from 'onnx-buf';
 import type { Batch } from '../data/dataset.js';
+import { FlowCompressError } from '../errors.js';
 import { gatherGrams } from '../flow/gather-grams.js';
 import type { Gram } from '../flow/gram-probe.js';
 import { Graph } from '../onnx/graph.js';
@@ -17,7 +18,7 @@ import { dependencyGroups, type Dependencies, type DependencyGroup } from './gro
 import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
 import type { StructuredMethod } from './methods.js';
 import type { CutModel } from './places.js';
-import { planCuts } from './plan.js';
+import { planCuts, type PlanGoal } from './plan.js';
 import { gradientScores } from './gradient-scores.js';
 import { keptScales } from './norm-scales.js';
 import { restoreNormStatistics } from './norm-statistics.js';
@@ -47,8 +48,8 @@ export interface StepRequest {
   readonly guards: Guards;
   /** What may be taken. */
   readonly allowed: { readonly filters: boolean; readonly layers: boolean };
-  /** What the model may cost. */
-  readonly goal: number;
+  /** What the model may cost; methods that measure cuts can be asked where on the way to stop. */
+  readonly goal: PlanGoal;
   readonly costOf: (cost: Cost) => number;
   /** What cuts are priced by, where that is another cost; undefined for a model whose cost is not known. */
   readonly worthOf?: ((cost: Cost) => number | undefined) | undefined;
@@ -277,6 +278,8 @@ async function chooseCuts(
   const base = { model: state.model, dependencies, layers, grams, sites };
   const classes = dependencies.units.classOf.length;
   if (method.sharing !== 'measured') {
+    if (typeof goal !== 'number')
+      throw new FlowCompressError('internal', `Method ${method.name} measures no cuts that a goal could follow from.`);
     const shared = { sites, orders, classes, goal, costOf: cost };
     return {
       choice: method.sharing === 'ranked' ? cutRanked(shared) : cutUniformly(shared),

@@ -98,6 +98,21 @@ describe('compressModel', () => {
     expect(right / 100).toBeCloseTo(after.metric!.value, 12);
   });
 
+  it('cuts once where cuts are weighed against bits, and needs a size and widths for that', async () => {
+    const { report } = await compress({ method: 'joint', sizeRatio: 4 });
+    const { plan, limits } = report;
+    expect(limits.size!.met).toBe(true);
+    const uncut = plan.filter(({ rung }) => rung === 0);
+    // The size itself, and the widths between which the harm of rounding is known.
+    expect(uncut).toHaveLength(6);
+    expect(uncut.filter(({ fits }) => fits).length).toBeGreaterThan(0);
+    expect(Math.max(...plan.map(({ rung }) => rung))).toBeLessThanOrEqual(1);
+    const best = Math.min(...plan.filter(({ fits }) => fits).map(({ quality }) => quality.divergence));
+    expect(plan.find(({ chosen }) => chosen)!.quality.divergence).toBe(best);
+    await expect(compress({ method: 'joint', maxDrop: 0.1 })).rejects.toThrow(/say how small/);
+    await expect(compress({ method: 'joint', sizeRatio: 6, quantizer: 'static-int8' })).rejects.toThrow(/one width/);
+  });
+
   it('meets a speed, with bits that hardly change an answer', async () => {
     const { report } = await compress({ speedup: 1.1, align: 8, bestEffort: true });
     expect(report.limits.speed).toMatchObject({ requested: 1.1, batch: 32 });

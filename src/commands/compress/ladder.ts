@@ -6,6 +6,7 @@ import { costOfCuts, LEAST_STEP } from '../../pipeline/ladder.js';
 import { cutOf, renews } from '../../pipeline/recipes.js';
 import { renewed } from '../../recovery/renew.js';
 import { findPruningMethod, type StructuredMethod } from '../../pruning/methods.js';
+import type { PlanGoal } from '../../pruning/plan.js';
 import { pruneStep } from '../../pruning/step.js';
 import type { CompressRun } from './run.js';
 import { stepRequestOf } from '../prune/course.js';
@@ -33,11 +34,15 @@ export function startOf({ recipe, settings }: Pick<CompressRun, 'recipe' | 'sett
 const rungSchema = z.object({ ...cutFields, share: z.number() });
 
 /**
- * @param share of the cost of the original to be left
+ * @param share of the cost of the original to be left, or a function that tells it from what the cuts on the way would do
  * @returns undefined when there is hardly anything that could go
  * @throws FlowCompressError as `pruneStep`
  */
-export async function nextRung(run: CompressRun, last: Rung, share: number): Promise<Rung | undefined> {
+export async function nextRung(
+  run: CompressRun,
+  last: Rung,
+  share: number | Exclude<PlanGoal, number>,
+): Promise<Rung | undefined> {
   const { workspace, study, settings, recipe, limits, clock, control } = run;
   const index = last.index + 1;
   const kept = await takeUp(run, index);
@@ -51,7 +56,7 @@ export async function nextRung(run: CompressRun, last: Rung, share: number): Pro
       settings: { of, seed: settings.seed, order: 'lowest', align: settings.align },
     },
     last.state,
-    { goal: share * whole, allowed: { filters: true, layers: true } },
+    { goal: typeof share === 'number' ? share * whole : share, allowed: { filters: true, layers: true } },
   );
   const step = await clock.stage('cut and fit', () => pruneStep(request, control));
   if (!step) return undefined;

@@ -117,6 +117,14 @@ export const compressOptionsSchema = dataOptionsSchema
     path: ['steps'],
   })
   .refine(
+    ({ method, sizeRatio, maxSize }) =>
+      (sizeRatio ?? maxSize) !== undefined || cutOf(recipeNamed(method))?.how !== 'joint',
+    {
+      message: 'joint weighs bytes against bytes: say how small (sizeRatio, or maxSize in bytes)',
+      path: ['method'],
+    },
+  )
+  .refine(
     ({ method, sizeRatio, maxSize, speedup }) =>
       [sizeRatio, maxSize, speedup].some((limit) => limit !== undefined) ||
       cutOf(recipeNamed(method))?.how !== 'to-size',

@@ -1,9 +1,11 @@
 /** What `compress` plans from: models that could be made, measured before anything learns, and which of them to make. */
 import { z } from 'zod';
 import { firstSamples } from '../../data/subset.js';
+import { FlowCompressError } from '../../errors.js';
 import { modelByteLength } from '../../onnx/write.js';
 import { fitting, goesOn, isSizeOpen, type Candidate } from '../../pipeline/candidates.js';
 import { LEAST_STEP, narrowing, RUNGS, shareByRule } from '../../pipeline/ladder.js';
+import { jointCost } from '../../pipeline/joint.js';
 import { cutOf, quantizerOf } from '../../pipeline/recipes.js';
 import { findMethod } from '../../quantization/registry.js';
 import type { Quality } from '../../recovery/validate.js';
@@ -45,6 +47,8 @@ export async function planCompression(run: CompressRun): Promise<CompressPlan> {
       if (!rung) throw nothingToRemove();
       return { rungs: [first, rung], candidates: await candidatesOf(run, rung) };
     }
+    case 'joint':
+      return balanced(run, first);
     case 'to-size':
       return narrowed(run, first);
     case 'ladder':
@@ -71,6 +75,23 @@ async function climbed(run: CompressRun, first: Rung): Promise<CompressPlan> {
   return { rungs, candidates };
 }
 
+/** One cut, as deep as cuts do less harm than the bits that they spare. */
+async function balanced(run: CompressRun, first: Rung): Promise<CompressPlan> {
+  const { name, fixedBits } = findMethod(quantizerOf(run.recipe)!)!;
+  if (fixedBits !== undefined)
+    throw new FlowCompressError(
+      'bad-input',
+      `--quantizer ${name} has one width only, so that cuts cannot be weighed against bits.`,
+      {
+        hint: 'Take another --method, or a quantizer with a width per layer.',
+      },
+    );
+  const candidates = await candidatesOf(run, first);
+  const rung = await nextRung(run, first, (points) => jointCost(points, candidates, run.limits.bytes!));
+  if (!rung) return { rungs: [first], candidates };
+  return { rungs: [first, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
+}
+
 /**
  * The rung below the last one, where something is left to cut: for a model that turned out slower than was planned.
  * @returns undefined at the end of the ladder
@@ -81,7 +102,8 @@ export async function climbFurther(
 ): Promise<CompressPlan | undefined> {
   const last = rungs.at(-1)!;
   const share = RUNGS.find((one) => one <= LEAST_STEP * last.share);
-  if (cutOf(run.recipe)?.how !== 'ladder' || share === undefined) return undefined;
+  const how = cutOf(run.recipe)?.how;
+  if ((how !== 'ladder' && how !== 'joint') || share === undefined) return undefined;
   const rung = await nextRung(run, last, share);
   if (!rung) return undefined;
   return { rungs: [...rungs, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
@@ -150,10 +172,7 @@ async function rounded(run: CompressRun, rung: Rung): Promise<MeasuredCandidate[
     { ...{ workspace: few, study, method, settings, clock, cache: run.run?.cache }, warn: () => undefined },
     control,
   );
-  const budgets: readonly Pick<QuantizeOptions, 'bits' | 'maxSize'>[] =
-    limits.bytes !== undefined && method.fixedBits === undefined
-      ? [{ maxSize: limits.bytes }]
-      : (isSizeOpen(limits) ? OPEN_WIDTHS : [HARMLESS_WIDTH]).map((bits) => ({ bits }));
+  const budgets = budgetsOf(run, rung, method.fixedBits !== undefined);
   const found: MeasuredCandidate[] = [];
   let timeRatio: number | undefined;
   for (const budget of budgets) {
@@ -172,6 +191,18 @@ async function rounded(run: CompressRun, rung: Rung): Promise<MeasuredCandidate[
     });
   }
   return found;
+}
+
+/** What a rung is rounded to before anything is chosen. */
+function budgetsOf(
+  { limits, recipe }: CompressRun,
+  { index }: Rung,
+  isFixed: boolean,
+): readonly Pick<QuantizeOptions, 'bits' | 'maxSize'>[] {
+  const widths = (list: readonly number[]): { bits: number }[] => list.map((bits) => ({ bits }));
+  if (limits.bytes === undefined || isFixed) return widths(isSizeOpen(limits) ? OPEN_WIDTHS : [HARMLESS_WIDTH]);
+  const exact = { maxSize: limits.bytes };
+  return cutOf(recipe)?.how === 'joint' && index === 0 ? [exact, ...widths([...OPEN_WIDTHS, HARMLESS_WIDTH])] : [exact];
 }
 
 async function judged(

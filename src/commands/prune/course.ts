@@ -151,7 +151,7 @@ export interface CutRequest extends Pick<CourseRequest, 'workspace' | 'study' | 
 export async function stepRequestOf(
   { workspace, study, method, settings, normScales }: CutRequest,
   state: PruningState,
-  { goal, allowed }: Goal,
+  { goal, allowed }: Pick<StepRequest, 'goal' | 'allowed'>,
 ): Promise<StepRequest> {
   const { engine, feedsFor, fixedBatch, batch, scores } = workspace;
   const rows = wideRows(state.shapes, fixedBatch ?? 1);
