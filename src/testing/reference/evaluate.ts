@@ -4,17 +4,10 @@
  */
 import type { ModelProto } from 'onnx-buf';
 import { FlowCompressError } from '../../errors.js';
-import { Graph, type Node } from '../../onnx/graph.js';
+import { Graph } from '../../onnx/graph.js';
 import { readTensor } from '../../onnx/tensor.js';
 import { array, type NdArray } from './array.js';
 import { REFERENCE_OPERATORS } from './registry.js';
-
-/** Inputs by position, undefined where an optional one is left out. One array per output. */
-export type ReferenceOperator = (
-  inputs: readonly (NdArray | undefined)[],
-  node: Node,
-  opset: number,
-) => readonly NdArray[];
 
 /**
  * @param given values of graph inputs, or of any other value, which is then not computed

@@ -1,5 +1,5 @@
 /** Operators of the reference evaluator. */
-import type { ReferenceOperator } from './evaluate.js';
+import type { ReferenceOperator } from './operator.js';
 import { activations } from './ops/activations.js';
 import { conv } from './ops/conv.js';
 import { einsum } from './ops/einsum.js';

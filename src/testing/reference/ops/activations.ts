@@ -1,6 +1,6 @@
 /** Activation functions. */
 import { map, zip } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 import type { Node } from '../../../onnx/graph.js';
 import { erf } from './elementwise.js';
 

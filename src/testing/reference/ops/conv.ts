@@ -2,7 +2,7 @@
 import { convGeometry } from '../../../onnx/conv-geometry.js';
 import type { Node } from '../../../onnx/graph.js';
 import { array, at, build, forEachIndex, stridesOf, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 const convolution: ReferenceOperator = ([x, w, bias], node) => {
   const { kernel, strides, dilations, padBegin, output } = convGeometry(node, x!.dims, w!.dims);

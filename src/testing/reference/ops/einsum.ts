@@ -1,6 +1,6 @@
 /** Einsum as a sum over all index tuples. */
 import { at, build, forEachIndex, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 /**
  * The labels of a term, `...` spelled out as as many numbered labels as `rank` leaves room for (the last one is `0`, so

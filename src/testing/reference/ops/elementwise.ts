@@ -2,7 +2,7 @@
 import { dataTypeInfo } from '../../../onnx/dtypes.js';
 import { randomStream } from '../../../data/random.js';
 import { map, zip, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 const unary =
   (f: (x: number) => number): ReferenceOperator =>

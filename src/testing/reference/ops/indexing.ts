@@ -2,7 +2,7 @@
 import { FlowCompressError } from '../../../errors.js';
 import type { Node } from '../../../onnx/graph.js';
 import { array, at, axisOf, build, forEachIndex, stridesOf, zip, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 /** An index below 0 counts from the end. @throws FlowCompressError `internal` where it is out of bounds */
 function inBounds(index: number, size: number): number {

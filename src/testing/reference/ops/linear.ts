@@ -1,6 +1,6 @@
 /** Products of matrices. */
 import { at, broadcastDims, build, stridesOf, zip, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 function matMul(a: NdArray, b: NdArray): NdArray {
   if (a.dims.length === 1) {

@@ -2,7 +2,7 @@
 import { FlowCompressError } from '../../../errors.js';
 import { readTensor } from '../../../onnx/tensor.js';
 import { array, at, axisOf, build, sizeOf, zip, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 /** A size 0 copies that of the operand, one of -1 is what remains. */
 const reshape: ReferenceOperator = ([x, shape], node) => {

@@ -1,7 +1,7 @@
 /** Normalizations: elements are set to mean 0 and variance 1, or to length 1, then scaled and shifted. */
 import type { Node } from '../../../onnx/graph.js';
 import { array, at, axisOf, build, map, mapGroups, zip, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 import { mean, reduced } from './reductions.js';
 
 const variance = (values: readonly number[]): number => {

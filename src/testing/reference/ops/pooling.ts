@@ -1,7 +1,7 @@
 /** Pooling over windows, and over all positions. */
 import type { Node } from '../../../onnx/graph.js';
 import { array, at, build, forEachIndex, sizeOf, stridesOf, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 interface Windows {
   readonly kernel: readonly number[];

@@ -2,7 +2,7 @@
 import { dataTypeInfo, DataType } from '../../../onnx/dtypes.js';
 import type { Node } from '../../../onnx/graph.js';
 import { at, axisOf, build, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 import { roundHalfToEven } from './elementwise.js';
 
 /** Reads the scale or zero point that belongs to an element of x. */

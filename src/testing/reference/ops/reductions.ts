@@ -1,6 +1,6 @@
 /** Reductions over axes. */
 import { axisOf, forEachIndex, sizeOf, stridesOf, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 /** Axes are an attribute or the second input; none at all stands for every axis, unless told to reduce none. */
 const reduction =

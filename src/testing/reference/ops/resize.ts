@@ -2,7 +2,7 @@
 import { FlowCompressError } from '../../../errors.js';
 import type { Node } from '../../../onnx/graph.js';
 import { at, axisOf, build, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 /** A neighbour of a sampled position along one axis. */
 interface Sample {

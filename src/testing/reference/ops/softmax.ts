@@ -1,7 +1,7 @@
 /** Softmax and the losses on class scores. */
 import type { Node } from '../../../onnx/graph.js';
 import { array, at, axisOf, forEachIndex, map, mapGroups, type NdArray } from '../array.js';
-import type { ReferenceOperator } from '../evaluate.js';
+import type { ReferenceOperator } from '../operator.js';
 
 function logSoftmax(x: NdArray, axis: number): NdArray {
   return mapGroups(x, new Set([axisOf(axis, x.dims.length)]), (values) => {
