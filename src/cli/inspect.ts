@@ -19,7 +19,7 @@ export function inspectCommand({ library }: CliContext): CommandDefinition<Inspe
         flags: [
           switchFlag(
             '--groups',
-            'list the units (filters, neurons, heads) that could be removed, the weights tied to them, and what must stay and why',
+            'list the units (filters, neurons, heads) that could be removed, the weights tied to them, the layers that could go, and what must stay and why',
           ),
         ],
       },

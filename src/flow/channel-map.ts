@@ -45,6 +45,18 @@ export function isDetermined(sums: ChannelSums): boolean {
   return sums.count >= MIN_POSITIONS_PER_INPUT * sums.inputs;
 }
 
+/** The sums of some of the channels alone. @param inputs, outputs which, ascending */
+export function sumsBetween(sums: ChannelSums, inputs: readonly number[], outputs: readonly number[]): ChannelSums {
+  const part = (of: Float64Array, rows: readonly number[]): Float64Array =>
+    Float64Array.from(rows.flatMap((row) => inputs.map((column) => of[row * sums.inputs + column]!)));
+  return {
+    ...{ inputs: inputs.length, outputs: outputs.length, count: sums.count },
+    ...{ gram: part(sums.gram, inputs), cross: part(sums.cross, outputs) },
+    sumX: Float64Array.from(inputs, (channel) => sums.sumX[channel]!),
+    sumY: Float64Array.from(outputs, (channel) => sums.sumY[channel]!),
+  };
+}
+
 /**
  * The P and b that minimise E||y - P x - b||^2 + lam ||P||^2, lam = 1e-3 x mean variance of x: P on centred channels, b the
  * difference of means. Equal scaling of x and y leaves P as it is.

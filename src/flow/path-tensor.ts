@@ -37,7 +37,7 @@ function channelsFirst(graph: Graph, tensor: PathTensor): Value {
 }
 
 /** Average pooling down, or repetition up, of [N, C, ...grid]. */
-function toGrid(graph: Graph, value: Value, from: readonly number[], to: readonly number[]): Value {
+export function toGrid(graph: Graph, value: Value, from: readonly number[], to: readonly number[]): Value {
   if (from.every((n, i) => n === to[i])) return value;
   if (from.every((n, i) => n >= to[i]!)) {
     // These strides and kernels give exactly the wanted grid and leave no element out.

@@ -1,13 +1,14 @@
 import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
 import { Graph } from '../onnx/graph.js';
+import { intAttribute } from '../onnx/attributes.js';
 import { findLayers } from '../onnx/layers.js';
 import { relativeError } from '../runtime/output-divergence.js';
 import { runOnce } from '../runtime/run-once.js';
 import { traceDims, traceShapes } from '../runtime/trace.js';
 import { engine, info, op, tensorFeed, tinyModel } from '../testing/graph-writing.js';
 import { normalBatches, normals, tinyResNet } from '../testing/tiny-models.js';
-import { makeTensor } from '../onnx/tensor.js';
+import { makeTensor, readFloats } from '../onnx/tensor.js';
 import { alignLayers } from './align.js';
 import { removableBranches, removeBranches } from './branches.js';
 import { cutUnits } from './cut.js';
@@ -147,4 +148,46 @@ describe('aligning layers', () => {
     expect(await errorOf(twins, cut, [3, 8, 8])).toBeGreaterThan(0.01);
     expect(await errorOf(twins, aligned, [3, 8, 8])).toBeLessThan(1e-4);
   });
+});
+
+it('leaves layers as they are whose input is not finite, and fits those in front of them', async () => {
+  const gemm = (name: string, rows: number, cols: number, seed: number) => [
+    makeTensor(`${name}.w`, 1, [rows, cols], normals(rows * cols, seed)),
+    makeTensor(`${name}.b`, 1, [rows], normals(rows, seed + 1)),
+  ];
+  /** The root is of nothing below 0 with the one offset, and no number with the other. */
+  const network = (width: number, offset: number): ModelProto =>
+    tinyModel({
+      inputs: [info('x', ['N', 8])],
+      outputs: [info('y', ['N', 8])],
+      nodes: [
+        op('Gemm x first.w first.b -> a', [intAttribute('transB', 1)], 'first'),
+        op('Gemm a second.w second.b -> b', [intAttribute('transB', 1)], 'second'),
+        op('Add b offset -> c'),
+        op('Sqrt c -> d'),
+        op('Gemm d third.w third.b -> y', [intAttribute('transB', 1)], 'third'),
+      ],
+      initializers: [
+        ...[...gemm('first', width, 8, 1), ...gemm('second', 8, width, 3), ...gemm('third', 8, 8, 5)],
+        makeTensor('offset', 1, [1], Float32Array.of(offset)),
+      ],
+    });
+  const [original, model] = [network(8, 1000), network(6, -1000)];
+  const shapesOf = (one: ModelProto) => traceShapes(engine, one, { x: tensorFeed([1, 8]) });
+  const all = Array.from({ length: 8 }, (_, i) => i);
+  const { model: aligned } = await alignLayers({
+    ...{ engine, original, originalShapes: await shapesOf(original), model, shapes: await shapesOf(model) },
+    kept: new Map([
+      ['first', all.slice(0, 6)],
+      ['second', all],
+      ['third', all],
+    ]),
+    ...{ gone: [], samples: SAMPLES, batches: () => normalBatches('x', [8], SAMPLES, 40) },
+  });
+  const [before, after] = [new Graph(model), new Graph(aligned)];
+  const same = (name: string): boolean =>
+    Buffer.from(readFloats(after.mustGet(name).initializer!).buffer).equals(
+      Buffer.from(readFloats(before.mustGet(name).initializer!).buffer),
+    );
+  expect(['second.w', 'third.w', 'third.b'].map(same)).toEqual([false, true, true]);
 });

@@ -211,6 +211,8 @@ async function fitLayer(
   } finally {
     await session.release();
   }
+  // Nothing can be fitted to values that are not finite; a layer behind this one may still be.
+  if (sums.some((sum) => !sum.every(Number.isFinite))) return model;
   const [xx, xy, meanX, meanY] = sums.map((sum) => sum.map((value) => value / count)) as Moments;
   const result = new Graph(model);
   const own = findLayers(result).find(({ name }) => name === fit.name)!;

@@ -6,6 +6,7 @@ import { findLayers } from '../onnx/layers.js';
 import type { Shapes } from '../onnx/macs.js';
 
 export interface Branch {
+  readonly kind: 'branch';
   /** Label of the sum. */
   readonly name: string;
   /** Names of the sum's result and of the operand that stays. */
@@ -31,7 +32,9 @@ export function removableBranches(graph: Graph, shapes: Shapes): Branch[] {
     const gone = [...nodes].flatMap((node) => nameOf.get(node) ?? []);
     const order = new Map(layers.map((layer, i) => [layer.name, i]));
     gone.sort((a, b) => order.get(a)! - order.get(b)!);
-    return gone.length > 0 ? [{ name, output: output.name, skip: skip.name, layers: gone, nodes }] : [];
+    return gone.length > 0
+      ? [{ kind: 'branch' as const, name, output: output.name, skip: skip.name, layers: gone, nodes }]
+      : [];
   });
 }
 

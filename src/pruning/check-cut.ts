@@ -22,7 +22,12 @@ export async function checkCut(
   selection: Selection,
   feeds: Feeds,
 ): Promise<number> {
-  const expected = await runOnce(engine, maskedModel(original, selection), feeds);
+  return compareCut(engine, maskedModel(original, selection), cut, feeds);
+}
+
+/** The same for a cut model, and what it has to compute. @param masked the original with zeros */
+export async function compareCut(engine: Engine, masked: ModelProto, cut: ModelProto, feeds: Feeds): Promise<number> {
+  const expected = await runOnce(engine, masked, feeds);
   const found = await runOnce(engine, cut, feeds);
   let worst = 0;
   for (const [name, reference] of Object.entries(expected)) {

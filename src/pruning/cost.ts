@@ -1,9 +1,10 @@
-/** What a model costs once units and branches have gone, told from shapes alone. */
+/** What a model costs once units and layers have gone, told from shapes alone. */
 import type { Graph, Node, Value } from '../onnx/graph.js';
 import { loadTimeValues } from '../onnx/load-time.js';
 import { macCounter, type Shapes } from '../onnx/macs.js';
 import { parametersOf } from '../onnx/parameters.js';
 import type { Dependencies } from './groups.js';
+import { projectionCost, type Projection } from './projections.js';
 
 export interface Cost {
   /** Multiply-accumulates of one sample; undefined where they cannot be counted. */
@@ -14,8 +15,12 @@ export interface Cost {
   readonly blocked: number | undefined;
 }
 
-/** The cost without the classes that are marked with 1 and without the nodes in `gone`. */
-export type CostModel = (removed: Uint8Array, gone?: ReadonlySet<Node>) => Cost;
+/** The cost without the classes that are marked with 1 and without the nodes in `gone`, but with the projections `added`. */
+export type CostModel = (
+  removed: Uint8Array,
+  gone?: ReadonlySet<Node>,
+  added?: readonly Pick<Projection, 'step'>[],
+) => Cost;
 
 /**
  * @param shapes dims of every value for `rows` samples
@@ -34,7 +39,7 @@ export function costModel(
   const dimsOf = new Map<string, readonly number[]>();
   for (const [name, { dims }] of shapes) dimsOf.set(name, dims);
   for (const { name, initializer } of stored) dimsOf.set(name, initializer!.dims.map(Number));
-  return (removed, gone = new Set()) => {
+  return (removed, gone = new Set(), added = []) => {
     const left = new Map<string, { readonly dims: readonly number[] }>();
     for (const [name, dims] of dimsOf) {
       const own = axes.get(name);
@@ -52,6 +57,14 @@ export function costModel(
       if (nodesOf.some((node) => !gone.has(node))) params += product(left.get(name)!.dims);
     const counter = macCounter(graph, left, rows);
     let [macs, blocked] = [0, 0];
+    for (const { step } of added) {
+      const [inputs, outputs] = [step.from, step.to].map(({ name }) => left.get(name)!.dims[1]!) as [number, number];
+      const own = projectionCost(inputs, outputs, step);
+      params += own.params;
+      macs += own.macs;
+      blocked +=
+        step.to.grid.length > 0 ? own.macs * wholeBlocks(outputs, block) * wholeBlocks(inputs, block) : own.macs;
+    }
     for (const node of nodes) {
       if (gone.has(node)) continue;
       const own = counter.ofNode(node);
@@ -67,10 +80,14 @@ export function costModel(
 function filling(node: Node, shapes: Shapes, block: number): number {
   const weight = node.is('Conv') ? shapes.get(node.inputs[1]!.name)?.dims : undefined;
   if (!weight) return 1;
-  const whole = (channels: number): number => (Math.ceil(channels / block) * block) / Math.max(channels, 1);
   // The channels of images are few in any model.
-  const inputs = node.int('group', 1) === 1 && weight[1]! > 4 ? whole(weight[1]!) : 1;
-  return whole(weight[0]!) * inputs;
+  const inputs = node.int('group', 1) === 1 && weight[1]! > 4 ? wholeBlocks(weight[1]!, block) : 1;
+  return wholeBlocks(weight[0]!, block) * inputs;
+}
+
+/** Channels filled up to whole blocks, as a multiple of those there are. */
+function wholeBlocks(channels: number, block: number): number {
+  return (Math.ceil(channels / block) * block) / Math.max(channels, 1);
 }
 
 /** The nodes that read each learned tensor. */

@@ -22,7 +22,7 @@ async function prepared() {
   const first = dependencies.groups.map(({ units }) => units.length);
   const guards = { ...GUARDS, align: 4, least: 4 };
   const sites = findSites(dependencies, orders, first, [], guards, { filters: true, layers: false });
-  return { model, dependencies, layers, grams: new Map(), sites };
+  return { model, dependencies, layers, grams: new Map(), sums: new Map(), sites };
 }
 
 it('measures some widths, and puts those between on a rising curve', async () => {
@@ -61,4 +61,17 @@ it('re-fits the readers with their own bias moved by what went', async () => {
   const before = readFloats(graph.mustGet('block.b.b').initializer!);
   const after = readFloats(new Graph(cut.model).mustGet('block.b.b').initializer!);
   before.forEach((bias, i) => expect(after[i]).toBeCloseTo(bias + shift[i]!, 5));
+});
+
+it('counts a cut that leaves no finite answers as one that nothing is worth', async () => {
+  const base = await prepared();
+  for (const not of [NaN, Infinity])
+    for (const { site, of } of await measureDamage(base, (model) => Promise.resolve(model === base.model ? 0 : not)))
+      if (site.kind === 'width')
+        expect(
+          site.widths
+            .slice(1)
+            .map(of)
+            .every((damage) => damage === Infinity),
+        ).toBe(true);
 });

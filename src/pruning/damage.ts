@@ -8,7 +8,7 @@ import { NOTHING, type Site, type WidthSite } from './sites.js';
 /** Divergence that a choice at one site adds. */
 export interface SiteDamage {
   readonly site: Site;
-  /** @param width units left; ignored for branches. 0 for all of them. */
+  /** @param width units left; ignored for layers. 0 for all of them. */
   of(width: number): number;
 }
 
@@ -39,7 +39,7 @@ export async function measureDamage(
       const choice =
         site.kind === 'width'
           ? { ...NOTHING, widths: new Map([[site.group, width]]) }
-          : { ...NOTHING, branches: new Set([site.branch.name]) };
+          : { ...NOTHING, layers: new Set([site.unit.name]) };
       const divergence = await divergenceOf(applyChoice(base, choice).model);
       // A model that gives no numbers is the last one to choose.
       points.push({ width, damage: Number.isFinite(divergence) ? Math.max(divergence - before, LEAST) : Infinity });

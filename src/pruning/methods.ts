@@ -13,7 +13,7 @@ export interface StructuredMethod {
   readonly summary: string;
   readonly score: ScoreName;
   readonly sharing: Sharing;
-  /** Whether residual branches may go. */
+  /** Whether residual branches may go, and projections stand for layers. */
   readonly layers: boolean;
   /** Whether layers are fitted in closed form after a cut. */
   readonly fit: boolean;
@@ -57,7 +57,8 @@ export const PRUNING_METHODS: readonly PruningMethod[] = [
   {
     kind: 'structured',
     name: 'idap',
-    summary: 'IDAP++: filters and residual branches by the divergence that cutting them causes, fitted in closed form',
+    summary:
+      'IDAP++: filters, residual branches and layers by the divergence that cutting them causes, fitted in closed form',
     score: 'obs',
     sharing: 'measured',
     layers: true,

@@ -70,7 +70,8 @@ export async function restoreNormStatistics(
   );
   const graph = new Graph(model);
   pairs.forEach(({ name, wanted }, i) => {
-    setStatistics(graph, normalizationOf(graph, name)!, wanted, probes[i]!.result());
+    const found = probes[i]!.result();
+    if ([wanted, found].every(areFinite)) setStatistics(graph, normalizationOf(graph, name)!, wanted, found);
   });
   return graph.toModel();
 }
@@ -115,6 +116,11 @@ function normalizationOf(graph: Graph, name: string): Node | undefined {
 
 function readStatistics(node: Node): { mean: Float32Array; variance: Float32Array } {
   return { mean: readFloats(node.inputs[3]!.initializer!), variance: readFloats(node.inputs[4]!.initializer!) };
+}
+
+/** Statistics of values that are not would make the whole channel so. */
+function areFinite({ mean, variance }: ChannelMoments): boolean {
+  return mean.every(Number.isFinite) && variance.every(Number.isFinite);
 }
 
 /** By how much the spread of a channel is to be enlarged. */

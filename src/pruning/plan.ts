@@ -1,12 +1,12 @@
 /**
- * Which units and branches go so that a model costs no more than asked: always what adds the least divergence per cost saved,
+ * Which units and layers go so that a model costs no more than asked: always what adds the least divergence per cost saved,
  * over all sites, until the goal is met.
  */
 import type { SiteDamage } from './damage.js';
 import type { Dependencies } from './groups.js';
-import { sitesWithin, takenBy, type BranchSite, type Choice, type Site, type WidthSite } from './sites.js';
+import { sitesWithin, takenBy, type Choice, type LayerSite, type Site, type Taken, type WidthSite } from './sites.js';
 
-export type CostOf = (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
+export type CostOf = (taken: Taken) => number;
 
 /** What a plan comes to on its way, with everything that was taken so far. */
 export interface PlanPoint {
@@ -60,10 +60,8 @@ export function planCuts(request: PlanRequest): Plan {
   const classes = dependencies.units.classOf.length;
   const ofChoice =
     (cost: CostOf) =>
-    (choice: Choice): number => {
-      const { removed, gone } = takenBy(choice, sites, classes);
-      return cost(removed, gone);
-    };
+    (choice: Choice): number =>
+      cost(takenBy(choice, sites, classes));
   const costOf = ofChoice(request.costOf);
   const worthOf = request.worthOf ? ofChoice(request.worthOf) : costOf;
   const goal =
@@ -96,8 +94,8 @@ function* pointsOnTheWay(
 }
 
 /** What a choice does at a site. */
-function damageIn({ widths, branches }: Choice, { site, of }: SiteDamage): number {
-  if (site.kind === 'branch') return branches.has(site.branch.name) ? of(0) : 0;
+function damageIn({ widths, layers }: Choice, { site, of }: SiteDamage): number {
+  if (site.kind === 'layers') return layers.has(site.unit.name) ? of(0) : 0;
   return of(widths.get(site.group) ?? site.order.length);
 }
 
@@ -127,10 +125,10 @@ function givenBack(
 }
 
 /** Choices that take less at a site, the one that takes least first. */
-function returns(site: Site, { widths, branches }: Choice): Choice[] {
-  if (site.kind === 'branch') {
-    const left = new Set([...branches].filter((name) => name !== site.branch.name));
-    return left.size < branches.size ? [{ widths, branches: left }] : [];
+function returns(site: Site, { widths, layers }: Choice): Choice[] {
+  if (site.kind === 'layers') {
+    const left = new Set([...layers].filter((name) => name !== site.unit.name));
+    return left.size < layers.size ? [{ widths, layers: left }] : [];
   }
   const now = widths.get(site.group);
   if (now === undefined) return [];
@@ -139,13 +137,13 @@ function returns(site: Site, { widths, branches }: Choice): Choice[] {
     .filter((width) => width > now)
     .map((width) => ({
       widths: new Map(width === site.order.length ? others : [...others, [site.group, width] as const]),
-      branches,
+      layers,
     }));
 }
 
 class State {
   private readonly widths = new Map<number, number>();
-  private readonly branches = new Set<string>();
+  private readonly taken = new Set<LayerSite>();
   /** What a site saves of the whole model, by width. */
   private readonly saved: ReadonlyMap<Site, (width: number) => Saving>;
   private readonly damage: ReadonlyMap<Site, SiteDamage>;
@@ -160,14 +158,14 @@ class State {
     const savingOf = (choice: Choice): Saving => ({ cost: cost - costOf(choice), worth: worth - worthOf(choice) });
     this.saved = new Map(
       request.sites.map((site): readonly [Site, (width: number) => Saving] => {
-        if (site.kind === 'branch') {
-          const saving = savingOf({ widths: new Map(), branches: new Set([site.branch.name]) });
+        if (site.kind === 'layers') {
+          const saving = savingOf({ widths: new Map(), layers: new Set([site.unit.name]) });
           return [site, () => saving];
         }
         const known = new Map(
           site.widths.map((width) => [
             width,
-            savingOf({ widths: new Map([[site.group, width]]), branches: new Set<string>() }),
+            savingOf({ widths: new Map([[site.group, width]]), layers: new Set<string>() }),
           ]),
         );
         return [site, (width) => known.get(width)!];
@@ -176,13 +174,13 @@ class State {
   }
 
   get choice(): Choice {
-    return { widths: new Map(this.widths), branches: new Set(this.branches) };
+    return { widths: new Map(this.widths), layers: new Set([...this.taken].map(({ unit }) => unit.name)) };
   }
 
   make({ site, width }: Move): void {
     if (site.kind === 'width') this.widths.set(site.group, width);
     else {
-      this.branches.add(site.branch.name);
+      this.taken.add(site);
       for (const inner of this.within(site)) this.widths.delete(inner.group);
     }
   }
@@ -206,7 +204,7 @@ class State {
   }
 
   private *narrower(site: WidthSite): Generator<Offer> {
-    if (this.inGoneBranch(site)) return;
+    if ([...this.taken].some((other) => this.within(other).includes(site))) return;
     const now = this.widths.get(site.group) ?? site.order.length;
     const damage = this.damage.get(site)!;
     const saved = this.saved.get(site)!;
@@ -216,8 +214,8 @@ class State {
     }
   }
 
-  private *without(site: BranchSite): Generator<Offer> {
-    if (this.branches.has(site.branch.name)) return;
+  private *without(site: LayerSite): Generator<Offer> {
+    if ([...this.taken].some((other) => exclude(site, other))) return;
     let damage = this.damage.get(site)!.of(0);
     let saved = this.saved.get(site)!(0);
     for (const inner of this.within(site)) {
@@ -228,19 +226,21 @@ class State {
     yield { width: 0, damage: Math.max(damage, 0), saved };
   }
 
-  private inGoneBranch(site: WidthSite): boolean {
-    return this.request.sites.some(
-      (other) => other.kind === 'branch' && this.branches.has(other.branch.name) && this.within(other).includes(site),
-    );
-  }
-
-  private readonly inside = new Map<BranchSite, WidthSite[]>();
-  private within(site: BranchSite): WidthSite[] {
+  private readonly inside = new Map<LayerSite, WidthSite[]>();
+  private within(site: LayerSite): WidthSite[] {
     let known = this.inside.get(site);
     if (!known) {
-      known = sitesWithin(site.branch, this.request.sites, this.request.dependencies);
+      known = sitesWithin(site.unit, this.request.sites, this.request.dependencies);
       this.inside.set(site, known);
     }
     return known;
   }
+}
+
+/** Two projections cannot stand for the same layer; branches may lie in one another. */
+function exclude(a: LayerSite, b: LayerSite): boolean {
+  if (a === b) return true;
+  if (a.unit.kind === 'branch' || b.unit.kind === 'branch') return false;
+  const { nodes } = b.unit;
+  return [...a.unit.nodes].some((node) => nodes.has(node));
 }

@@ -88,7 +88,8 @@ describe('the order of removal', () => {
     }));
     const classes = dependencies.units.classOf.length;
     const all = dependencies.groups.flatMap(({ units }) => [...units]);
-    const costOf = (removed: Uint8Array): number => all.length - removed.reduce((sum, one) => sum + one, 0);
+    const costOf = ({ removed }: { readonly removed: Uint8Array }): number =>
+      all.length - removed.reduce((sum, one) => sum + one, 0);
     const { widths } = cutRanked({ sites, orders, classes, costOf, goal: all.length - 3 });
     // Classes bear rising numbers: the three largest of all are those of the last group.
     const largest = [...all].sort((a, b) => b - a).slice(0, 3);

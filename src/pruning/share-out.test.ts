@@ -11,7 +11,7 @@ function request(goal: number, scores: readonly (readonly number[])[]): ShareOut
   return {
     ...{ sites, goal, classes: 16 },
     orders: sites.map(({ order }, i) => ({ units: order, scores: scores[i]! })),
-    costOf: (removed) => removed.reduce((sum, gone, unit) => sum + (1 - gone) * (unit < 8 ? 1 : 2), 0),
+    costOf: ({ removed }) => removed.reduce((sum, gone, unit) => sum + (1 - gone) * (unit < 8 ? 1 : 2), 0),
   };
 }
 

@@ -1,24 +1,21 @@
 /** Cuts shared out over the groups without measuring: one list by score, or the same share of every group. */
 import type { RemovalOrder } from './removal-order.js';
-import { takenBy, type Choice, type Site, type WidthSite } from './sites.js';
+import { takenBy, type Choice, type Site, type Taken, type WidthSite } from './sites.js';
 
 export interface ShareOutRequest {
   readonly sites: readonly Site[];
   /** By place of the group in the list. */
   readonly orders: readonly (RemovalOrder | undefined)[];
   readonly classes: number;
-  readonly costOf: (removed: Uint8Array, gone: ReturnType<typeof takenBy>['gone']) => number;
+  readonly costOf: (taken: Taken) => number;
   readonly goal: number;
 }
 
 /** The first choice on the way that meets the goal; where none does, the cheapest. */
 function walk(request: ShareOutRequest, moves: readonly (readonly [group: number, width: number])[]): Choice {
   const widths = new Map<number, number>();
-  const choice = { widths, branches: new Set<string>() };
-  const cost = (): number => {
-    const { removed, gone } = takenBy(choice, request.sites, request.classes);
-    return request.costOf(removed, gone);
-  };
+  const choice = { widths, layers: new Set<string>() };
+  const cost = (): number => request.costOf(takenBy(choice, request.sites, request.classes));
   for (const [group, width] of moves) {
     if (cost() <= request.goal) break;
     widths.set(group, width);

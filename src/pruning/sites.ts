@@ -1,7 +1,8 @@
-/** What a model can be made cheaper by: fewer units of a group, or a residual branch less. */
+/** What a model can be made cheaper by: fewer units of a group, a residual branch less, or a projection in the place of layers. */
 import type { Node } from '../onnx/graph.js';
 import type { Branch } from './branches.js';
 import type { Dependencies } from './groups.js';
+import type { Projection } from './projections.js';
 import type { RemovalOrder } from './removal-order.js';
 
 /** How widths may fall. */
@@ -27,13 +28,16 @@ export interface WidthSite {
   readonly widths: readonly number[];
 }
 
-/** One branch less. */
-export interface BranchSite {
-  readonly kind: 'branch';
-  readonly branch: Branch;
+/** What the layer stage takes at a time. */
+export type LayerUnit = Branch | Projection;
+
+/** One branch less, or layers replaced by one projection. */
+export interface LayerSite {
+  readonly kind: 'layers';
+  readonly unit: LayerUnit;
 }
 
-export type Site = WidthSite | BranchSite;
+export type Site = WidthSite | LayerSite;
 
 /** Widths per group at most: large groups fall in larger steps. */
 const LEVELS = 8;
@@ -41,13 +45,13 @@ const LEVELS = 8;
 /**
  * @param orders by place of the group; groups without one keep their units
  * @param firstUnits units that every group had in the original, by place in the list
- * @param allowed what may be taken: filters (units of groups), layers (branches)
+ * @param allowed what may be taken: filters (units of groups), layers
  */
 export function findSites(
   { groups }: Dependencies,
   orders: readonly (RemovalOrder | undefined)[],
   firstUnits: readonly number[],
-  branches: readonly Branch[],
+  layers: readonly LayerUnit[],
   guards: Guards,
   allowed: { readonly filters: boolean; readonly layers: boolean },
 ): Site[] {
@@ -60,7 +64,7 @@ export function findSites(
       if (widths.length > 1) sites.push({ kind: 'width', group: index, order: order.units, widths });
     }
   }
-  if (allowed.layers) for (const branch of branches) sites.push({ kind: 'branch', branch });
+  if (allowed.layers) for (const unit of layers) sites.push({ kind: 'layers', unit });
   return sites;
 }
 
@@ -74,35 +78,41 @@ function widthsOf(now: number, first: number, align: number, { leastShare, least
   return [now, ...all.filter((_, i) => (all.length - 1 - i) % stride === 0)];
 }
 
-/** A choice at some of the sites: widths by place of the group, names of branches. */
+/** A choice at some of the sites: widths by place of the group, names of layer units. */
 export interface Choice {
   readonly widths: ReadonlyMap<number, number>;
-  readonly branches: ReadonlySet<string>;
+  readonly layers: ReadonlySet<string>;
 }
 
-export const NOTHING: Choice = { widths: new Map(), branches: new Set() };
+export const NOTHING: Choice = { widths: new Map(), layers: new Set() };
 
-/** What a choice takes, as cuts and costs want it. */
-export function takenBy(
-  choice: Choice,
-  sites: readonly Site[],
-  classes: number,
-): { removed: Uint8Array; gone: Set<Node> } {
+/** What a choice takes, and what it puts in its place, as cuts and costs want it. */
+export interface Taken {
+  /** 1 for every class that goes. */
+  readonly removed: Uint8Array;
+  readonly gone: ReadonlySet<Node>;
+  readonly added: readonly Projection[];
+}
+
+export function takenBy(choice: Choice, sites: readonly Site[], classes: number): Taken {
   const removed = new Uint8Array(classes);
   const gone = new Set<Node>();
+  const added: Projection[] = [];
   for (const site of sites) {
-    if (site.kind === 'branch') {
-      if (choice.branches.has(site.branch.name)) for (const node of site.branch.nodes) gone.add(node);
+    if (site.kind === 'layers') {
+      if (!choice.layers.has(site.unit.name)) continue;
+      for (const node of site.unit.nodes) gone.add(node);
+      if (site.unit.kind === 'projection') added.push(site.unit);
       continue;
     }
     const width = choice.widths.get(site.group) ?? site.order.length;
     for (const unit of site.order.slice(0, site.order.length - width)) removed[unit] = 1;
   }
-  return { removed, gone };
+  return { removed, gone, added };
 }
 
-/** The sites whose groups lie wholly in a branch. */
-export function sitesWithin({ layers }: Branch, sites: readonly Site[], { groups }: Dependencies): WidthSite[] {
+/** The sites whose groups go with a branch, or with layers that a projection stands for. */
+export function sitesWithin({ layers }: LayerUnit, sites: readonly Site[], { groups }: Dependencies): WidthSite[] {
   const inside = new Set(layers);
   return sites.filter(
     (site): site is WidthSite => site.kind === 'width' && groups[site.group]!.layers.every((name) => inside.has(name)),

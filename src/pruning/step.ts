@@ -1,31 +1,37 @@
 /** One step of pruning: what is worth least goes, and the rest is fitted in closed form to what the original gives. */
 import type { ModelProto } from 'onnx-buf';
+import type { ChannelSums } from '../flow/channel-map.js';
 import type { Batch } from '../data/dataset.js';
 import { FlowCompressError } from '../errors.js';
 import { gatherGrams } from '../flow/gather-grams.js';
 import type { Gram } from '../flow/gram-probe.js';
 import { Graph } from '../onnx/graph.js';
 import type { RunControl } from '../progress.js';
+import type { Quality } from '../recovery/validate.js';
 import type { Engine, Feeds } from '../runtime/engine.js';
 import { traceDims, traceShapes, type TracedValues } from '../runtime/trace.js';
 import { alignLayers } from './align.js';
 import { applyChoice, type Choosable } from './apply-choice.js';
-import { removableBranches, type Branch } from './branches.js';
-import { checkCut } from './check-cut.js';
+import { removableBranches } from './branches.js';
+import { compareCut } from './check-cut.js';
 import { costModel, type Cost } from './cost.js';
+import { maskedModel } from './cut.js';
 import { measureDamage } from './damage.js';
+import { keepFits, type Fit, type Fitted } from './fits.js';
 import { dependencyGroups, type Dependencies, type DependencyGroup } from './groups.js';
 import { keptChannels, layerUnits, type LayerUnits } from './layer-units.js';
 import type { StructuredMethod } from './methods.js';
 import type { CutModel } from './places.js';
 import { planCuts, type PlanGoal } from './plan.js';
+import { projectionSums, withMaskedProjections, withProjections } from './project.js';
+import { findProjections, type Projection } from './projections.js';
 import { gradientScores } from './gradient-scores.js';
 import { keptScales } from './norm-scales.js';
 import { restoreNormStatistics } from './norm-statistics.js';
 import { removalOrders, type Order, type RemovalOrder } from './removal-order.js';
 import { pruningScore, readsActivations } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
-import { findSites, takenBy, type Choice, type Guards, type Site } from './sites.js';
+import { findSites, takenBy, type Choice, type Guards, type LayerUnit, type Site, type Taken } from './sites.js';
 
 /** A model on its way from the original to the pruned one. */
 export interface PruningState {
@@ -36,6 +42,8 @@ export interface PruningState {
   readonly kept: ReadonlyMap<string, readonly number[]>;
   /** Names of the branches that are gone. */
   readonly gone: readonly string[];
+  /** Names of the layers that are projections now, each with those of the original that went with it, in topological order. */
+  readonly projected: ReadonlyMap<string, readonly string[]>;
   /** Units that groups had in the original, by {@link groupKey}. */
   readonly firstUnits: ReadonlyMap<string, number>;
 }
@@ -71,28 +79,25 @@ export interface StepRequest {
   /** The first samples of CALIB in batches of so many rows, for scores from gradients. */
   readonly gradientBatches: (samples: number, rows: number) => AsyncIterable<Batch>;
   readonly samples: number;
-  /** Of a model's outputs from the original's, on a few samples of CALIB. */
+  /** Of a model's outputs from the original's, on a few samples of CALIB: what single cuts do. */
   readonly divergenceOf: (model: ModelProto) => Promise<number>;
+  /** On VAL: which fits are kept. */
+  readonly qualityOf: (model: ModelProto) => Promise<Quality>;
 }
 
-export interface Step {
+export interface Step extends Pick<Fitted, 'qualities' | 'quality'> {
   readonly state: PruningState;
-  /** Right after the cut; absent where nothing is fitted. */
-  readonly cut: ModelProto | undefined;
-  /** With the readers of removed channels fitted to what they read before; absent where nothing is fitted. */
-  readonly refitted: ModelProto | undefined;
-  /** The same with the statistics of its normalizations taken anew; absent where there are none, or where that brought it no nearer. */
-  readonly normalized: ModelProto | undefined;
   readonly units: number;
-  readonly branches: readonly RemovedBranch[];
+  /** Branches that went, projections that came. */
+  readonly layers: readonly RemovedLayers[];
   readonly cost: Cost;
   /** Of the cut model from the original with zeros, relative. */
   readonly difference: number;
 }
 
-export interface RemovedBranch {
-  readonly branch: Branch;
-  /** What it costs in answers to take out this one alone. */
+export interface RemovedLayers {
+  readonly unit: LayerUnit;
+  /** What it costs in answers to do this alone. */
   readonly divergence?: number;
 }
 
@@ -107,7 +112,7 @@ export async function startState(
   const dependencies = await dependenciesOf(engine, model, feedsFor, fixedBatch);
   const layers = layerUnits(new Graph(model), dependencies);
   return {
-    ...{ model, shapes, gone: [] },
+    ...{ model, shapes, gone: [], projected: new Map() },
     kept: keptChannels(layers, new Uint8Array(dependencies.units.classOf.length)),
     firstUnits: new Map(dependencies.groups.map((group) => [groupKey(group), group.units.length])),
   };
@@ -144,37 +149,53 @@ export async function pruneStep(request: StepRequest, control: RunControl = {}):
     method.fit || readsActivations(pruningScore(method.score))
       ? await gatherGrams(probed, control)
       : new Map<string, Gram>();
-  const branches = removableBranches(graph, shapes);
-  const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, branches, measured }, control);
-  if (!chosen || (chosen.choice.widths.size === 0 && chosen.choice.branches.size === 0)) return undefined;
+  const wanted = method.sharing === 'measured' && method.layers && request.allowed.layers;
+  const sums = wanted ? await sumsOf(request, graph, control) : new Map<Projection, ChannelSums>();
+  const units = [...removableBranches(graph, shapes), ...sums.keys()];
+  const chosen = await chooseCuts(request, { dependencies, layers, grams, graph, units, sums, measured }, control);
+  if (!chosen || (chosen.choice.widths.size === 0 && chosen.choice.layers.size === 0)) return undefined;
   const { choice, base, damages } = chosen;
   const applied = applyChoice({ ...base, grams: method.fit ? grams : new Map() }, choice);
-  const { removed, gone } = takenBy(choice, base.sites, dependencies.units.classOf.length);
+  const { removed, gone, added } = takenBy(choice, base.sites, dependencies.units.classOf.length);
   const difference =
     applied.cut === model
       ? 0
-      : await checkCut(engine, model, applied.cut, applied.selection, feedsFor(fixedBatch ?? CHECKED_ROWS));
+      : await compareCut(
+          engine,
+          withMaskedProjections(maskedModel(model, applied.selection), applied.projections),
+          withProjections(applied.cut, applied.projections),
+          feedsFor(fixedBatch ?? CHECKED_ROWS),
+        );
   const left = keptChannels(layers, removed);
   const kept = new Map(
     [...state.kept].map(([name, rows]) => [name, left.get(name)?.map((place) => rows[place]!) ?? rows]),
   );
   const next: PruningState = {
-    model: applied.model,
-    shapes: await traceShapes(engine, applied.model, feedsFor(fixedBatch ?? 1)),
-    ...{ kept, gone: [...state.gone, ...choice.branches], firstUnits: state.firstUnits },
+    model: applied.plain,
+    shapes: await traceShapes(engine, applied.plain, feedsFor(fixedBatch ?? 1)),
+    ...{ kept, firstUnits: state.firstUnits, projected: projectedBy(added, state.projected) },
+    gone: [
+      ...state.gone,
+      ...units.flatMap(({ kind, name }) => (kind === 'branch' && choice.layers.has(name) ? [name] : [])),
+    ],
   };
-  const normalized = method.fit ? await withStatistics(request, next, dependencies, removed, control) : undefined;
-  const fitted = method.fit ? await nearer(request, normalized ?? next, control) : next;
+  const fits: Fit[] = [
+    { name: 'refitted', make: () => Promise.resolve(applied.model) },
+    {
+      name: 'normalized',
+      make: (from) => withStatistics(request, { ...next, model: from }, dependencies, removed, control),
+    },
+    { name: 'aligned', make: (from) => align(request, { ...next, model: from }, control) },
+  ];
+  const fitted = await keepFits(applied.plain, method.fit ? fits : [], request.qualityOf);
   return {
-    state: fitted,
-    cut: method.fit ? applied.plain : undefined,
-    refitted: method.fit ? applied.model : undefined,
-    normalized: normalized?.model,
+    state: { ...next, model: fitted.model },
+    ...{ qualities: fitted.qualities, quality: fitted.quality },
     units: removed.reduce((sum, one) => sum + one, 0),
-    branches: branches
-      .filter(({ name }) => choice.branches.has(name))
-      .map((branch) => ({ branch, ...(damages.has(branch.name) && { divergence: damages.get(branch.name)! }) })),
-    cost: costModel(graph, shapes, dependencies, fixedBatch ?? 1)(removed, gone),
+    layers: units
+      .filter(({ name }) => choice.layers.has(name))
+      .map((unit) => ({ unit, ...(damages.has(unit.name) && { divergence: damages.get(unit.name)! }) })),
+    cost: costModel(graph, shapes, dependencies, fixedBatch ?? 1)(removed, gone, added),
     difference,
   };
 }
@@ -191,8 +212,9 @@ export async function plannedChoice(
   const graph = new Graph(state.model);
   const dependencies = await dependenciesOf(engine, state.model, feedsFor, fixedBatch);
   const layers = layerUnits(graph, dependencies);
-  const findings = { dependencies, layers, graph, grams: new Map<string, Gram>(), branches: [], measured: undefined };
-  const chosen = await chooseCuts(request, findings, control);
+  const findings = { dependencies, layers, graph, measured: undefined };
+  const nothing = { grams: new Map<string, Gram>(), units: [], sums: new Map<Projection, ChannelSums>() };
+  const chosen = await chooseCuts(request, { ...findings, ...nothing }, control);
   if (!chosen) return undefined;
   const { removed, gone } = takenBy(chosen.choice, chosen.base.sites, dependencies.units.classOf.length);
   const cost = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1)(removed, gone);
@@ -200,7 +222,8 @@ export async function plannedChoice(
 }
 
 /**
- * What would be left to pay for if all went that may go: told from shapes alone.
+ * What would be left to pay for at least if all went that may go: told from shapes alone. Projections are for free here, as which of them
+ * exclude one another is not looked at.
  * @returns undefined when nothing can be removed
  */
 export async function leastCost(
@@ -210,11 +233,11 @@ export async function leastCost(
   const graph = new Graph(state.model);
   const dependencies = await dependenciesOf(engine, state.model, feedsFor, fixedBatch);
   const orders = dependencies.groups.map(({ units }) => ({ units: [...units] }));
-  const sites = sitesOf(request, dependencies, orders, removableBranches(graph, state.shapes));
+  const sites = sitesOf(request, dependencies, orders, layerUnitsIn(graph, state.shapes, fixedBatch));
   if (sites.length === 0) return undefined;
   const all: Choice = {
     widths: new Map(sites.flatMap((site) => (site.kind === 'width' ? [[site.group, site.widths.at(-1)!]] : []))),
-    branches: new Set(sites.flatMap((site) => (site.kind === 'branch' ? [site.branch.name] : []))),
+    layers: new Set(sites.flatMap((site) => (site.kind === 'layers' ? [site.unit.name] : []))),
   };
   const { removed, gone } = takenBy(all, sites, dependencies.units.classOf.length);
   return costModel(graph, state.shapes, dependencies, fixedBatch ?? 1)(removed, gone);
@@ -224,13 +247,41 @@ function sitesOf(
   { state, method, guards, allowed }: Pick<StepRequest, 'state' | 'method' | 'guards' | 'allowed'>,
   dependencies: Dependencies,
   orders: readonly (RemovalOrder | undefined)[],
-  branches: readonly Branch[],
+  layers: readonly LayerUnit[],
 ): Site[] {
   const firstUnits = dependencies.groups.map((group) => state.firstUnits.get(groupKey(group)) ?? group.units.length);
-  return findSites(dependencies, orders, firstUnits, branches, guards, {
+  return findSites(dependencies, orders, firstUnits, layers, guards, {
     filters: allowed.filters,
     layers: allowed.layers && method.layers,
   });
+}
+
+/** Everything that the layer stage may take. */
+export function layerUnitsIn(graph: Graph, shapes: TracedValues, fixedBatch: number | undefined): LayerUnit[] {
+  return [...removableBranches(graph, shapes), ...findProjections(graph, shapes, fixedBatch ?? 1).projections];
+}
+
+/** The projections that CALIB has enough samples for. */
+async function sumsOf(
+  { engine, state: { model, shapes }, batches, samples, fixedBatch }: StepRequest,
+  graph: Graph,
+  control: RunControl,
+): Promise<Map<Projection, ChannelSums>> {
+  const { projections } = findProjections(graph, shapes, fixedBatch ?? 1);
+  const request = { engine, model, shapes, samples, batches: () => batches(false) };
+  const found = await projectionSums(request, projections, control);
+  return new Map(projections.flatMap((one) => (found.has(one.name) ? [[one, found.get(one.name)!] as const] : [])));
+}
+
+/** What stands for what, once these have been put in: one that takes the place of another takes over what that stood for. */
+function projectedBy(added: readonly Projection[], before: PruningState['projected']): Map<string, readonly string[]> {
+  const all = new Map(before);
+  for (const { layer, layers } of added) {
+    const inner = [...layers, layer].flatMap((name) => [...(before.get(name) ?? []), name]);
+    for (const name of inner) all.delete(name);
+    all.set(layer, inner.slice(0, -1));
+  }
+  return all;
 }
 
 /** Samples on which the cut model is held against the original with zeros. */
@@ -241,7 +292,8 @@ interface Findings {
   readonly layers: readonly LayerUnits[];
   readonly grams: ReadonlyMap<string, Gram>;
   readonly graph: Graph;
-  readonly branches: readonly Branch[];
+  readonly units: readonly LayerUnit[];
+  readonly sums: ReadonlyMap<Projection, ChannelSums>;
   readonly measured: Float64Array | undefined;
 }
 
@@ -262,7 +314,7 @@ async function measuredScores(
 
 async function chooseCuts(
   request: StepRequest,
-  { dependencies, layers, grams, graph, branches, measured }: Findings,
+  { dependencies, layers, grams, graph, units, sums, measured }: Findings,
   control: RunControl,
 ): Promise<{ choice: Choice; base: Choosable; damages: Map<string, number> } | undefined> {
   const { state, method, goal, costOf, seed, fixedBatch, divergenceOf, block } = request;
@@ -271,11 +323,13 @@ async function chooseCuts(
     ...{ graph, dependencies, layers, grams, score: method.score, order: request.order, seed },
     ...{ normScales, measured },
   });
-  const sites = sitesOf(request, dependencies, orders, branches);
+  const sites = sitesOf(request, dependencies, orders, units);
   if (sites.length === 0) return undefined;
   const total = costModel(graph, state.shapes, dependencies, fixedBatch ?? 1, block);
-  const cost = (...taken: Parameters<typeof total>): number => costOf(total(...taken));
-  const base = { model: state.model, dependencies, layers, grams, sites };
+  const totalOf = ({ removed, gone, added }: Taken): Cost => total(removed, gone, added);
+  const cost = (taken: Taken): number => costOf(totalOf(taken));
+  const byName = new Map([...sums].map(([{ name }, own]) => [name, own]));
+  const base = { model: state.model, dependencies, layers, grams, sites, sums: byName };
   const classes = dependencies.units.classOf.length;
   if (method.sharing !== 'measured') {
     if (typeof goal !== 'number')
@@ -287,26 +341,24 @@ async function chooseCuts(
     };
   }
   const damages = await measureDamage(base, divergenceOf, control);
-  const worthOf =
-    request.worthOf &&
-    ((...taken: Parameters<typeof total>): number => request.worthOf!(total(...taken)) ?? cost(...taken));
+  const worthOf = request.worthOf && ((taken: Taken): number => request.worthOf!(totalOf(taken)) ?? cost(taken));
   const { choice } = planCuts({ dependencies, sites, damages, costOf: cost, goal, ...(worthOf && { worthOf }) });
   return {
     choice,
     base,
-    damages: new Map(damages.flatMap(({ site, of }) => (site.kind === 'branch' ? [[site.branch.name, of(0)]] : []))),
+    damages: new Map(damages.flatMap(({ site, of }) => (site.kind === 'layers' ? [[site.unit.name, of(0)]] : []))),
   };
 }
 
-/** The state with new statistics of the normalizations in the graph, where these bring it nearer to the original. */
-async function withStatistics(
-  { engine, state, batches, samples, divergenceOf }: StepRequest,
+/** With new statistics of the normalizations in the graph; undefined where there are none. */
+function withStatistics(
+  { engine, state, batches, samples }: StepRequest,
   next: PruningState,
   { units: { axes, classOf } }: Dependencies,
   removed: Uint8Array,
   control: RunControl,
-): Promise<PruningState | undefined> {
-  const model = await restoreNormStatistics(
+): Promise<ModelProto | undefined> {
+  return restoreNormStatistics(
     {
       ...{ engine, original: state.model, originalShapes: state.shapes, model: next.model, shapes: next.shapes },
       ...{ batches: () => batches(false), samples },
@@ -320,23 +372,13 @@ async function withStatistics(
     },
     control,
   );
-  if (!model) return undefined;
-  const [before, after] = [await divergenceOf(next.model), await divergenceOf(model)];
-  return after < before ? { ...next, model } : undefined;
-}
-
-/** The state with its layers aligned, where that brings it nearer to the original: few samples may mislead it. */
-async function nearer(request: StepRequest, state: PruningState, control: RunControl): Promise<PruningState> {
-  const aligned = await align(request, state, control);
-  const [before, after] = [await request.divergenceOf(state.model), await request.divergenceOf(aligned.model)];
-  return after < before ? aligned : state;
 }
 
 async function align(
   { engine, original, batches, samples }: StepRequest,
   state: PruningState,
   control: RunControl,
-): Promise<PruningState> {
+): Promise<ModelProto> {
   const { model } = await alignLayers(
     {
       ...{ ...cutModel(original, state), engine, originalShapes: original.shapes, shapes: state.shapes },
@@ -344,7 +386,7 @@ async function align(
     },
     control,
   );
-  return { ...state, model };
+  return model;
 }
 
 /** A state beside the original that it was cut from. */

@@ -1,4 +1,5 @@
 /** How the units that can be or were removed from a model are told, in the words of every rendering. */
+import { formatCount } from './format.js';
 import type { RemovableUnits } from './report.js';
 
 type Group = RemovableUnits['groups'][number];
@@ -24,6 +25,16 @@ export function fixedReason({ reason, node }: Fixed): string {
   return node === undefined ? reason : `${node}: ${reason}`;
 }
 
+/** Heads of the columns of `layerCells`. */
+export const LAYERS_HEAD = ['what can go whole', 'layers', 'params', 'MACs'];
+
+export function layerCells({ name, layers, params, macs }: NonNullable<RemovableUnits['layers']>[number]): string[] {
+  return [name, String(layers.length), formatCount(params), macs === undefined ? '' : formatCount(macs)];
+}
+
+export const LAYERS_CAPTION =
+  'Residual branches that can be taken out, their sums keeping the skip, and layers that a projection can stand for; parameters and MACs are what that saves.';
+export const KEPT_LAYERS_CAPTION = 'Layers that no projection can stand for, and why.';
 export const GROUPS_CAPTION =
   'Units that can be removed, and the weights that lose a slice with each; parameters and MACs are of one unit.';
 export const FIXED_CAPTION = 'What layers make and nothing can be removed from, with the node that needs it.';

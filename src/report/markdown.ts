@@ -22,7 +22,7 @@ import type {
   RemovableUnits,
 } from './report.js';
 import { fidelitiesOf } from './fidelity.js';
-import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
+import { fixedCount, fixedReason, groupName, layerCells, LAYERS_HEAD, tiedWeights } from './groups.js';
 import {
   branchCells,
   branchHead,
@@ -276,7 +276,7 @@ function inspectParts({ model }: InspectReport): string[] {
 
 function removableParts(removable: RemovableUnits | undefined): string[] {
   if (!removable) return [];
-  const { groups, fixed } = removable;
+  const { groups, fixed, layers = [], kept = [] } = removable;
   return [
     ...titled('Removable units', groups.length, () =>
       table(
@@ -297,6 +297,14 @@ function removableParts(removable: RemovableUnits | undefined): string[] {
         ['layer', 'op', 'units', 'why'],
         fixed.map((line) => [line.layer, line.op, fixedCount(line), fixedReason(line)]),
         'llrl',
+      ),
+    ),
+    ...titled('Removable layers', layers.length, () => table(LAYERS_HEAD, layers.map(layerCells), 'lrrr')),
+    ...titled('Layers without a projection', kept.length, () =>
+      table(
+        ['layer', 'why'],
+        kept.map(({ layer, reason }) => [layer, reason]),
+        'll',
       ),
     ),
   ];

@@ -167,6 +167,14 @@ const removableUnitsSchema = z.object({
       ),
     }),
   ),
+  /** Residual branches that can go whole, and layers that a projection can stand for: what one saves. */
+  layers: z
+    .array(
+      z.object({ name: z.string(), layers: z.array(z.string()), params: z.number().int(), macs: count.optional() }),
+    )
+    .optional(),
+  /** Convolutions and Gemms whose place no projection can take. */
+  kept: z.array(z.object({ layer: z.string(), reason: z.string() })).optional(),
   /** What layers make and nobody can remove: `count` of `of`, because of `node` or, without one, the interface of the model. */
   fixed: z.array(
     z.object({

@@ -26,7 +26,7 @@ import type {
   TrainReport,
 } from './report.js';
 import { fidelitiesOf } from './fidelity.js';
-import { fixedCount, fixedReason, groupName, tiedWeights } from './groups.js';
+import { fixedCount, fixedReason, groupName, layerCells, LAYERS_HEAD, tiedWeights } from './groups.js';
 import { recoverySentence } from './recovery.js';
 import { agreementSentence, budgetSentence, latenciesOf, widthGroups } from './summary.js';
 import { compressLines } from './table/compress.js';
@@ -220,7 +220,11 @@ function inspectLines(report: InspectReport, paint: Paint, columns: number): str
   ];
 }
 
-function removableLines({ groups, fixed }: RemovableUnits, paint: Paint, columns: number): string[] {
+function removableLines(
+  { groups, fixed, layers = [], kept: unmoved = [] }: RemovableUnits,
+  paint: Paint,
+  columns: number,
+): string[] {
   const rows = groups.map((group) => [
     groupName(group),
     group.kind,
@@ -237,6 +241,19 @@ function removableLines({ groups, fixed }: RemovableUnits, paint: Paint, columns
     ...(kept.length === 0
       ? []
       : ['', ...nameGrid(['not removable', 'op', 'units', 'why'], kept, paint, columns, 'llrl')]),
+    ...(layers.length === 0 ? [] : ['', ...nameGrid(LAYERS_HEAD, layers.map(layerCells), paint, columns)]),
+    ...(unmoved.length === 0
+      ? []
+      : [
+          '',
+          ...nameGrid(
+            ['no projection for', 'why'],
+            unmoved.map(({ layer, reason }) => [layer, reason]),
+            paint,
+            columns,
+            'll',
+          ),
+        ]),
   ];
 }
 

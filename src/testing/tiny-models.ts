@@ -69,6 +69,63 @@ export function tinyResNet(opset = 17, width = 8): ModelProto {
   return graph.toModel();
 }
 
+/**
+ * A classifier without residual blocks on [N, 3, 12, 12]: stem, down (stride 2), same, then a pointwise convolution, a depthwise and a
+ * pointwise one (deep, next), pooling, and Gemms fc1, head to 5 logits.
+ */
+export function plainNet(): ModelProto {
+  const { graph, x } = startGraph(17, ['N', 3, 12, 12]);
+  const conv = (
+    input: Value,
+    name: string,
+    [inputs, outputs]: [number, number],
+    k: number,
+    seed: number,
+    more: { stride?: number; group?: number } = {},
+  ): Value => {
+    const { stride = 1, group = 1 } = more;
+    const pad = Math.floor(k / 2);
+    const node = graph.insert({
+      opType: 'Conv',
+      name,
+      inputs: [
+        input,
+        weight(graph, `${name}.w`, [outputs, inputs / group, k, k], seed),
+        weight(graph, `${name}.b`, [outputs], seed + 1),
+      ],
+      outputs: [`${name}.y`],
+      attributes: [
+        intsAttribute('pads', [pad, pad, pad, pad]),
+        intsAttribute('strides', [stride, stride]),
+        intAttribute('group', group),
+      ],
+    });
+    return graph.insertOp('Relu', [node.outputs[0]!], [], `${name}.relu`);
+  };
+  const gemm = (input: Value, name: string, [inputs, outputs]: [number, number], seed: number, output: string): Value =>
+    graph.insert({
+      opType: 'Gemm',
+      name,
+      inputs: [
+        input,
+        weight(graph, `${name}.w`, [outputs, inputs], seed),
+        weight(graph, `${name}.b`, [outputs], seed + 1),
+      ],
+      outputs: [output],
+      attributes: [intAttribute('transB', 1)],
+    }).outputs[0]!;
+  const stem = conv(x, 'stem', [3, 12], 3, 21);
+  const down = conv(stem, 'down', [12, 16], 3, 23, { stride: 2 });
+  const same = conv(down, 'same', [16, 16], 3, 25);
+  const pointwise = conv(same, 'pointwise', [16, 16], 1, 27);
+  const deep = conv(pointwise, 'deep', [16, 16], 3, 29, { group: 16 });
+  const next = conv(deep, 'next', [16, 16], 1, 31);
+  const pooled = graph.insertOp('Flatten', [graph.insertOp('GlobalAveragePool', [next], [], 'pool')], [], 'flat');
+  const hidden = graph.insertOp('Relu', [gemm(pooled, 'fc1', [16, 16], 33, 'fc1.y')], [], 'fc1.relu');
+  declareOutput(graph, gemm(hidden, 'head', [16, 5], 35, 'logits'), ['N', 5]);
+  return graph.toModel();
+}
+
 /** Batches of seeded normal samples for a model with one input. */
 export async function* normalBatches(
   input: string,

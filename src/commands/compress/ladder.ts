@@ -9,7 +9,7 @@ import { findPruningMethod, type StructuredMethod } from '../../pruning/methods.
 import type { PlanGoal } from '../../pruning/plan.js';
 import { pruneStep } from '../../pruning/step.js';
 import type { CompressRun } from './run.js';
-import { stepRequestOf } from '../prune/course.js';
+import { noFiniteCut, stepRequestOf } from '../prune/course.js';
 import { cutBy, cutFields, readCut, writtenCut, type Cut } from '../prune/memory.js';
 import { costIn } from '../prune/study.js';
 
@@ -35,8 +35,8 @@ const rungSchema = z.object({ ...cutFields, share: z.number() });
 
 /**
  * @param share of the cost of the original to be left, or a function that tells it from what the cuts on the way would do
- * @returns undefined when there is hardly anything that could go
- * @throws FlowCompressError as `pruneStep`
+ * @returns undefined when there is hardly anything that could go, or what a deeper cut leaves gives no finite answers
+ * @throws FlowCompressError as `pruneStep`; `infeasible` when the only cut that a rule makes leaves a model without finite answers
  */
 export async function nextRung(
   run: CompressRun,
@@ -60,6 +60,11 @@ export async function nextRung(
   );
   const step = await clock.stage('cut and fit', () => pruneStep(request, control));
   if (!step) return undefined;
+  // Of what is drawn anew only the shape counts.
+  if (!renews(recipe) && !Number.isFinite(step.quality.divergence)) {
+    if (cutOf(recipe)!.how === 'rule') throw noFiniteCut();
+    return undefined;
+  }
   const left = costOf(step.cost) / whole;
   if (left > LEAST_STEP * last.share) return undefined;
   const rung: Rung = { ...cutBy(step, last), index, share: left };

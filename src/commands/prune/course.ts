@@ -9,7 +9,7 @@ import { saveModel } from '../../node/model-file.js';
 import type { RunControl } from '../../progress.js';
 import type { StructuredMethod } from '../../pruning/methods.js';
 import { GUARDS } from '../../pruning/sites.js';
-import { pruneStep, type PruningState, type Step, type StepRequest } from '../../pruning/step.js';
+import { pruneStep, type PruningState, type StepRequest } from '../../pruning/step.js';
 import { pruningStepSchema, type PruningStep } from '../../report/report.js';
 import type { Quality } from '../../recovery/validate.js';
 import { layoutBlock } from '../../runtime/layout-block.js';
@@ -160,7 +160,8 @@ export async function stepRequestOf(
   const block = (await layoutBlock(engine)) ?? GUARDS.align;
   return {
     ...{ engine, original: study.original, state, method, allowed, goal, feedsFor, fixedBatch, scores, normScales },
-    ...{ costOf: costIn(settings.of), seed: settings.seed, divergenceOf: study.divergenceOf, order: settings.order },
+    ...{ costOf: costIn(settings.of), seed: settings.seed, order: settings.order },
+    ...{ divergenceOf: study.divergenceOf, qualityOf: study.qualityOf },
     guards: { ...GUARDS, align: settings.align ?? block },
     ...{ block, worthOf: worthIn(settings.of) },
     batches: (wide) => batch(study.calib, wide ? wideSize : undefined),
@@ -172,6 +173,12 @@ export async function stepRequestOf(
 export function nothingToRemove(): FlowCompressError {
   return new FlowCompressError('infeasible', 'There is nothing in the model that could be removed.', {
     hint: '`flow-compress inspect MODEL --groups` shows what stays, and why; narrow layers may need a lower --align.',
+  });
+}
+
+export function noFiniteCut(): FlowCompressError {
+  return new FlowCompressError('infeasible', 'Every cut that was tried leaves a model that gives no finite numbers.', {
+    hint: 'Ask for less, lower --align for smaller cuts, or take a method that measures what cuts do (idap).',
   });
 }
 
@@ -190,17 +197,17 @@ async function attempt(
     if (course.steps.length > 0) return undefined;
     throw nothingToRemove();
   }
-  const { qualities, state } = await clock.stage('evaluate on VAL', () => judged(study, step));
+  const { qualities, state } = step;
   const learned = learn ? await clock.stage('learn between cuts', () => learn(state)) : undefined;
   const recovered = learned && (await clock.stage('evaluate on VAL', () => study.qualityOf(learned.model)));
-  const final = recovered ?? lastOf(qualities)!;
+  const final = recovered ?? step.quality;
   const drop = errorOf(final).error - errorOf(study.quality).error;
   const accepted = Number.isFinite(final.divergence) && (settings.maxDrop === undefined || drop <= settings.maxDrop);
   const { params, macs } = step.cost;
   const record: PruningStep = {
     step: course.steps.length + 1,
     units: step.units,
-    branches: step.branches.map(({ branch }) => branch.name),
+    branches: step.layers.map(({ unit }) => unit.name),
     params,
     ...(macs !== undefined && { macs: Math.round(macs) }),
     ...finiteOnes({ ...qualities, ...(recovered && { recovered }) }),
@@ -208,52 +215,19 @@ async function attempt(
     ...{ accepted, seconds: (performance.now() - began) / 1000 },
   };
   const steps = [...course.steps, record];
-  const next = cutBy({ ...step, state }, course);
+  const next = cutBy(step, course);
   if (!accepted) return { ...course, steps, difference: next.difference };
   return { ...next, steps, ...(learned && { state: { ...state, model: learned.model } }) };
 }
 
-interface StepQualities {
-  readonly cut: Quality;
-  readonly refitted?: Quality;
-  readonly normalized?: Quality;
-  readonly aligned?: Quality;
-  readonly recovered?: Quality;
-}
-
 /** Of the model behind a step. */
-export function lastOf({ cut, refitted, normalized, aligned, recovered }: Partial<StepQualities>): Quality | undefined {
+export function lastOf({ cut, refitted, normalized, aligned, recovered }: Partial<PruningStep>): Quality | undefined {
   return recovered ?? aligned ?? normalized ?? refitted ?? cut;
 }
 
 /** What a report, or the run directory, can hold. */
-function finiteOnes(qualities: StepQualities): Partial<StepQualities> {
-  return Object.fromEntries(
-    Object.entries(qualities).filter(([, quality]: [string, Quality]) => Number.isFinite(quality.divergence)),
-  );
-}
-
-/** The step on VAL, and its state with the fit that VAL keeps: few samples of CALIB may mislead the later ones. */
-export async function judged(
-  study: Pick<PruningStudy, 'qualityOf'>,
-  step: Pick<Step, 'cut' | 'refitted' | 'normalized' | 'state'>,
-): Promise<{ qualities: StepQualities; state: PruningState }> {
-  const { cut, refitted, normalized, state } = step;
-  if (!cut || !refitted) return { qualities: { cut: await study.qualityOf(state.model) }, state };
-  const qualities: { -readonly [key in keyof StepQualities]: StepQualities[key] } = {
-    cut: await study.qualityOf(cut),
-    refitted: await study.qualityOf(refitted),
-  };
-  let [best, model] = [qualities.refitted!, refitted];
-  const later = { normalized, aligned: state.model === (normalized ?? refitted) ? undefined : state.model };
-  for (const key of ['normalized', 'aligned'] as const) {
-    const candidate = later[key];
-    const quality = candidate && (await study.qualityOf(candidate));
-    if (!quality || !(quality.divergence < best.divergence)) continue;
-    [best, model] = [quality, candidate];
-    qualities[key] = quality;
-  }
-  return { qualities, state: { ...state, model } };
+function finiteOnes(qualities: Readonly<Record<string, Quality>>): Partial<Readonly<Record<string, Quality>>> {
+  return Object.fromEntries(Object.entries(qualities).filter(([, { divergence }]) => Number.isFinite(divergence)));
 }
 
 function startOf({ study: { original, cost }, start }: CourseRequest): Course {

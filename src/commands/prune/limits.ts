@@ -9,6 +9,7 @@ import {
   allowedIn,
   lastOf,
   latencyRatio,
+  noFiniteCut,
   nothingToRemove,
   stepRequestOf,
   type Course,
@@ -82,11 +83,10 @@ export function refuseNothingKept({ steps }: Course, study: PruningStudy, settin
   if (steps.length === 0 || steps.some(({ accepted }) => accepted)) return;
   const quality = lastOf(steps.at(-1)!);
   const was = errorOf(study.quality);
+  if (!quality) throw noFiniteCut();
   throw new FlowCompressError(
     'infeasible',
-    quality
-      ? `Every cut that was tried loses too much: the smallest ${(errorOf(quality).error - was.error).toPrecision(3)} of ${was.metric} on VAL, ${String(maxDrop)} are allowed.`
-      : 'Every cut that was tried leaves a model that gives no finite numbers.',
+    `Every cut that was tried loses too much: the smallest ${(errorOf(quality).error - was.error).toPrecision(3)} of ${was.metric} on VAL, ${String(maxDrop)} are allowed.`,
     { hint: 'Allow a larger --max-drop, learn longer, lower --align for smaller cuts, or give more data.' },
   );
 }

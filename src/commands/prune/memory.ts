@@ -10,23 +10,20 @@ import type { Workspace } from '../workspace.js';
 export interface Cut {
   readonly state: PruningState;
   readonly cost: Cost;
-  /** What taking out each branch alone did to the answers, by name; absent for one that it left without finite numbers. */
+  /** What taking out each branch, or putting in each projection, alone did to the answers, by name; absent for one that it left without finite numbers. */
   readonly divergences: ReadonlyMap<string, number>;
   /** Largest relative difference of a cut model from the original with zeros. */
   readonly difference: number;
 }
 
 /** What a step makes of a cut model. */
-export function cutBy(
-  { state, cost, difference, branches }: Step,
-  before: Pick<Cut, 'divergences' | 'difference'>,
-): Cut {
+export function cutBy({ state, cost, difference, layers }: Step, before: Pick<Cut, 'divergences' | 'difference'>): Cut {
   return {
     ...{ state, cost, difference: Math.max(before.difference, difference) },
     divergences: new Map([
       ...before.divergences,
-      ...branches.flatMap(({ branch, divergence }) =>
-        divergence !== undefined && Number.isFinite(divergence) ? [[branch.name, divergence] as const] : [],
+      ...layers.flatMap(({ unit, divergence }) =>
+        divergence !== undefined && Number.isFinite(divergence) ? [[unit.name, divergence] as const] : [],
       ),
     ]),
   };
@@ -36,6 +33,7 @@ export function cutBy(
 export const cutFields = {
   kept: z.record(z.string(), z.array(z.number())),
   gone: z.array(z.string()),
+  projected: z.record(z.string(), z.array(z.string())).default({}),
   cost: z.object({ macs: z.number().optional(), params: z.number(), blocked: z.number().optional() }),
   divergences: z.record(z.string(), z.number()),
   difference: z.number(),
@@ -46,6 +44,7 @@ export function writtenCut({ state, cost, divergences, difference }: Cut): KeptC
   return {
     ...{ gone: [...state.gone], difference },
     kept: Object.fromEntries([...state.kept].map(([name, rows]) => [name, [...rows]])),
+    projected: Object.fromEntries([...state.projected].map(([name, layers]) => [name, [...layers]])),
     cost: { ...cost },
     divergences: Object.fromEntries(divergences),
   };
@@ -53,7 +52,7 @@ export function writtenCut({ state, cost, divergences, difference }: Cut): KeptC
 
 /** @throws FlowCompressError as `openModel` */
 export async function readCut(
-  { kept, gone, cost, divergences, difference }: KeptCut,
+  { kept, gone, projected, cost, divergences, difference }: KeptCut,
   file: string,
   { original }: PruningStudy,
   { engine, feedsFor, fixedBatch }: Workspace,
@@ -64,6 +63,7 @@ export async function readCut(
       ...{ model, gone, firstUnits: original.firstUnits },
       shapes: await traceShapes(engine, model, feedsFor(fixedBatch ?? 1)),
       kept: new Map(Object.entries(kept)),
+      projected: new Map(Object.entries(projected)),
     },
     cost: { macs: cost.macs, params: cost.params, blocked: cost.blocked },
     ...{ difference, divergences: new Map(Object.entries(divergences)) },

@@ -16,7 +16,7 @@ import { findPruningMethod, PRUNING_METHODS, type PruningMethod } from '../../pr
 import { ORDERS } from '../../pruning/removal-order.js';
 import { SCORE_NAMES } from '../../pruning/scores.js';
 
-/** What a pruned model may lose: filters (units of dependency groups), layers (residual branches), in which order. */
+/** What a pruned model may lose: filters (units of dependency groups), layers (residual branches, layers that a projection stands for), in which order. */
 export const PRUNING_STAGES = ['joint', 'filters', 'layers', 'filters-layers', 'layers-filters'] as const;
 
 export const pruneOptionsSchema = dataOptionsSchema

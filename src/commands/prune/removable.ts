@@ -2,12 +2,15 @@
 import type { ModelProto } from 'onnx-buf';
 import { Graph } from '../../onnx/graph.js';
 import { declaredDims } from '../../onnx/value-info.js';
+import { costModel } from '../../pruning/cost.js';
 import { dependencyGroups, type Dependencies } from '../../pruning/groups.js';
+import { findProjections } from '../../pruning/projections.js';
+import { removableBranches } from '../../pruning/branches.js';
 import { unitCosts } from '../../pruning/unit-costs.js';
 import type { RemovableUnits } from '../../report/report.js';
 import type { Engine, Feeds } from '../../runtime/engine.js';
 import { guessFeeds } from '../../runtime/made-up-feeds.js';
-import { traceDims } from '../../runtime/trace.js';
+import { traceDims, traceShapes, type TracedValues } from '../../runtime/trace.js';
 import { prepareModel, PRUNABLE_FORM, type PreparationOptions } from '../prepare.js';
 
 export interface PrunableModel {
@@ -52,7 +55,34 @@ export async function removableUnits(
   const graph = new Graph(prepared.model);
   const dependencies = dependencyGroups(graph, prepared.shapes);
   const costs = unitCosts(graph, prepared.shapes, dependencies, prepared.rows);
-  return describe(dependencies, costs);
+  const shapes = await traceShapes(engine, prepared.model, guessFeeds(unprepared, prepared.rows).feeds);
+  return { ...describe(dependencies, costs), ...layersIn(graph, shapes, dependencies, prepared.rows) };
+}
+
+/** What can go whole, and what not. */
+function layersIn(
+  graph: Graph,
+  shapes: TracedValues,
+  dependencies: Dependencies,
+  rows: number,
+): Pick<RemovableUnits, 'layers' | 'kept'> {
+  const { projections, kept } = findProjections(graph, shapes, rows);
+  const total = costModel(graph, shapes, dependencies, rows);
+  const none = new Uint8Array(dependencies.units.classOf.length);
+  const whole = total(none);
+  return {
+    layers: [...removableBranches(graph, shapes), ...projections].map((unit) => {
+      const left = total(none, unit.nodes, unit.kind === 'projection' ? [unit] : []);
+      const macs = whole.macs === undefined || left.macs === undefined ? undefined : whole.macs - left.macs;
+      return {
+        name: unit.name,
+        layers: [...unit.layers, ...(unit.kind === 'projection' ? [unit.layer] : [])],
+        params: whole.params - left.params,
+        ...(macs !== undefined && { macs: Math.round(macs) }),
+      };
+    }),
+    kept: kept.map((line) => ({ ...line })),
+  };
 }
 
 /** The rows that an input declares. */

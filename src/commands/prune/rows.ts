@@ -5,6 +5,7 @@ import { macCounter } from '../../onnx/macs.js';
 import { removableBranches } from '../../pruning/branches.js';
 import type { Dependencies } from '../../pruning/groups.js';
 import { layerUnits } from '../../pruning/layer-units.js';
+import { projectionName } from '../../pruning/projections.js';
 import type { PruningState } from '../../pruning/step.js';
 import type { PrunedGroup, PrunedLayer, PruneReport, RemovedBranch } from '../../report/report.js';
 import type { TracedValues } from '../../runtime/trace.js';
@@ -33,7 +34,10 @@ export function prunedRows(
   return {
     groups: groupsOf(before, pruned, dependencies, new Set(after.keys())),
     layers,
-    removed: branchesOf(original, pruned, before, divergences, rows),
+    removed: [
+      ...branchesOf(original, pruned, before, divergences, rows),
+      ...projectionsOf(pruned, own, after, divergences),
+    ],
   };
 }
 
@@ -102,4 +106,30 @@ function branchesOf(
         ...(divergence !== undefined && { divergence }),
       };
     });
+}
+
+/** Layers that a projection stands for, and what they cost more than it does. */
+function projectionsOf(
+  { projected }: PruningState,
+  before: ReadonlyMap<string, LayerCost>,
+  after: ReadonlyMap<string, LayerCost>,
+  divergences: ReadonlyMap<string, number>,
+): RemovedBranch[] {
+  return [...projected].flatMap(([layer, inner]) => {
+    const left = after.get(layer);
+    const layers = [...inner, layer];
+    const costs = layers.flatMap((name) => before.get(name) ?? []);
+    if (!left) return [];
+    const name = projectionName(layers);
+    const divergence = divergences.get(name);
+    const macs = costs.map((cost) => cost.macs);
+    const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+    return [
+      {
+        ...{ name, layers, params: sum(costs.map(({ params }) => params)) - left.params },
+        ...(left.macs !== undefined && macs.every((value) => value !== undefined) && { macs: sum(macs) - left.macs }),
+        ...(divergence !== undefined && { divergence }),
+      },
+    ];
+  });
 }

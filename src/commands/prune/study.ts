@@ -6,10 +6,9 @@ import { firstSamples } from '../../data/subset.js';
 import { FlowCompressError } from '../../errors.js';
 import { Graph } from '../../onnx/graph.js';
 import type { RunControl } from '../../progress.js';
-import { removableBranches } from '../../pruning/branches.js';
 import { costModel, type Cost } from '../../pruning/cost.js';
 import { layerUnits } from '../../pruning/layer-units.js';
-import { dependenciesOf, startState, type PruningState } from '../../pruning/step.js';
+import { dependenciesOf, layerUnitsIn, startState, type PruningState } from '../../pruning/step.js';
 import { openValidator, type Quality, type Validator } from '../../recovery/validate.js';
 import type { RunDirectory } from '../../node/run-dir.js';
 import type { PruneOptions } from './options.js';
@@ -67,7 +66,7 @@ export async function openPruningStudy(
     dependencies,
     fixedBatch ?? 1,
   )(new Uint8Array(dependencies.units.classOf.length));
-  const sites = 3 * dependencies.groups.length + removableBranches(graph, shapes).length;
+  const sites = 3 * dependencies.groups.length + layerUnitsIn(graph, shapes, fixedBatch).length;
   const layers = layerUnits(graph, dependencies).length;
   const probed = firstSamples(working.calib, affordable(settings.probeSamples, sites, cost, working.calib));
   const size = Math.min(COMPARED_BATCH, settings.batchSize);

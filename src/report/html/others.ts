@@ -11,12 +11,23 @@ import {
 } from '../format.js';
 import { plotsOf } from '../plots.js';
 import { fidelitiesOf } from '../fidelity.js';
-import { FIXED_CAPTION, fixedCount, fixedReason, groupName, GROUPS_CAPTION, tiedWeights } from '../groups.js';
+import {
+  FIXED_CAPTION,
+  fixedCount,
+  fixedReason,
+  groupName,
+  GROUPS_CAPTION,
+  KEPT_LAYERS_CAPTION,
+  layerCells,
+  LAYERS_CAPTION,
+  LAYERS_HEAD,
+  tiedWeights,
+} from '../groups.js';
 import type { EvaluateReport, InspectReport, ProfileReport, RemovableUnits } from '../report.js';
 import { agreementSentence, klWidths, latenciesOf, metricsOf } from '../summary.js';
 import { fidelitySection } from './fidelity.js';
 import type { Content, Markup } from './markup.js';
-import { cardGrid, dataTable, factList, plotSections, section, settingFacts } from './parts.js';
+import { cardGrid, dataTable, factList, plotSections, section, settingFacts, textTable } from './parts.js';
 import type { Card } from './parts.js';
 import { dataFacts } from './shared.js';
 
@@ -105,6 +116,12 @@ function removableSections(removable: RemovableUnits | undefined): Markup[] {
         ],
         lines,
       ),
+    ),
+    ...listSection('Removable layers', LAYERS_CAPTION, removable.layers ?? [], (layers) =>
+      textTable({ head: LAYERS_HEAD, rows: layers.map(layerCells) }, ['name']),
+    ),
+    ...listSection('Layers without a projection', KEPT_LAYERS_CAPTION, removable.kept ?? [], (lines) =>
+      textTable({ head: ['layer', 'why'], rows: lines.map(({ layer, reason }) => [layer, reason]) }, ['name', 'text']),
     ),
   ];
 }

@@ -37,14 +37,17 @@ export const prunedLayerSchema = z.object({
 });
 export type PrunedLayer = z.infer<typeof prunedLayerSchema>;
 
-/** A residual branch (or attention or MLP sublayer) that was taken out; its sum keeps the skip. */
+/**
+ * A residual branch (or attention or MLP sublayer) that was taken out, its sum keeping the skip; or layers that a projection stands for,
+ * with what they cost more than it does.
+ */
 export const removedBranchSchema = z.object({
-  /** Label of the sum. */
+  /** Label of the sum, or of the layers. */
   name: z.string(),
   layers: z.array(z.string()),
   params: count,
   macs: count.optional(),
-  /** Of the model without this branch alone, from the original's outputs. */
+  /** Of the model with this alone, from the original's outputs. */
   divergence: z.number().nonnegative().optional(),
 });
 export type RemovedBranch = z.infer<typeof removedBranchSchema>;
@@ -54,7 +57,7 @@ export const pruningStepSchema = z.object({
   step: count.min(1),
   /** Removed in this step. */
   units: count,
-  /** Removed in this step. */
+  /** Removed, or replaced by projections, in this step. */
   branches: z.array(z.string()),
   /** Of the model behind the step. */
   params: count,
