@@ -1,5 +1,29 @@
 import { describe, expect, it } from 'vitest';
-import { emptyChannelSums, solveChannelMap } from './channel-map.js';
+import { normals } from '../testing/tiny-models.js';
+import { emptyChannelSums, solveChannelMap, sumsBetween, type ChannelSums } from './channel-map.js';
+
+/** Sums over samples of [inputs + outputs] values, for some of them. */
+function sumsOf(samples: readonly Float32Array[], inputs: readonly number[], outputs: readonly number[]): ChannelSums {
+  const sums = emptyChannelSums(inputs.length, outputs.length);
+  for (const sample of samples) {
+    inputs.forEach((a, i) => {
+      sums.sumX[i]! += sample[a]!;
+      inputs.forEach((b, j) => (sums.gram[i * inputs.length + j]! += sample[a]! * sample[b]!));
+      outputs.forEach((b, j) => (sums.cross[j * inputs.length + i]! += sample[a]! * sample[b]!));
+    });
+    outputs.forEach((b, j) => (sums.sumY[j]! += sample[b]!));
+    sums.count++;
+  }
+  return sums;
+}
+
+describe('sumsBetween', () => {
+  it('gives the sums of the channels that are left', () => {
+    const samples = Array.from({ length: 20 }, (_, s) => normals(7, s + 1));
+    const all = sumsOf(samples, [0, 1, 2, 3], [4, 5, 6]);
+    expect(sumsBetween(all, [0, 2, 3], [0, 2])).toEqual(sumsOf(samples, [0, 2, 3], [4, 6]));
+  });
+});
 
 describe('solveChannelMap', () => {
   it('survives sums whose rounding exceeds the variance of a saturated channel', () => {

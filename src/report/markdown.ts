@@ -147,7 +147,7 @@ function pruneParts(report: PruneReport): string[] {
     ...titled('Widths', changed.length, () =>
       [widthsCaption(report), table(WIDTHS_HEAD, changed.map(widthCells), 'llrrr')].join('\n\n'),
     ),
-    ...titled('Branches taken out', report.removed.length, () =>
+    ...titled('Branches and layers taken out', report.removed.length, () =>
       table(branchHead(report), report.removed.map(branchCells), 'lrrrr'),
     ),
     ...settingsParts(report),

@@ -183,7 +183,7 @@ describe('the page and its plots', () => {
     });
     const page = await reportToHtml(report);
     expect(page).not.toMatch(/NaN|undefined|id="(dynamics|latency|layer-macs|recovery)"/);
-    expect(page).not.toMatch(/<h2>(Steps|Widths|Recovery|Branches taken out)</);
+    expect(page).not.toMatch(/<h2>(Steps|Widths|Recovery|Branches and layers taken out)</);
     expect(page).toContain('id="widths"');
     expect(reportToTable(report)).not.toMatch(/step|group|Budget|Drop|Recovery|branch/);
     await expect(reportToHtml(pruneReport({ layers: [] }))).resolves.toContain('</html>');

@@ -131,7 +131,7 @@ export function widthCells(group: PrunedGroup): string[] {
 
 /** Heads of the columns of `branchCells`. */
 export function branchHead({ measure }: Pick<PruneReport, 'measure'>): string[] {
-  return ['branch taken out', 'layers', 'params', 'MACs', `${distanceHead(measure)} alone`];
+  return ['taken out or replaced', 'layers', 'params', 'MACs', `${distanceHead(measure)} alone`];
 }
 
 export function branchCells({ name, layers, params, macs, divergence }: RemovedBranch): string[] {

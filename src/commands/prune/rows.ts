@@ -116,10 +116,9 @@ function projectionsOf(
   divergences: ReadonlyMap<string, number>,
 ): RemovedBranch[] {
   return [...projected].flatMap(([layer, inner]) => {
-    const left = after.get(layer);
+    const left = after.get(layer)!;
     const layers = [...inner, layer];
     const costs = layers.flatMap((name) => before.get(name) ?? []);
-    if (!left) return [];
     const name = projectionName(layers);
     const divergence = divergences.get(name);
     const macs = costs.map((cost) => cost.macs);

@@ -47,10 +47,14 @@ export async function compressBody(report: CompressReport): Promise<Content[]> {
     ...learnings(report).map((each) => captioned(each.title, recoverySentence(each), recoveryRows(each))),
     report.removed.length === 0
       ? undefined
-      : captioned('Branches taken out', 'By the sum that they fed; the skip stays.', {
-          head: branchHead(report),
-          rows: report.removed.map(branchCells),
-        }),
+      : captioned(
+          'Branches and layers taken out',
+          'Branches by the sum that they fed, whose skip stays; layers by the projection that stands for them.',
+          {
+            head: branchHead(report),
+            rows: report.removed.map(branchCells),
+          },
+        ),
     captioned('Layers', undefined, { head: LAYERS_HEAD, rows: report.layers.map(layerCells) }),
     verificationSection(report),
     makingSection(report, [['method', report.method]]),

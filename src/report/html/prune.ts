@@ -72,11 +72,11 @@ function branchSection(report: PruneReport): Content {
   const { removed } = report;
   if (removed.length === 0) return undefined;
   const divergence = removed.some((branch) => branch.divergence !== undefined)
-    ? ' The last column is the divergence of the model without this branch alone.'
+    ? ' The last column is the divergence of the model with this alone.'
     : '';
   return section(
-    'Branches taken out',
-    `By the sum that they fed; the skip stays.${divergence}`,
+    'Branches and layers taken out',
+    `Branches by the sum that they fed, whose skip stays; layers by the projection that stands for them.${divergence}`,
     textTable({ head: branchHead(report), rows: removed.map(branchCells) }, ['name']),
   );
 }

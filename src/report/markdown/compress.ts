@@ -35,7 +35,7 @@ export function compressParts(report: CompressReport): string[] {
     ...(answers === undefined ? [] : captioned('Classes', '', classTable(answers))),
     ...(answers === undefined ? [] : captioned('Worst samples', WORST_CAPTION, worstTable(answers))),
     ...learnings(report).flatMap((each) => captioned(each.title, recoverySentence(each) ?? '', recoveryRows(each))),
-    ...titled('Branches taken out', report.removed.length, () =>
+    ...titled('Branches and layers taken out', report.removed.length, () =>
       table(branchHead(report), report.removed.map(branchCells), 'lrrrr'),
     ),
     ...titled('Layers', report.layers.length, () => table(LAYERS_HEAD, report.layers.map(layerCells), 'llrrrlr')),
