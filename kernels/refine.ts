@@ -1,4 +1,5 @@
 /** Scale refits and coordinate descent on the codes of a block of 16 rows (layout: round.ts). */
+import { nearestCode } from './round';
 
 /** Passes of one descent over the codes. */
 const SWEEPS: i32 = 4;
@@ -8,6 +9,7 @@ const SWEEPS: i32 = 4;
  * @param h symmetric [n, n]
  * @param hw H w; gradient in and out: H (w - wq); codes, scales in and out
  * @param energies out: (w - wq)^T H (w - wq)
+ * @param low, high, levels, count as for `roundBlock`
  */
 export function refineBlock(
   n: i32,
@@ -21,6 +23,8 @@ export function refineBlock(
   low: f32,
   high: f32,
   offset: f32,
+  levels: usize,
+  count: i32,
   rounds: i32,
 ): void {
   for (let v = 0; v < 4; v++) {
@@ -28,7 +32,7 @@ export function refineBlock(
     const scaleAt = scales + ((<usize>v) << 4);
     for (let round = 0; round < rounds; round++) {
       refitScale(n, codes + from, hw + from, gradient + from, scaleAt, offset);
-      descend(n, h, codes + from, gradient + from, v128.load(scaleAt), low, high);
+      descend(n, h, codes + from, gradient + from, v128.load(scaleAt), low, high, levels, count);
     }
     refitScale(n, codes + from, hw + from, gradient + from, scaleAt, offset);
     const scale = v128.load(scaleAt);
@@ -71,7 +75,17 @@ function refitScale(n: i32, codes: usize, hw: usize, gradient: usize, scaleAt: u
 }
 
 /** Moves single codes to their best value with the others fixed, until no move helps or a few sweeps are done. */
-function descend(n: i32, h: usize, codes: usize, gradient: usize, scale: v128, low: f32, high: f32): void {
+function descend(
+  n: i32,
+  h: usize,
+  codes: usize,
+  gradient: usize,
+  scale: v128,
+  low: f32,
+  high: f32,
+  levels: usize,
+  count: i32,
+): void {
   const live = f32x4.gt(scale, f32x4.splat(0));
   for (let sweep = 0; sweep < SWEEPS; sweep++) {
     let moved = false;
@@ -79,10 +93,9 @@ function descend(n: i32, h: usize, codes: usize, gradient: usize, scale: v128, l
       const row = h + ((<usize>i * <usize>n) << 2);
       const at = (<usize>i) << 4;
       const unit = f32x4.mul(f32x4.splat(load<f32>(row + ((<usize>i) << 2))), scale);
-      const step = v128.and(f32x4.nearest(f32x4.div(v128.load(gradient + at), unit)), live);
-      if (!v128.any_true(f32x4.ne(step, f32x4.splat(0)))) continue;
       const code = v128.load(codes + at);
-      const next = f32x4.pmax(f32x4.splat(low), f32x4.pmin(f32x4.splat(high), f32x4.add(code, step)));
+      const wanted = f32x4.add(code, f32x4.div(v128.load(gradient + at), unit));
+      const next = v128.bitselect(nearestCode(wanted, low, high, levels, count), code, live);
       const change = f32x4.sub(next, code);
       if (!v128.any_true(f32x4.ne(change, f32x4.splat(0)))) continue;
       v128.store(codes + at, next);

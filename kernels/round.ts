@@ -9,6 +9,8 @@
  * @param w in: weights; scales in: [16]
  * @param codes out: integers as float32; errors out: w - scale * (code + offset)
  * @param energies out: [16], ||L^T (w - wq)||^2
+ * @param low, high codes between which any integer may be taken, where `levels` is 0
+ * @param levels the codes that may be taken, with their midpoints (see nearestOf); their number is `count`
  */
 export function roundBlock(
   n: i32,
@@ -21,6 +23,8 @@ export function roundBlock(
   low: f32,
   high: f32,
   offset: f32,
+  levels: usize,
+  count: i32,
 ): void {
   const stride = (<usize>n) << 4;
   const zero = f32x4.splat(0);
@@ -37,7 +41,10 @@ export function roundBlock(
       const scale = v128.load(scales + ((<usize>v) << 4));
       const weight = v128.load(w + at);
       const target = f32x4.add(weight, f32x4.div(carried, diagonal));
-      const code = nearestCode(f32x4.div(target, scale), scale, low, high, offset);
+      const wanted = f32x4.sub(f32x4.div(target, scale), f32x4.splat(offset));
+      const nearest = nearestCode(wanted, low, high, levels, count);
+      // 0 where the scale is 0.
+      const code = v128.and(nearest, f32x4.gt(scale, zero));
       v128.store(codes + at, code);
       const error = f32x4.sub(weight, f32x4.mul(scale, f32x4.add(code, f32x4.splat(offset))));
       v128.store(errors + at, error);
@@ -48,11 +55,22 @@ export function roundBlock(
   }
 }
 
-/** Codes of x (weights in units of the scale), halves to even; 0 where the scale is 0. */
-function nearestCode(x: v128, scale: v128, low: f32, high: f32, offset: f32): v128 {
-  const code = f32x4.nearest(f32x4.sub(x, f32x4.splat(offset)));
-  const clamped = f32x4.pmax(f32x4.splat(low), f32x4.pmin(f32x4.splat(high), code));
-  return v128.and(clamped, f32x4.gt(scale, f32x4.splat(0)));
+/** The code nearest to x, halves to even where any integer from low to high will do. */
+export function nearestCode(x: v128, low: f32, high: f32, levels: usize, count: i32): v128 {
+  return count > 0
+    ? nearestOf(x, levels, count)
+    : f32x4.pmax(f32x4.splat(low), f32x4.pmin(f32x4.splat(high), f32x4.nearest(x)));
+}
+
+/** @param levels [count] float32, ascending; behind them, [count - 1], what lies midway between neighbours and goes to the lower one */
+function nearestOf(x: v128, levels: usize, count: i32): v128 {
+  const midpoints = levels + ((<usize>count) << 2);
+  let nearest = v128.load32_splat(levels);
+  for (let k: usize = 1; k < <usize>count; k++) {
+    const above = f32x4.gt(x, v128.load32_splat(midpoints + ((k - 1) << 2)));
+    nearest = v128.bitselect(v128.load32_splat(levels + (k << 2)), nearest, above);
+  }
+  return nearest;
 }
 
 /** out = H x for a symmetric H [n, n] and the rows x of a block. */

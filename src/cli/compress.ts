@@ -5,7 +5,7 @@ import { COMPRESSION_METHODS } from '../pipeline/recipes.js';
 import type { CompressReport } from '../report/report.js';
 import { HINT_WEIGHT } from '../recovery/teachings.js';
 import type { CliContext } from './context.js';
-import { DATA_GROUPS, flagName, switchFlag, valueFlag, MODEL_ARGUMENT, TEACHING_FLAG } from './flags.js';
+import { DATA_GROUPS, flagName, FORMATS_FLAG, switchFlag, valueFlag, MODEL_ARGUMENT, TEACHING_FLAG } from './flags.js';
 import { dataValues } from './run-command.js';
 import type { CommandDefinition } from './run-command.js';
 import { parseDuration, parseInteger, parseNumber, parseSize, parseText, parseTextList } from './values.js';
@@ -43,6 +43,7 @@ const METHOD_FLAGS = [
   ),
   valueFlag('--execution <kind>', 'auto (the faster one per layer), int8 or float', parseText, STANDARD.execution),
   valueFlag('--min-bits <n>', 'narrowest width a layer may get', parseInteger, 2),
+  FORMATS_FLAG,
   valueFlag(
     '--align <n>',
     'leave widths a multiple of this (default: what the kernels of the machine work in)',

@@ -3,6 +3,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { evaluateOptionsSchema } from '../commands/evaluate-options.js';
 import { DEFAULTS } from '../commands/options.js';
+import { QUANTIZE_DEFAULTS } from '../commands/quantize/options.js';
 import { TEACHINGS } from '../recovery/teachings.js';
 import { parseInteger, parseNumber, parseNumberList, parseSwitch, parseText, parseTextList, passOn } from './values.js';
 import type { Parser } from './values.js';
@@ -35,6 +36,14 @@ export function flagName(key: string): string {
   if (key === 'preprocessFile') return '--preprocess';
   return `--${key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 }
+
+/** Of the commands that round weights. */
+export const FORMATS_FLAG = valueFlag(
+  '--formats <list>',
+  'how faaq may store a layer: uniform (evenly spaced levels), codebook (levels of its own, 3 to 5 bits)',
+  parseTextList,
+  QUANTIZE_DEFAULTS.formats.join(','),
+);
 
 export const TARGET_FLAG = valueFlag(
   '--target <name>',

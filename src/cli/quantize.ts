@@ -6,6 +6,7 @@ import type { CliContext } from './context.js';
 import {
   DATA_FLAGS,
   flagName,
+  FORMATS_FLAG,
   PREPROCESS_FILE_FLAG,
   PREPROCESS_FLAGS,
   RUN_DIR_FLAGS,
@@ -76,6 +77,7 @@ const FLAGS = [
     parseInteger,
     QUANTIZE_DEFAULTS.probeSamples,
   ),
+  FORMATS_FLAG,
   valueFlag('--rounding <kind>', 'compensated (errors cancel) or nearest', parseText, 'compensated'),
   valueFlag(
     '--recover <steps>',

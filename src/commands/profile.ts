@@ -114,6 +114,7 @@ const PROBE_SETTINGS: QuantizationSettings = {
   sensitivityMode: DEFAULTS.sensitivityMode,
   gradientTerm: DEFAULTS.gradientTerm,
   rounding: 'compensated',
+  formats: ['uniform'],
   seed: 0,
 };
 

@@ -16,6 +16,8 @@ interface Kernels {
     low: number,
     high: number,
     offset: number,
+    levels: number,
+    count: number,
   ): void;
   removeWeights(n: number, a: number, w: number, h: number, index: number, order: number, costs: number): void;
   symmetricProduct(n: number, h: number, x: number, out: number): void;
@@ -31,6 +33,8 @@ interface Kernels {
     low: number,
     high: number,
     offset: number,
+    levels: number,
+    count: number,
     rounds: number,
   ): void;
 }

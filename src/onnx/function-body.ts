@@ -1,4 +1,4 @@
-/** Collects the nodes of one model-local function; inner names are numbered. */
+/** Collects the nodes of one model-local function; inner names are capitals, which those of inputs and outputs are not. */
 import { create } from '@bufbuild/protobuf';
 import {
   FunctionProtoSchema,
@@ -21,18 +21,24 @@ export class FunctionBody {
     private readonly opset: number,
   ) {}
 
-  op(opType: string, input: string[], attribute: AttributeProto[] = [], output = `t${String(this.next++)}`): string {
+  op(opType: string, input: string[], attribute: AttributeProto[] = [], output = this.nextName()): string {
     this.nodes.push(create(NodeProtoSchema, { opType, input, output: [output], attribute }));
     return output;
   }
 
-  uint8(value: number): string {
-    const tensor = makeTensor('', DataType.UINT8, [], Uint8Array.of(value));
+  /** A, B, ... Z, A1, ...: short, for every byte is in every file. */
+  private nextName(): string {
+    const round = Math.floor(this.next / 26);
+    return String.fromCharCode(65 + (this.next++ % 26)) + (round > 0 ? String(round) : '');
+  }
+
+  uint8(dims: readonly number[], values: readonly number[]): string {
+    const tensor = makeTensor('', DataType.UINT8, [...dims], Uint8Array.from(values));
     return this.op('Constant', [], [tensorAttribute('value', tensor)]);
   }
 
-  int64(value: number): string {
-    return this.op('Constant', [], [intsAttribute('value_ints', [value])]);
+  int64(...values: number[]): string {
+    return this.op('Constant', [], [intsAttribute('value_ints', values)]);
   }
 
   int64Scalar(value: number): string {

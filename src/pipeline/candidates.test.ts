@@ -1,6 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { fitting, goesOn, nearest, nextCandidate, type Candidate, type Tried } from './candidates.js';
+import {
+  fitting,
+  goesOn,
+  nearest,
+  nextCandidate,
+  rungBetween,
+  type Candidate,
+  type CutShare,
+  type Tried,
+} from './candidates.js';
 import { excess, missed, type Figures, type Limits } from './limits.js';
 
 const positive = fc.double({ min: 1e-3, max: 10, noNaN: true });
@@ -138,6 +147,60 @@ describe('the ladder', () => {
     expect(goesOn(at(0.039), at(0.039), { drop: 0.01 }, true)).toBe(true);
     expect(goesOn(at(0.041), at(0.041), { drop: 0.01 }, true)).toBe(false);
     expect(goesOn(at(0.011), at(0.011), { drop: 0.01 }, false)).toBe(false);
+  });
+});
+
+describe('a rung between two others', () => {
+  const rungs = [1, 0.8, 0.65, 0.5].map((share, index) => ({ index, share }));
+  const losses = (...all: number[]): Candidate[] =>
+    all.map((divergence, rung) => candidate({ rung, divergence, bytes: 99 }));
+  const between = (candidates: Candidate[], limits: Limits): [number, number] | undefined => {
+    const found = rungBetween(rungs, candidates, limits);
+    return found && [found.gentler.index, Number(found.share.toFixed(6))];
+  };
+  const mean = (a: number, b: number): number => Number(Math.sqrt(a * b).toFixed(6));
+
+  it('lies between the best two, if they are neighbours', () => {
+    expect(between(losses(9, 0.3, 0.2, 0.35), { bytes: 100 })).toEqual([1, mean(0.8, 0.65)]);
+    expect(between(losses(9, 0.5, 0.2, 0.3), { bytes: 100 })).toEqual([2, mean(0.65, 0.5)]);
+    // Far worse on both sides: the best is where it is.
+    expect(between(losses(9, 0.41, 0.2, 0.41), { bytes: 100 })).toBeUndefined();
+  });
+
+  it('lies above the best, if that has bytes or time left that the one before has not', () => {
+    const [uncut, gentle, ...rest] = losses(0.01, 0.02, 0.2, 0.3);
+    const large = [uncut!, gentle!].map((one) => ({ ...one, bytes: 120 }));
+    const small = rest.map((one) => ({ ...one, bytes: 90 }));
+    expect(between([...large, ...small], { bytes: 100 })).toEqual([1, mean(0.8, 0.65)]);
+    expect(between([...large, ...rest], { bytes: 100 })).toEqual([2, mean(0.65, 0.5)]);
+    const at = (times: number[]): Candidate[] =>
+      losses(0.01, 0.02, 0.2, 9).map((one, i) => ({ ...one, timeRatio: times[i] }));
+    expect(between(at([1, 0.8, 0.4, 0.3]), { timeRatio: 0.5 })).toEqual([1, mean(0.8, 0.65)]);
+    expect(between(at([1, 0.8, 0.474, 0.3]), { timeRatio: 0.5 })).toBeUndefined();
+  });
+
+  it('is none where nothing fits, the original is best, only the drop counts, or the two are near', () => {
+    expect(between(losses(1, 2, 3, 4), { bytes: 50 })).toBeUndefined();
+    expect(between(losses(0.1, 1, 1, 1), { bytes: 1000 })).toBeUndefined();
+    expect(between(losses(9, 0.3, 0.2, 0.35), { drop: 0.01 })).toBeUndefined();
+    const near = [1, 0.95].map((share, index) => ({ index, share }));
+    expect(rungBetween(near, losses(0.3, 0.2), { bytes: 100 })).toBeUndefined();
+  });
+
+  it('has a share between those of two rungs that follow each other, in any order of making', () => {
+    fc.assert(
+      fc.property(some, anyLimits, fc.integer({ min: 0, max: 3 }), (candidates, limits, turn) => {
+        const all: CutShare[] = [1, 0.7, 0.5, 0.3, 0.2].map((share, index) => ({ index, share }));
+        const found = rungBetween(all, candidates, limits);
+        expect(rungBetween([...all.slice(turn), ...all.slice(0, turn)], candidates, limits)).toEqual(found);
+        if (!found) return;
+        const next = all[found.gentler.index + 1]!;
+        expect(found.share).toBeLessThan(found.gentler.share);
+        expect(found.share).toBeGreaterThan(next.share);
+        const best = fitting(candidates, limits).reduce((a, b) => (b.divergence < a.divergence ? b : a));
+        if (limits.timeRatio === undefined) expect([found.gentler.index, next.index]).toContain(best.rung);
+      }),
+    );
   });
 });
 

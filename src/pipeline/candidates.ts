@@ -3,7 +3,7 @@ import { excess, missed, type Figures, type LimitName, type Limits } from './lim
 
 /** A cut model at a number of bits, measured before it has learned anything. */
 export interface Candidate {
-  /** Place on the ladder of cuts; 0 for the original. */
+  /** Number of the cut; 0 for the original. */
   readonly rung: number;
   /** Average stored width; 32 where the weights stay in float. */
   readonly bits: number;
@@ -48,11 +48,12 @@ const TIME_IN_HAND = 0.05;
 
 /** Those that fit with some time in hand. */
 function fittingSafely(candidates: readonly Candidate[], limits: Limits): Candidate[] {
+  return fitting(candidates, safely(limits));
+}
+
+function safely(limits: Limits): Limits {
   const { timeRatio } = limits;
-  return fitting(
-    candidates,
-    timeRatio === undefined ? limits : { ...limits, timeRatio: (1 - TIME_IN_HAND) * timeRatio },
-  );
+  return timeRatio === undefined ? limits : { ...limits, timeRatio: (1 - TIME_IN_HAND) * timeRatio };
 }
 
 /**
@@ -70,6 +71,51 @@ export function goesOn(
   const gentlest = last.reduce((least, one) => (one.divergence < least.divergence ? one : least));
   if (isSizeOpen(limits)) return (learns ? LEFT_BY_LEARNING[0]! : 1) * gentlest.drop <= limits.drop!;
   return gentlest.divergence <= TOO_MUCH * Math.min(...fits.map(({ divergence }) => divergence));
+}
+
+/** A cut of so much of the cost as its share says. */
+export interface CutShare {
+  readonly index: number;
+  readonly share: number;
+}
+
+/** Shares of two rungs that are nearer than this have nothing between them that is worth measuring. */
+const NEAR = 0.9;
+/** Share of a limit that a candidate leaves unused when it was cut deeper than it had to be. */
+const UNUSED = 0.02;
+
+/**
+ * Where a rung between two others may lose less than any so far: between the best candidate's and the gentler one before, which does
+ * not fit, if the best leaves some of its limits unused; else between the best candidate's and its better neighbour's, if that is near.
+ * @param candidates of all rungs
+ * @returns the rung to cut further, and what is to be left: as much less than one as more than the other
+ */
+export function rungBetween<Rung extends CutShare>(
+  rungs: readonly Rung[],
+  candidates: readonly Candidate[],
+  limits: Limits,
+): { readonly gentler: Rung; readonly share: number } | undefined {
+  const fits = fittingSafely(candidates, limits);
+  const best = leastLoss(fits);
+  if (!best || isSizeOpen(limits)) return undefined;
+  const ordered = [...rungs].sort((a, b) => b.share - a.share);
+  const at = ordered.findIndex(({ index }) => index === best.rung);
+  const lossAt = (place: number): number =>
+    Math.min(Infinity, ...fits.flatMap((one) => (one.rung === ordered[place]?.index ? [one.divergence] : [])));
+  const [before, after] = [lossAt(at - 1), lossAt(at + 1)];
+  const isDeeperThanNeeded = before === Infinity && hasRoom(best, limits);
+  if (!isDeeperThanNeeded && Math.min(before, after) > TOO_MUCH * best.divergence) return undefined;
+  const place = isDeeperThanNeeded || before <= after ? at - 1 : at;
+  const [gentler, deeper] = [ordered[place], ordered[place + 1]];
+  if (!gentler || !deeper || deeper.share > NEAR * gentler.share) return undefined;
+  return { gentler, share: Math.sqrt(gentler.share * deeper.share) };
+}
+
+/** Whether bytes or time are left over: widths are the largest then, or nothing but the cut changes the time. */
+function hasRoom({ bytes, timeRatio }: Candidate, limits: Limits): boolean {
+  const isLeft = (figure: number | undefined, limit: number | undefined): boolean =>
+    figure === undefined || limit === undefined || figure < (1 - UNUSED) * limit;
+  return isLeft(bytes, limits.bytes) && isLeft(timeRatio, safely(limits).timeRatio);
 }
 
 /**

@@ -3,17 +3,18 @@ import { describe, expect, it } from 'vitest';
 import { FlowCompressError } from '../errors.js';
 import { allocateBits, type AllocationItem } from './allocate.js';
 
-const item = (params: number, sensitivity: number, floor = 2, reason?: string): AllocationItem => ({
+const item = (params: number, sensitivity: number, floor = 2, reason?: string): AllocationItem<number> => ({
   name: `layer of ${String(params)}`,
-  widths: [2, 3, 4, 5, 6, 7, 8].filter((b) => b >= floor),
+  choices: [2, 3, 4, 5, 6, 7, 8].filter((b) => b >= floor),
+  bits: (bits) => bits,
   cost: (bits) => (params * bits) / 8,
   damage: (bits) => sensitivity * 4 ** -bits,
   floorReason: reason,
 });
 
-const spent = (items: readonly AllocationItem[], bits: readonly number[]): number =>
+const spent = (items: readonly AllocationItem<number>[], bits: readonly number[]): number =>
   items.reduce((sum, it, i) => sum + it.cost(bits[i]!), 0);
-const damage = (items: readonly AllocationItem[], bits: readonly number[]): number =>
+const damage = (items: readonly AllocationItem<number>[], bits: readonly number[]): number =>
   items.reduce((sum, it, i) => sum + it.damage(bits[i]!), 0);
 
 describe('allocateBits', () => {
@@ -91,7 +92,7 @@ describe('allocateBits', () => {
   });
 });
 
-function bruteForce(items: readonly AllocationItem[], budget: number): number {
+function bruteForce(items: readonly AllocationItem<number>[], budget: number): number {
   let best = Infinity;
   const walk = (at: number, cost: number, sum: number): void => {
     if (cost > budget) return;
@@ -99,7 +100,7 @@ function bruteForce(items: readonly AllocationItem[], budget: number): number {
       best = Math.min(best, sum);
       return;
     }
-    for (const b of items[at]!.widths) walk(at + 1, cost + items[at]!.cost(b), sum + items[at]!.damage(b));
+    for (const b of items[at]!.choices) walk(at + 1, cost + items[at]!.cost(b), sum + items[at]!.damage(b));
   };
   walk(0, 0, 0);
   return best;

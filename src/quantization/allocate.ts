@@ -1,17 +1,19 @@
 /**
- * Bit allocation: the width of every layer that minimises the summed damage under a budget of code bytes.
- * Dynamic programming along the layers over (width of the previous layer, budget bucket), then a repair step that spends
+ * Bit allocation: the form of storage of every layer that minimises the summed damage under a budget of code bytes.
+ * Dynamic programming along the layers over (choice of the previous layer, budget bucket), then a repair step that spends
  * what the buckets rounded away.
  */
 import { FlowCompressError } from '../errors.js';
 
-/** One layer's choices. `cost` in bytes and `damage` are given per width. */
-export interface AllocationItem {
+/** One layer's choices, in which `cost` (bytes) and `damage` are given. */
+export interface AllocationItem<Choice> {
   readonly name: string;
-  /** Widths that this layer may take, ascending: the floor is the first. */
-  readonly widths: readonly number[];
-  readonly cost: (bits: number) => number;
-  readonly damage: (bits: number) => number;
+  /** The cheapest first: it is the floor. */
+  readonly choices: readonly Choice[];
+  /** Width of a code. */
+  readonly bits: (choice: Choice) => number;
+  readonly cost: (choice: Choice) => number;
+  readonly damage: (choice: Choice) => number;
   /** Why the lowest widths are missing, for the error of an infeasible budget. */
   readonly floorReason?: string;
 }
@@ -26,33 +28,39 @@ export interface AllocationOptions {
 }
 
 /**
- * @returns the width of every item, in order.
- * @throws FlowCompressError `infeasible` when even the lowest widths cost more than the budget; names the floors that bind.
+ * @returns the choice of every item, in order.
+ * @throws FlowCompressError `infeasible` when even the floors cost more than the budget; names those that bind.
  */
-export function allocateBits(items: readonly AllocationItem[], options: AllocationOptions): number[] {
+export function allocateBits<Choice>(items: readonly AllocationItem<Choice>[], options: AllocationOptions): Choice[] {
   if (items.length === 0) return [];
   const minimum = refuseInfeasible(items, options.budget);
-  const maximum = items.reduce((sum, item) => sum + item.cost(item.widths.at(-1)!), 0);
-  if (maximum <= options.budget && !options.smoothness) return items.map((item) => item.widths.at(-1)!);
-  const bits = solve(items, Math.min(options.budget, maximum), minimum, options);
-  return repair(items, bits, options.budget);
+  const best = items.map((item) => item.choices.reduce((a, b) => (item.damage(b) <= item.damage(a) ? b : a)));
+  const maximum = items.reduce((sum, item, l) => sum + item.cost(best[l]!), 0);
+  if (maximum <= options.budget && !options.smoothness) return best;
+  const dearest = items.reduce((sum, item) => sum + item.cost(item.choices.at(-1)!), 0);
+  const picked = solve(items, Math.min(options.budget, dearest), minimum, options);
+  return repair(items, picked, options.budget);
 }
 
 /**
- * @returns what the lowest widths cost together
+ * @returns what the floors cost together
  * @throws FlowCompressError `infeasible` as `allocateBits`
  */
-export function refuseInfeasible(items: readonly Omit<AllocationItem, 'damage'>[], budget: number): number {
-  const minimum = items.reduce((sum, item) => sum + item.cost(item.widths[0]!), 0);
+export function refuseInfeasible<Choice>(
+  items: readonly Omit<AllocationItem<Choice>, 'damage'>[],
+  budget: number,
+): number {
+  const floorBits = (item: Omit<AllocationItem<Choice>, 'damage'>): number => item.bits(item.choices[0]!);
+  const minimum = items.reduce((sum, item) => sum + item.cost(item.choices[0]!), 0);
   if (minimum <= budget) return minimum;
   const binding = items
     .filter((item) => item.floorReason !== undefined)
-    .sort((a, b) => b.cost(b.widths[0]!) - a.cost(a.widths[0]!))
+    .sort((a, b) => b.cost(b.choices[0]!) - a.cost(a.choices[0]!))
     .slice(0, 5)
-    .map((item) => `${item.name} >= ${String(item.widths[0])} bits (${item.floorReason ?? ''})`);
+    .map((item) => `${item.name} >= ${String(floorBits(item))} bits (${item.floorReason ?? ''})`);
   const others = items.filter((item) => item.floorReason === undefined);
   if (others.length > 0) {
-    const least = Math.min(...others.map((item) => item.widths[0]!));
+    const least = Math.min(...others.map(floorBits));
     binding.push(`${items.length > others.length ? 'all other layers' : 'every layer'} >= ${String(least)} bits`);
   }
   throw new FlowCompressError(
@@ -62,38 +70,38 @@ export function refuseInfeasible(items: readonly Omit<AllocationItem, 'damage'>[
   );
 }
 
-function solve(
-  items: readonly AllocationItem[],
+function solve<Choice>(
+  items: readonly AllocationItem<Choice>[],
   budget: number,
   minimum: number,
   options: AllocationOptions,
-): number[] {
+): Choice[] {
   const buckets = options.buckets ?? 4096;
   // Only what exceeds every layer's floor is distributed; costs are rounded up to whole buckets.
   const unit = Math.max((budget - minimum) / buckets, 1e-9);
   const extra = items.map((item) =>
-    item.widths.map((b) => Math.ceil((item.cost(b) - item.cost(item.widths[0]!)) / unit - 1e-9)),
+    item.choices.map((one) => Math.ceil((item.cost(one) - item.cost(item.choices[0]!)) / unit - 1e-9)),
   );
-  const damage = items.map((item) => item.widths.map((b) => item.damage(b)));
+  const damage = items.map((item) => item.choices.map((one) => item.damage(one)));
   const all = damage.flat();
   const penalty = (options.smoothness ?? 0) * (all.reduce((a, b) => a + b, 0) / all.length);
   const size = buckets + 1;
-  // best[k][j]: least damage with the current layer at its k-th width and j buckets spent.
-  let best = items[0]!.widths.map((_, k) => {
+  // best[k][j]: least damage with the current layer at its k-th choice and j buckets spent.
+  let best = items[0]!.choices.map((_, k) => {
     const row = new Float64Array(size).fill(Infinity);
     if (extra[0]![k]! <= buckets) row[extra[0]![k]!] = damage[0]![k]!;
     return row;
   });
-  const choice: Int8Array[][] = [];
+  const before: Int8Array[][] = [];
   for (let l = 1; l < items.length; l++) {
-    const widths = items[l]!.widths;
-    const before = items[l - 1]!.widths;
+    const widths = items[l]!.choices.map(items[l]!.bits);
+    const widthsBefore = items[l - 1]!.choices.map(items[l - 1]!.bits);
     const next = widths.map(() => new Float64Array(size).fill(Infinity));
     const from = widths.map(() => new Int8Array(size).fill(-1));
     widths.forEach((width, k) => {
       const shift = extra[l]![k]!;
       const own = damage[l]![k]!;
-      before.forEach((previous, p) => {
+      widthsBefore.forEach((previous, p) => {
         const jump = own + penalty * Math.max(0, Math.abs(width - previous) - 2);
         const source = best[p]!;
         for (let j = 0; j + shift < size; j++) {
@@ -105,7 +113,7 @@ function solve(
         }
       });
     });
-    choice.push(from);
+    before.push(from);
     best = next;
   }
   let k = 0;
@@ -124,35 +132,33 @@ function solve(
   for (let l = items.length - 1; l >= 0; l--) {
     picked[l] = k;
     if (l === 0) break;
-    const previous = choice[l - 1]![k]![j]!;
+    const previous = before[l - 1]![k]![j]!;
     j -= extra[l]![k]!;
     k = previous;
   }
-  return picked.map((index, l) => items[l]!.widths[index]!);
+  return picked.map((index, l) => items[l]!.choices[index]!);
 }
 
-/** Raises single layers, best gain per byte first, as long as the exact costs leave room. */
-function repair(items: readonly AllocationItem[], bits: number[], budget: number): number[] {
-  const result = [...bits];
+/** Changes single layers, best gain per byte first, as long as the exact costs leave room. */
+function repair<Choice>(items: readonly AllocationItem<Choice>[], picked: Choice[], budget: number): Choice[] {
+  const result = [...picked];
   let spent = items.reduce((sum, item, l) => sum + item.cost(result[l]!), 0);
   for (;;) {
-    let bestLayer = -1;
+    let best: { layer: number; choice: Choice; cost: number } | undefined;
     let bestGain = 0;
-    items.forEach((item, l) => {
-      const next = item.widths[item.widths.indexOf(result[l]!) + 1];
-      if (next === undefined) return;
-      const cost = item.cost(next) - item.cost(result[l]!);
-      if (spent + cost > budget) return;
-      const gain = (item.damage(result[l]!) - item.damage(next)) / Math.max(cost, 1e-9);
-      if (gain > bestGain) {
+    items.forEach((item, layer) => {
+      const now = result[layer]!;
+      for (const choice of item.choices) {
+        const cost = item.cost(choice) - item.cost(now);
+        if (spent + cost > budget) continue;
+        const gain = (item.damage(now) - item.damage(choice)) / Math.max(cost, 1e-9);
+        if (gain <= bestGain) continue;
         bestGain = gain;
-        bestLayer = l;
+        best = { layer, choice, cost };
       }
     });
-    if (bestLayer < 0) return result;
-    const item = items[bestLayer]!;
-    const next = item.widths[item.widths.indexOf(result[bestLayer]!) + 1]!;
-    spent += item.cost(next) - item.cost(result[bestLayer]!);
-    result[bestLayer] = next;
+    if (!best) return result;
+    spent += best.cost;
+    result[best.layer] = best.choice;
   }
 }

@@ -5,26 +5,37 @@ import type { ModelProto } from 'onnx-buf';
 import { describe, expect, it } from 'vitest';
 import { nodeEngine } from '../node/onnxruntime.js';
 import { rangeProbe, type Range } from '../flow/activation-probe.js';
-import { Graph } from '../onnx/graph.js';
-import { findLayers, weightMatrix } from '../onnx/layers.js';
+import { Graph, rewrite } from '../onnx/graph.js';
+import { findLayers, weightMatrix, type WeightLayer } from '../onnx/layers.js';
+import { compactNames } from '../onnx/passes/compact.js';
 import { decodeModel } from '../onnx/read.js';
 import { toBytes } from '../onnx/to-bytes.js';
+import { modelByteLength } from '../onnx/write.js';
 import { runProbes } from '../runtime/probe.js';
 import { traceShapes } from '../runtime/trace.js';
 import { normalBatches, tinyResNet } from '../testing/tiny-models.js';
 import { quantizerOf } from './activation-range.js';
 import { deploy } from './deploy.js';
+import { formatOf, storedBytes, type StorageFormat } from './format.js';
 import type { Deployment } from './placement.js';
 import { int8Candidates } from './execution/candidates.js';
 import { quantizedValues } from './execution/quantized-values.js';
-import { roundLayerNearest } from './round-layer.js';
+import { roundLayerNearest, roundLayerToCodebook, type RoundedLayer } from './round-layer.js';
+import { CODEBOOK_FUNCTIONS } from './pack.js';
 import { simulate } from './simulate.js';
 import { compareWithSimulation, countOperators } from './verify.js';
 
 const engine = nodeEngine({ threads: 1 });
 const DIMS = [3, 8, 8];
 
-async function planFor(model: ModelProto, bits: number, execution: 'int8' | 'float'): Promise<Deployment> {
+async function planFor(
+  model: ModelProto,
+  bits: number,
+  execution: 'int8' | 'float',
+  kind: StorageFormat['kind'] = 'uniform',
+): Promise<Deployment> {
+  const rounded = (l: WeightLayer, weights: Float32Array): RoundedLayer =>
+    kind === 'codebook' ? roundLayerToCodebook(l, weights, bits) : roundLayerNearest(l, weights, bits, true);
   const one = (await normalBatches('x', DIMS, 1, 1).next()).value!;
   const shapes = await traceShapes(engine, model, one.feeds);
   const graph = new Graph(model);
@@ -41,9 +52,7 @@ async function planFor(model: ModelProto, bits: number, execution: 'int8' | 'flo
     stage: 'test',
   });
   return {
-    weights: new Map(
-      findLayers(graph).map((l) => [l.name, roundLayerNearest(l, weightMatrix(graph, l), bits, true)] as const),
-    ),
+    weights: new Map(findLayers(graph).map((l) => [l.name, rounded(l, weightMatrix(graph, l))] as const)),
     activations: new Map(names.map((name, i) => [name, quantizerOf(probes[i]!.result() satisfies Range)] as const)),
     int8,
   };
@@ -97,6 +106,49 @@ describe('deploy', () => {
       feeds,
     });
     expect(comparison.relativeRms).toBeLessThan(1e-5);
+  });
+
+  it.each([13, 17, 21].flatMap((opset) => [2, 4, 5].map((bits) => ({ opset, bits }))))(
+    'runs codebooks of $bits bits on integer kernels, decoded at load, at opset $opset',
+    async ({ opset, bits }) => {
+      const model = tinyResNet(opset);
+      const plan = await planFor(model, bits, 'int8', 'codebook');
+      const shipped = deploy(model, plan);
+      const counts = await optimised(shipped);
+      expect(counts['QLinearConv']).toBe(3);
+      expect(counts['Conv'] ?? 0).toBe(0);
+      for (const op of ['BitShift', 'Gather', 'MatMul', ...Object.values(CODEBOOK_FUNCTIONS)])
+        expect(counts[op] ?? 0).toBe(0);
+      const { feeds } = (await normalBatches('x', DIMS, 8, 8, 5).next()).value!;
+      const comparison = await compareWithSimulation(engine, toBytes(shipped), simulate(model, plan), {
+        ...batch,
+        feeds,
+      });
+      expect(comparison.relativeRms).toBeLessThan(0.05);
+    },
+  );
+
+  it('executes codebooks in float exactly as the simulation does, nothing left of them in the graph', async () => {
+    const model = tinyResNet();
+    const plan = await planFor(model, 3, 'float', 'codebook');
+    const counts = await optimised(deploy(model, plan));
+    expect([...Object.keys(counts)].sort()).toEqual(Object.keys(await optimised(model)).sort());
+    const { feeds } = (await normalBatches('x', DIMS, 8, 8, 5).next()).value!;
+    const file = toBytes(deploy(model, plan));
+    const comparison = await compareWithSimulation(engine, file, simulate(model, plan), { ...batch, feeds });
+    expect(comparison.relativeRms).toBeLessThan(1e-5);
+  });
+
+  it.each([2, 5])('takes the bytes that the allocation counts for codebooks of %i bits', async (bits) => {
+    const model = tinyResNet(17, 32);
+    const [even, own] = [await planFor(model, bits, 'float'), await planFor(model, bits, 'float', 'codebook')];
+    const bytesOf = (plan: Deployment): number =>
+      modelByteLength(rewrite(deploy(model, plan), (graph) => compactNames(graph)));
+    const counted = (plan: Deployment): number =>
+      [...plan.weights.values()].reduce((sum, { codes, grid }) => sum + storedBytes(codes.length, formatOf(grid)), 0);
+    const functions = 64 + 2 * 16;
+    const [inFile, inBudget] = [bytesOf(own) - bytesOf(even), counted(own) - counted(even)];
+    expect(Math.abs(inFile - inBudget)).toBeLessThan(functions + 6 * own.weights.size);
   });
 
   it('leaves the model it was given as it was, and stores codes in few bits', async () => {

@@ -5,7 +5,9 @@ import { Graph } from '../onnx/graph.js';
 import { findLayers } from '../onnx/layers.js';
 import { traceShapes } from '../runtime/trace.js';
 import { normalBatches, tinyResNet } from '../testing/tiny-models.js';
+import { averageBits } from '../commands/quantize/bit-budget.js';
 import { faaq } from './faaq.js';
+import { formatOf, storedBytes } from './format.js';
 import type { QuantizationContext, QuantizationSettings } from './method.js';
 
 const engine = nodeEngine({ threads: 1 });
@@ -37,7 +39,15 @@ async function contextOf(settings: Partial<QuantizationSettings> = {}): Promise<
     }),
     settings: {
       ...{ minBits: 2, maxBits: 8, edgeBits: 8, attentionBits: 4, sensitivity: 'measured', rounding: 'compensated' },
-      ...{ gradientBits: 4, sensitivityMode: 'corrected', gradientTerm: 'g', probeSamples: 8, seed: 0, ...settings },
+      ...{
+        gradientBits: 4,
+        sensitivityMode: 'corrected',
+        gradientTerm: 'g',
+        probeSamples: 8,
+        seed: 0,
+        formats: ['uniform'],
+        ...settings,
+      },
     },
     control: {},
     warn: () => undefined,
@@ -55,6 +65,26 @@ describe('faaq', () => {
     expect(narrow).toEqual(['block.a', 'block.b']);
     expect(corrected).toEqual(narrow);
   });
+
+  it.each([4, 5])(
+    'takes codebooks where they do less damage for their bytes, and none where they are not allowed (%i bits)',
+    async (width) => {
+      const context = await contextOf({ formats: ['uniform', 'codebook'] });
+      const params = context.layers.reduce((sum, layer) => sum + layer.params, 0);
+      const budget = { codeBytes: Math.floor((params * width) / 8) };
+      const outcome = await (await faaq.prepare(context)).quantize(budget);
+      const formats = [...outcome.weights.values()].map(({ grid }) => formatOf(grid));
+      expect(formats.map(({ kind }) => kind)).toContain('codebook');
+      const stored = context.layers.reduce((sum, layer, i) => sum + storedBytes(layer.params, formats[i]!), 0);
+      expect(stored).toBeLessThanOrEqual(budget.codeBytes);
+      for (const { grid, codes } of outcome.weights.values())
+        if (grid.levels) expect(codes.every((code) => grid.levels!.includes(code))).toBe(true);
+      const even = await (await faaq.prepare(await contextOf())).quantize(budget);
+      expect([...even.weights.values()].every(({ grid }) => formatOf(grid).kind === 'uniform')).toBe(true);
+      // As many bits as came out have room for the same again, and for nothing else.
+      expect(Math.floor((params * averageBits(outcome)) / 8 + 1e-6)).toBe(stored);
+    },
+  );
 
   it.each([6, 7])('draws the line between 6 and 7 bits (%i)', async (width) => {
     const prepared = await faaq.prepare(await contextOf({ minBits: width, maxBits: width, edgeBits: width }));

@@ -3,6 +3,7 @@
  * under an exact byte budget, then rounded so that errors cancel.
  */
 import type { DivergenceModel } from './divergence-model.js';
+import type { StorageFormat } from './format.js';
 import type { FloorMarks } from './floors.js';
 import { gradientNorms } from './gradient-norms.js';
 import { openKlProbe } from './kl-probe.js';
@@ -17,7 +18,15 @@ import type {
 import type { LayerRounder } from './rounder.js';
 import { agreementWith, flowSensitivity, steepLayers, strongLayers, type SensitivityInput } from './sensitivity.js';
 import type { WeightUnit } from './units.js';
-import { edgeMarks, leastDamage, openWidthStudy, roundedTo, widthChoices, type WidthStudy } from './widths.js';
+import {
+  edgeMarks,
+  formatChoices,
+  leastDamage,
+  openWidthStudy,
+  roundedTo,
+  widthChoices,
+  type WidthStudy,
+} from './widths.js';
 
 /** Below this agreement with the measurement the flow sensitivity is not trusted. */
 const MIN_TAU = 0.3;
@@ -109,14 +118,15 @@ async function quantize(study: Study, budget: CodeBudget): Promise<QuantizationO
   return { ...outcome, agreement };
 }
 
-function allocate(study: Study, budget: CodeBudget): number[] {
+function allocate(study: Study, budget: CodeBudget): StorageFormat[] {
   const { units, rounder, useFlow, sensitivity, measured } = study;
-  const damage = (i: number, bits: number): number => {
+  const damage = (i: number, format: StorageFormat): number => {
     const { layer } = units[i]!;
-    const error = rounder.relativeError(layer, bits);
+    const error = rounder.relativeError(layer, format);
     return useFlow ? sensitivity[i]! ** 2 * error : measured.get(layer.name)!.at(error);
   };
-  return leastDamage(widthChoices(study, budget, floorMarks(study)), budget, damage, useFlow ? SMOOTHNESS : 0);
+  const choices = formatChoices(study, widthChoices(study, budget, floorMarks(study)));
+  return leastDamage(choices, budget, damage, useFlow ? SMOOTHNESS : 0);
 }
 
 /** What was measured needs no rule of thumb: only the edge rule holds without the flow sensitivity. */

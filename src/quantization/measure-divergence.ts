@@ -2,6 +2,7 @@
 import { fromMatrix } from '../onnx/layers.js';
 import type { RunControl } from '../progress.js';
 import { DivergenceModel, type DivergencePoint } from './divergence-model.js';
+import { uniformCodes } from './format.js';
 import type { KlProbe } from './kl-probe.js';
 import { dequantize } from './round-layer.js';
 import type { LayerRounder } from './rounder.js';
@@ -40,7 +41,7 @@ export async function measureDivergence(
     }
     const [first] = layers;
     control.onProgress?.({ stage: 'measure divergence', done: models.size, total: units.length, detail: first?.name });
-    const candidates = layers.map((layer) => widths.map((bits) => rounder.quick(layer, bits)));
+    const candidates = layers.map((layer) => widths.map((bits) => rounder.quick(layer, uniformCodes(bits))));
     const requests = layers.map((layer, l) => ({
       layer,
       variants: candidates[l]!.map((rounded) => fromMatrix(layer, dequantize(layer, rounded))),

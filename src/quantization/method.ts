@@ -7,6 +7,7 @@ import type { Probe } from '../runtime/probe.js';
 import type { Engine } from '../runtime/engine.js';
 import type { TracedValues } from '../runtime/trace.js';
 import type { ActivationQuantizer } from './activation-range.js';
+import type { StorageFormat } from './format.js';
 import type { QuantizedWeights } from './placement.js';
 import type { DivergenceRecord } from './measure-divergence.js';
 import type { Agreement, GradientTerm, SensitivityInput, SensitivityMode } from './sensitivity.js';
@@ -24,6 +25,8 @@ export interface QuantizationSettings {
   readonly sensitivityMode: SensitivityMode;
   readonly gradientTerm: GradientTerm;
   readonly rounding: 'nearest' | 'compensated';
+  /** How a layer may be stored, where the method chooses. */
+  readonly formats: readonly StorageFormat['kind'][];
   readonly probeSamples: number;
   readonly seed: number;
 }

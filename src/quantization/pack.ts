@@ -2,8 +2,8 @@
  * Bit-packed weight codes and the model-local function that unpacks them while ONNX Runtime loads the file.
  *
  * Codes of b bits are stored as b bit planes. A plane has one bit per weight, padded to a whole number of bytes; byte i
- * holds the weights i, i + M, i + 2M, ... i + 7M of the plane's M bytes, so that unpacking is eight shifts and one
- * Concat. Ordinary operators on constants are folded when a session is created: after loading, the weights are plain.
+ * holds the weights i, i + M, i + 2M, ... i + 7M of the plane's M bytes, so that unpacking is a shift by eight
+ * distances and one back. Ordinary operators on constants are folded when a session is created: after loading, the weights are plain.
  */
 import {
   AttributeProto_AttributeType as Kind,
@@ -56,10 +56,24 @@ export function unpackCodes(packed: Uint8Array, bits: number, count: number): Ui
 }
 
 /** Names of the functions, short because every call repeats them. */
-export const FUNCTIONS = { unpackInt8: 'W', unpackFloat: 'F', unpackCodes: 'I', activation: 'A', bias: 'B' } as const;
+export const FUNCTIONS = {
+  ...{ unpackInt8: 'W', unpackFloat: 'F', unpackCodes: 'I' },
+  ...{ codebookInt8: 'K', codebookFloat: 'L', codebookCodes: 'M' },
+  ...{ activation: 'A', bias: 'B' },
+} as const;
 
 /** What an unpacking function returns: float weights, the same by way of DequantizeLinear, or the int8 codes. */
 export type UnpackForm = 'int8' | 'float' | 'codes';
+
+/** The functions that unpack codes of a grid, and those that look them up in a codebook. */
+export const UNPACK_FUNCTIONS = {
+  int8: FUNCTIONS.unpackInt8,
+  float: FUNCTIONS.unpackFloat,
+  codes: FUNCTIONS.unpackCodes,
+};
+export const CODEBOOK_FUNCTIONS = {
+  ...{ int8: FUNCTIONS.codebookInt8, float: FUNCTIONS.codebookFloat, codes: FUNCTIONS.codebookCodes },
+};
 
 /**
  * W(p: packed uint8 [b, M], v: place values float [1, b], o: offset float [1], c: scale; s: shape, x: channel axis).
@@ -67,12 +81,8 @@ export type UnpackForm = 'int8' | 'float' | 'codes';
  * engine fuses with the layer; `float` multiplies by c, broadcast over the shape; `codes` returns the int8 tensor.
  */
 export function unpackFunction(form: UnpackForm, opset: number): FunctionProto {
-  const names = { int8: FUNCTIONS.unpackInt8, float: FUNCTIONS.unpackFloat, codes: FUNCTIONS.unpackCodes };
-  const body = new FunctionBody(names[form], opset);
-  const asFloat = body.op('Cast', [bitsOf(body, 'p', 1)], [intAttribute('to', DataType.FLOAT)]);
-  // [1, b] x [b, 8M]: the place values, with the offset added below.
-  const codes = body.op('MatMul', ['v', asFloat]);
-  const shifted = body.op('Add', [codes, 'o']);
+  const body = new FunctionBody(UNPACK_FUNCTIONS[form], opset);
+  const shifted = body.op('Add', [unpackedPlanes(body), 'o']);
   const shaped = inShape(body, body.op('Reshape', [shifted, body.int64(-1)]));
   if (form === 'float') {
     body.op('Mul', [shaped, 'c'], [], 'w');
@@ -87,16 +97,39 @@ export function unpackFunction(form: UnpackForm, opset: number): FunctionProto {
   return body.finish(DOMAIN, ['p', 'v', 'o', 'c'], ['w'], ['s', 'x']);
 }
 
-/** The bits of packed planes: uint8 [..., M] becomes [..., 8M] of 0 and 1 along its last axis `axis`. */
-export function bitsOf(body: FunctionBody, packed: string, axis: number): string {
-  const seven = body.uint8(7);
-  const planes: string[] = [];
-  for (let j = 0; j < 8; j++) {
-    const direction = (name: string): AttributeProto[] => [stringAttribute('direction', name)];
-    const left = j === 7 ? packed : body.op('BitShift', [packed, body.uint8(7 - j)], direction('LEFT'));
-    planes.push(body.op('BitShift', [left, seven], direction('RIGHT')));
+/**
+ * K(p: packed uint8 [b, M], v: place values float [1, b], l: levels int8, c: scale; s: shape, x: channel axis).
+ * As `unpackFunction`, with the level at the place sum_k v_k bit_k in the stead of that number.
+ */
+export function codebookFunction(form: UnpackForm, opset: number): FunctionProto {
+  const body = new FunctionBody(CODEBOOK_FUNCTIONS[form], opset);
+  const places = body.op('Cast', [unpackedPlanes(body)], [intAttribute('to', DataType.INT32)]);
+  const levels = body.op('Gather', ['l', body.op('Reshape', [places, body.int64(-1)])]);
+  if (form === 'codes') {
+    inShape(body, levels, 'w');
+    return body.finish(DOMAIN, ['p', 'v', 'l'], ['w'], ['s']);
   }
-  return body.op('Concat', planes, [intAttribute('axis', axis)]);
+  const shaped = inShape(body, levels);
+  if (form === 'int8') {
+    dequantized(body, shaped);
+    return body.finish(DOMAIN, ['p', 'v', 'l', 'c'], ['w'], ['s', 'x']);
+  }
+  body.op('Mul', [body.op('Cast', [shaped], [intAttribute('to', DataType.FLOAT)]), 'c'], [], 'w');
+  return body.finish(DOMAIN, ['p', 'v', 'l', 'c'], ['w'], ['s']);
+}
+
+/** [1, b] x [b, 8M]: every code as the sum of its place values `v` in the planes `p`. */
+function unpackedPlanes(body: FunctionBody): string {
+  const bits = bitsOf(body, body.op('Unsqueeze', ['p', body.int64(1)]));
+  const flat = body.op('Reshape', [bits, body.int64(0, -1)]);
+  return body.op('MatMul', ['v', body.op('Cast', [flat], [intAttribute('to', DataType.FLOAT)])]);
+}
+
+/** The bits of a packed plane: uint8 [M], or [..., 1, M], becomes [..., 8, M] of 0 and 1. */
+export function bitsOf(body: FunctionBody, packed: string): string {
+  const direction = (name: string): AttributeProto[] => [stringAttribute('direction', name)];
+  const left = body.op('BitShift', [packed, body.uint8([8, 1], [7, 6, 5, 4, 3, 2, 1, 0])], direction('LEFT'));
+  return body.op('BitShift', [left, body.uint8([], [7])], direction('RIGHT'));
 }
 
 /** The first elements of a vector, as many as the shape in the attribute `s` has, in that shape. */

@@ -4,13 +4,17 @@ import { floatAttribute, intAttribute, intsAttribute } from '../onnx/attributes.
 import type { Graph, Value } from '../onnx/graph.js';
 import { fromMatrix, type WeightLayer } from '../onnx/layers.js';
 import { makeTensor } from '../onnx/tensor.js';
+import type { Grid } from './grid.js';
 import type { QuantizedWeights, Writer } from './placement.js';
 import {
   activationFunction,
   biasFunction,
+  CODEBOOK_FUNCTIONS,
+  codebookFunction,
   DOMAIN,
   FUNCTIONS,
   packCodes,
+  UNPACK_FUNCTIONS,
   unpackFunction,
   type UnpackForm,
 } from './pack.js';
@@ -22,6 +26,9 @@ export const PACK_DEFINITIONS: FunctionDefinitions = {
   [FUNCTIONS.unpackInt8]: (opset) => unpackFunction('int8', opset),
   [FUNCTIONS.unpackFloat]: (opset) => unpackFunction('float', opset),
   [FUNCTIONS.unpackCodes]: (opset) => unpackFunction('codes', opset),
+  [FUNCTIONS.codebookInt8]: (opset) => codebookFunction('int8', opset),
+  [FUNCTIONS.codebookFloat]: (opset) => codebookFunction('float', opset),
+  [FUNCTIONS.codebookCodes]: (opset) => codebookFunction('codes', opset),
   [FUNCTIONS.activation]: activationFunction,
   [FUNCTIONS.bias]: biasFunction,
 };
@@ -111,12 +118,16 @@ function packedCodes(layer: WeightLayer, { codes, grid }: QuantizedWeights): Uin
   let packed = packedByCodes.get(codes);
   if (!packed) {
     const ordered = fromMatrix(layer, codes);
-    const unsigned = new Uint8Array(ordered.length);
-    for (let i = 0; i < ordered.length; i++) unsigned[i] = ordered[i]! - grid.low;
-    packed = packCodes(unsigned, grid.bits);
+    packed = packCodes(storedCodes(ordered, grid), grid.bits);
     packedByCodes.set(codes, packed);
   }
   return packed;
+}
+
+/** What is stored of codes: how far they are above the lowest one, or their places in the codebook. */
+function storedCodes(codes: Int8Array, { low, levels }: Grid): Uint8Array {
+  const place = new Map(levels ? Array.from(levels, (level, k) => [level, k] as const) : []);
+  return Uint8Array.from(codes, (code) => (levels ? place.get(code)! : code - low));
 }
 
 /** Stores the packed codes of a layer and calls the function that decodes them. `scale` is left out for plain codes. */
@@ -135,11 +146,17 @@ export function insertUnpack(
     makeTensor(graph.uniqueName(`${base}_p`), DataType.UINT8, dims, packedCodes(layer, weights)),
   );
   const unit = form !== 'float' && grid.offset !== 0 ? 2 : 1;
-  const inputs = [packed, constants.placeValues(grid.bits, unit), constants.offset(unit * (grid.low + grid.offset))];
+  const inputs = [packed, constants.placeValues(grid.bits, unit)];
+  if (grid.levels) {
+    const { levels } = grid;
+    inputs.push(
+      graph.addInitializer(makeTensor(graph.uniqueName(`${base}_l`), DataType.INT8, [levels.length], levels)),
+    );
+  } else inputs.push(constants.offset(unit * (grid.low + grid.offset)));
   if (scale) inputs.push(scale);
   const attributes = [intsAttribute('s', layer.dims)];
   if (form === 'int8') attributes.push(intAttribute('x', layer.channelAxis));
-  const name = { int8: FUNCTIONS.unpackInt8, float: FUNCTIONS.unpackFloat, codes: FUNCTIONS.unpackCodes }[form];
+  const name = (grid.levels ? CODEBOOK_FUNCTIONS : UNPACK_FUNCTIONS)[form];
   return graph.insertOp(name, inputs, attributes, graph.uniqueName(`${base}_w`), DOMAIN);
 }
 

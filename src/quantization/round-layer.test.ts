@@ -5,7 +5,9 @@ import { findLayers, type WeightLayer } from '../onnx/layers.js';
 import { linearNet } from '../testing/tiny-net.js';
 import { normals } from '../testing/tiny-models.js';
 import { layerBases, roundLayer } from './round-layer.js';
-import { roundHalfEven, type RoundingBasis } from './round.js';
+import { uniformCodes } from './format.js';
+import { roundHalfEven } from './grid.js';
+import type { RoundingBasis } from './round.js';
 
 const COLS = 12;
 const ROWS = 40;
@@ -44,7 +46,7 @@ describe('roundLayer', () => {
     const layer = layerOf(rows);
     const [basis] = layerBases(whiteGram());
     const weights = Float32Array.from(rows.flatMap((row) => [...row]));
-    const rounded = roundLayer(layer, weights, [basis!], 2, { search: 'full', refinements: 0 });
+    const rounded = roundLayer(layer, weights, [basis!], uniformCodes(2), { search: 'full', refinements: 0 });
     const clips = rows.map((row, r) => (rounded.scales[r]! * 1.5) / Math.max(...row.map(Math.abs)));
     const tried = [...new Set(clips.map((clip) => clip.toFixed(2)))].map(Number);
     expect(tried).toHaveLength(2);

@@ -1,14 +1,15 @@
 /** Rounds a whole layer: scale search per output channel, error-compensating rounding, refinement. */
 import type { Gram } from '../flow/gram-probe.js';
 import type { WeightLayer } from '../onnx/layers.js';
-import { gridOf, type Grid } from './grid.js';
+import { fitCodebook } from './codebook.js';
+import type { StorageFormat } from './format.js';
+import { gridOf, nearestCode, type Grid } from './grid.js';
 import {
   blockIndex,
   energyOfRows,
   loadBasis,
   openBlock,
   refineRows,
-  roundHalfEven,
   roundingBasis,
   roundRows,
   ROWS,
@@ -35,6 +36,8 @@ const CLIPS: Readonly<Record<number, readonly number[]>> = {
   5: [1, 0.9, 0.8],
 };
 const WIDE_CLIPS = [1];
+/** The same for a codebook, as shares of the scale that it was fitted with. */
+const CODEBOOK_CLIPS = [1.06, 1, 0.94];
 
 /** Factorized Gram matrices of a layer, one per group. */
 export function layerBases(gram: Gram, damping = 0.01): RoundingBasis[] {
@@ -54,42 +57,85 @@ export interface RoundingEffort {
 /**
  * @param layer one with a single row per output channel
  * @param weights [rows, cols] matrix of the layer
- * @param bits 1 to 8
  */
 export function roundLayer(
   layer: WeightLayer,
   weights: Float32Array,
   bases: readonly RoundingBasis[],
-  bits: number,
+  format: StorageFormat,
   effort: RoundingEffort,
 ): RoundedLayer {
   const { rows, cols } = layer;
-  // Levels symmetric around zero gain up to a tenth of the error at 1 to 3 bits; above, an exact zero is worth more.
-  const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
-  const work: LayerWork = { layer, weights, bases, block: openBlock(cols), peaks: new Float64Array(ROWS), grid };
-  const codes = new Int8Array(rows * cols);
+  const { grid, units, clips: all } = scalingOf(layer, weights, bases, format, effort);
+  const work: LayerWork = { layer, weights, bases, block: openBlock(cols), members: [], grid, units };
+  const codes = new Int8Array(rows * cols).fill(codeOfZeros(grid));
   const scales = new Float32Array(rows);
-  const all = effort.search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)];
   const clips = all.length > KEPT_CLIPS ? bestClips(work, all) : all;
   const { block } = work;
   let error = 0;
   forEachBlock(work, (members, { order }) => {
-    roundWithBestClip(work, clips);
+    roundWithBestClip({ ...work, members }, clips);
     if (effort.refinements > 0) refineRows(block, grid, effort.refinements);
     members.forEach((row, r) => {
       scales[row] = block.scales[r]!;
       error += block.energies[r]!;
+      if (scales[row] === 0) return;
       for (let i = 0; i < cols; i++) codes[row * cols + order[i]!] = block.codes[blockIndex(cols, r, i)]!;
     });
   });
   return { grid, codes, scales, error };
 }
 
+/** What a layer is rounded to, and the scales that are tried. */
+interface Scaling {
+  readonly grid: Grid;
+  /** Per row. */
+  readonly units: Float32Array;
+  /** Scales as shares of the units. */
+  readonly clips: readonly number[];
+}
+
+function scalingOf(
+  layer: WeightLayer,
+  weights: Float32Array,
+  bases: readonly RoundingBasis[],
+  { kind, bits }: StorageFormat,
+  { search }: RoundingEffort,
+): Scaling {
+  const { rows, cols } = layer;
+  if (kind === 'codebook') {
+    const perGroup = rows / layer.groups;
+    const energies = bases.map(inputEnergies);
+    const importance = (i: number): number => energies[Math.floor(i / cols / perGroup)]![i % cols]!;
+    const { grid, scales } = fitCodebook({ weights, channels: rows, bits, importance });
+    return { grid, units: scales, clips: search === 'full' ? CODEBOOK_CLIPS : [1] };
+  }
+  // Levels symmetric around zero gain up to a tenth of the error at 1 to 3 bits; above, an exact zero is worth more.
+  const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
+  const units = new Float32Array(rows);
+  for (let row = 0; row < rows; row++)
+    units[row] = peakOf(weights, row * cols, (row + 1) * cols) / (grid.high + grid.offset);
+  return { grid, units, clips: search === 'full' ? (CLIPS[bits] ?? WIDE_CLIPS) : [typicalClip(bits, cols)] };
+}
+
+/** Mean square of each input: the diagonal of H, in the order of the columns. */
+function inputEnergies({ n, h, order }: RoundingBasis): Float64Array {
+  const energies = new Float64Array(n);
+  order.forEach((column, at) => (energies[column] = h[at * n + at]!));
+  return energies;
+}
+
+function peakOf(weights: Float32Array, from: number, to: number): number {
+  let peak = 0;
+  for (let i = from; i < to; i++) peak = Math.max(peak, Math.abs(weights[i]!));
+  return peak;
+}
+
 /** Energy of a layer's output for a matrix in the place of its weights: sum over rows of m H m^T. */
 export function outputEnergy(layer: WeightLayer, matrix: Float32Array, bases: readonly RoundingBasis[]): number {
   const block = openBlock(layer.cols);
   let total = 0;
-  forEachBlock({ layer, weights: matrix, bases, block, peaks: new Float64Array(ROWS) }, () => {
+  forEachBlock({ layer, weights: matrix, bases, block }, () => {
     total += energyOfRows(block);
   });
   return total;
@@ -107,12 +153,11 @@ interface LayerRows {
   readonly weights: Float32Array;
   readonly bases: readonly RoundingBasis[];
   readonly block: RowBlock;
-  /** Largest magnitude of each row in the block. */
-  readonly peaks: Float64Array;
 }
 
-interface LayerWork extends LayerRows {
-  readonly grid: Grid;
+interface LayerWork extends LayerRows, Pick<Scaling, 'grid' | 'units'> {
+  /** Rows in the block. */
+  readonly members: readonly number[];
 }
 
 /** Loads the rows of a layer, group by group, as many at a time as a block holds. */
@@ -131,23 +176,18 @@ function forEachBlock(work: LayerRows, visit: (members: readonly number[], basis
 }
 
 /** Loads rows in processing order; missing ones become zero rows with scale 0. */
-function load({ layer, weights, block, peaks }: LayerRows, { order }: RoundingBasis, rows: readonly number[]): void {
+function load({ layer, weights, block }: LayerRows, { order }: RoundingBasis, rows: readonly number[]): void {
   const { cols } = layer;
   block.w.fill(0);
-  peaks.fill(0);
   rows.forEach((row, r) => {
-    for (let i = 0; i < cols; i++) {
-      const value = weights[row * cols + order[i]!]!;
-      block.w[blockIndex(cols, r, i)] = value;
-      if (Math.abs(value) > peaks[r]!) peaks[r] = Math.abs(value);
-    }
+    for (let i = 0; i < cols; i++) block.w[blockIndex(cols, r, i)] = weights[row * cols + order[i]!]!;
   });
 }
 
 /** @param clips one, or one per row */
-function setScales({ block, peaks, grid }: LayerWork, clips: ArrayLike<number>): void {
-  for (let r = 0; r < ROWS; r++)
-    block.scales[r] = (peaks[r]! * clips[clips.length > 1 ? r : 0]!) / (grid.high + grid.offset);
+function setScales({ block, members, units }: LayerWork, clips: ArrayLike<number>): void {
+  block.scales.fill(0);
+  members.forEach((row, r) => (block.scales[r] = units[row]! * clips[clips.length > 1 ? r : 0]!));
 }
 
 /** Rounds each loaded row with the clip of its least energy. */
@@ -185,9 +225,10 @@ function bestClips(work: LayerWork, clips: readonly number[]): readonly number[]
   for (const [group, members] of byGroup) {
     loadBasis(work.block, bases[group]!);
     for (let at = 0; at < members.length; at += ROWS) {
-      load(work, bases[group]!, members.slice(at, at + ROWS));
+      const loaded = members.slice(at, at + ROWS);
+      load(work, bases[group]!, loaded);
       clips.forEach((clip, c) => {
-        setScales(work, [clip]);
+        setScales({ ...work, members: loaded }, [clip]);
         roundRows(work.block, work.grid);
         sums[c]! += work.block.energies.reduce((a, b) => a + b, 0);
       });
@@ -210,22 +251,38 @@ export function roundLayerNearest(
   bits: number,
   searchClip: boolean,
 ): RoundedLayer {
-  const { rows, cols } = layer;
   const grid = gridOf(bits, bits <= 3 ? 0.5 : 0);
   const clips = searchClip ? (CLIPS[bits] ?? WIDE_CLIPS) : WIDE_CLIPS;
-  const perChannel = rows / layer.channels;
-  const codes = new Int8Array(rows * cols);
-  const scales = new Float32Array(layer.channels);
+  return roundChannels(layer, weights, grid, (_, peak) =>
+    clips.map((clip) => (peak * clip) / (grid.high + grid.offset)),
+  );
+}
+
+/** The same with a codebook that is fitted to the weights. */
+export function roundLayerToCodebook(layer: WeightLayer, weights: Float32Array, bits: number): RoundedLayer {
+  const { grid, scales } = fitCodebook({ weights, channels: layer.channels, bits });
+  return roundChannels(layer, weights, grid, (channel) => [scales[channel]!]);
+}
+
+/** @param scalesOf the scales to try for a channel with weights up to `peak`, which is above 0 */
+function roundChannels(
+  { channels }: WeightLayer,
+  weights: Float32Array,
+  grid: Grid,
+  scalesOf: (channel: number, peak: number) => readonly number[],
+): RoundedLayer {
+  const perChannel = weights.length / channels;
+  const codes = new Int8Array(weights.length).fill(codeOfZeros(grid));
+  const scales = new Float32Array(channels);
   let error = 0;
-  for (let channel = 0; channel < layer.channels; channel++) {
-    const from = channel * perChannel * cols;
-    const to = from + perChannel * cols;
-    let peak = 0;
-    for (let i = from; i < to; i++) peak = Math.max(peak, Math.abs(weights[i]!));
+  for (let channel = 0; channel < channels; channel++) {
+    const from = channel * perChannel;
+    const to = from + perChannel;
+    const peak = peakOf(weights, from, to);
     let best = peak > 0 ? Infinity : 0;
     let scale = 0;
-    for (const clip of peak > 0 ? clips : []) {
-      const candidate = Math.fround((peak * clip) / (grid.high + grid.offset));
+    for (const wanted of peak > 0 ? scalesOf(channel, peak) : []) {
+      const candidate = Math.fround(wanted);
       let energy = 0;
       for (let i = from; i < to; i++) {
         const level = candidate * (nearestCode(weights[i]! / candidate, grid) + grid.offset);
@@ -243,8 +300,9 @@ export function roundLayerNearest(
   return { grid, codes, scales, error };
 }
 
-function nearestCode(x: number, grid: Grid): number {
-  return Math.min(grid.high, Math.max(grid.low, roundHalfEven(x - grid.offset)));
+/** What stands where the scale is 0: any code does. */
+function codeOfZeros(grid: Grid): number {
+  return grid.levels ? grid.levels[0]! : 0;
 }
 
 /** The [rows, cols] matrix that a rounded layer stands for. */

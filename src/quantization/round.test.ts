@@ -1,13 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { normals } from '../testing/tiny-models.js';
-import { gridOf, type Grid } from './grid.js';
+import { codebookGrid, gridOf, nearestCode, roundHalfEven, type Grid } from './grid.js';
 import {
   blockIndex,
   energyOfRows,
   loadBasis,
   openBlock,
   refineRows,
-  roundHalfEven,
   roundingBasis,
   roundRows,
   ROWS,
@@ -36,8 +35,7 @@ function plainRounding({ n, upper }: RoundingBasis, w: Float32Array, scale: numb
   for (let k = n - 1; k >= 0; k--) {
     let carried = 0;
     for (let j = k + 1; j < n; j++) carried += errors[j]! * upper[k * n + j]!;
-    const target = (w[k]! + carried / upper[k * n + k]!) / scale - grid.offset;
-    codes[k] = Math.min(grid.high, Math.max(grid.low, roundHalfEven(target))) + 0;
+    codes[k] = nearestCode((w[k]! + carried / upper[k * n + k]!) / scale, grid) + 0;
     errors[k] = w[k]! - scale * (codes[k] + grid.offset);
   }
   return codes;
@@ -157,6 +155,44 @@ describe('compensated rounding', () => {
     rows.forEach((w, r) => expect([...codesOf(block, r)]).toEqual(plainRounding(basis, w, 0.2, grid)));
     expect([...codesOf(block, ROWS - 1)].every((code) => code === 0)).toBe(true);
   });
+
+  it.each([4, 13])('rounds to the levels of a codebook as the plain algorithm does (%i levels)', (count) => {
+    const n = 8;
+    const basis = roundingBasis(gramOf(n, n), n);
+    const rows = Array.from({ length: ROWS }, (_, r) => normals(n, 300 + r, 0.4));
+    // Far from even.
+    const levels = Int8Array.from({ length: count }, (_, k) =>
+      Math.round(63 * Math.sin((Math.PI * (k / (count - 1) - 0.5)) ** 3 / 3.9)),
+    );
+    const grid = codebookGrid(4, levels);
+    const block = blockOf(basis, rows, 0.01);
+    roundRows(block, grid);
+    rows.forEach((w, r) => expect([...codesOf(block, r)]).toEqual(plainRounding(basis, w, 0.01, grid)));
+  });
+
+  it.each([1, 2, 3])(
+    'refines codes within a codebook, each to the best level with the others fixed (seed %i)',
+    (seed) => {
+      const basis = roundingBasis(gramOf(seed), N);
+      const rows = rowsOf(seed);
+      const levels = Int8Array.of(-63, -20, 5, 40);
+      const block = blockOf(basis, rows, 0.015);
+      roundRows(block, codebookGrid(2, levels));
+      const before = [...block.energies];
+      refineRows(block, codebookGrid(2, levels), 2);
+      let gained = 0;
+      rows.forEach((w, r) => {
+        const codes = codesOf(block, r);
+        expect([...levels]).toEqual(expect.arrayContaining([...codes]));
+        const scale = block.scales[r]!;
+        const energy = energyOf(basis, w, scale, 0, codes);
+        expect(block.energies[r]).toBeCloseTo(energy, 3);
+        expect(energy).toBeLessThanOrEqual(before[r]! + 1e-4);
+        gained += before[r]! - energy;
+      });
+      expect(gained).toBeGreaterThan(0.01 * before.reduce((a, b) => a + b, 0));
+    },
+  );
 
   it('sums the energies of rows under H', () => {
     const basis = roundingBasis(gramOf(4), N);

@@ -13,6 +13,8 @@ import type { Grid } from './grid.js';
 
 /** Rows that one call works on. */
 export const ROWS = 16;
+/** Levels of a codebook of 8 bits. */
+const MOST_LEVELS = 256;
 /** Rows of a vector. */
 const LANES = 4;
 
@@ -49,15 +51,17 @@ export interface RowBlock {
   readonly gradient: Float32Array;
   /** Objective per row. */
   readonly energies: Float32Array;
+  /** Of a codebook, and behind them the midpoints of neighbours. */
+  readonly levels: Float32Array;
 }
 
 export function openBlock(n: number): RowBlock {
-  const { kernels, float32 } = kernelArrays((2 * n * n + 5 * ROWS * n + 2 * ROWS) * 4 + 1024);
+  const { kernels, float32 } = kernelArrays((2 * n * n + 5 * ROWS * n + 2 * ROWS + 2 * MOST_LEVELS) * 4 + 1024);
   const rows = (): Float32Array => float32(ROWS * n);
   return {
     ...{ n, kernels, h: float32(n * n), upper: float32(n * n) },
     ...{ w: rows(), codes: rows(), errors: rows(), hw: rows(), gradient: rows() },
-    ...{ scales: float32(ROWS), energies: float32(ROWS) },
+    ...{ scales: float32(ROWS), energies: float32(ROWS), levels: float32(2 * MOST_LEVELS) },
   };
 }
 
@@ -96,11 +100,12 @@ export function roundingBasis(gram: Float64Array, n: number, damping = 0.01): Ro
 }
 
 /** Error-compensating rounding of the block's rows with its scales; sets codes, errors and energies. */
-export function roundRows({ n, kernels, ...block }: RowBlock, { low, high, offset }: Grid): void {
+export function roundRows({ n, kernels, ...block }: RowBlock, grid: Grid): void {
   const { upper, w, scales, codes, errors, energies } = block;
+  const { low, high, offset } = grid;
   kernels.roundBlock(
     ...([n, upper.byteOffset, w.byteOffset, scales.byteOffset, codes.byteOffset, errors.byteOffset] as const),
-    ...([energies.byteOffset, low, high, offset] as const),
+    ...([energies.byteOffset, low, high, offset, ...loadLevels(block, grid)] as const),
   );
 }
 
@@ -108,14 +113,25 @@ export function roundRows({ n, kernels, ...block }: RowBlock, { low, high, offse
  * Alternates the best scale for the codes (w^T H q / q^T H q) with coordinate descent on the codes, from the result of
  * `roundRows`. The energy never grows by more than float rounding.
  */
-export function refineRows({ n, kernels, ...block }: RowBlock, { low, high, offset }: Grid, rounds: number): void {
+export function refineRows({ n, kernels, ...block }: RowBlock, grid: Grid, rounds: number): void {
+  const { low, high, offset } = grid;
   const { h, w, scales, codes, errors, hw, gradient, energies } = block;
   kernels.symmetricProduct(n, h.byteOffset, w.byteOffset, hw.byteOffset);
   kernels.symmetricProduct(n, h.byteOffset, errors.byteOffset, gradient.byteOffset);
   kernels.refineBlock(
     ...([n, h.byteOffset, w.byteOffset, scales.byteOffset, codes.byteOffset, hw.byteOffset] as const),
-    ...([gradient.byteOffset, energies.byteOffset, low, high, offset, rounds] as const),
+    ...([gradient.byteOffset, energies.byteOffset, low, high, offset, ...loadLevels(block, grid), rounds] as const),
   );
+}
+
+/** Puts a codebook where the kernels read it. @returns its address and the number of levels, 0 without one */
+function loadLevels({ levels: held }: Pick<RowBlock, 'levels'>, { levels }: Grid): [number, number] {
+  if (!levels) return [0, 0];
+  levels.forEach((level, k) => {
+    held[k] = level;
+    if (k > 0) held[levels.length + k - 1] = (levels[k - 1]! + level) / 2;
+  });
+  return [held.byteOffset, levels.length];
 }
 
 /** w^T H w summed over the block's rows. */
@@ -124,10 +140,4 @@ export function energyOfRows({ n, kernels, h, w, hw }: RowBlock): number {
   let total = 0;
   for (let k = 0; k < w.length; k++) total += w[k]! * hw[k]!;
   return total;
-}
-
-/** Nearest integer, halves to the even neighbour: the rounding of ONNX QuantizeLinear. */
-export function roundHalfEven(x: number): number {
-  const r = Math.round(x);
-  return r - x === 0.5 && r % 2 !== 0 ? r - 1 : r;
 }

@@ -2,6 +2,7 @@
 import type { Gram } from '../flow/gram-probe.js';
 import type { Graph } from '../onnx/graph.js';
 import { weightMatrix, type WeightLayer } from '../onnx/layers.js';
+import type { StorageFormat } from './format.js';
 import type { RoundingBasis } from './round.js';
 import {
   dequantize,
@@ -9,6 +10,7 @@ import {
   outputEnergy,
   roundLayer,
   roundLayerNearest,
+  roundLayerToCodebook,
   type RoundedLayer,
 } from './round-layer.js';
 
@@ -16,7 +18,7 @@ import {
 const KEPT_BASES = 512e6;
 /** Seven and eight bits leave nothing to compensate. */
 export const COMPENSATED_WIDTHS = 6;
-/** Above this width the error shrinks by 4 per bit: it is extrapolated, not computed. */
+/** Above this width the error of uniform codes shrinks by 4 per bit: it is extrapolated, not computed. */
 const LAST_COMPUTED_WIDTH = 4;
 
 export class LayerRounder {
@@ -29,33 +31,36 @@ export class LayerRounder {
     private readonly graph: Graph,
     private readonly grams: ReadonlyMap<string, Gram>,
     private readonly rounding: 'nearest' | 'compensated',
+    /** Of quick rounding: widths compare well without any, formats need one. */
+    private readonly quickRefinements: 0 | 1 = 0,
   ) {}
 
-  /** One pass with a statistically good scale; cached. */
-  quick(layer: WeightLayer, bits: number): RoundedLayer {
-    const key = `${layer.name} ${String(bits)}`;
+  /** With a statistically good scale: near enough to the result to compare widths by it. Cached. */
+  quick(layer: WeightLayer, format: StorageFormat): RoundedLayer {
+    const key = `${layer.name} ${format.kind} ${String(format.bits)}`;
     let result = this.quickResults.get(key);
     if (!result) {
-      result = this.round(layer, bits, false);
+      result = this.round(layer, format, false);
       this.quickResults.set(key, result);
     }
     return result;
   }
 
   /** Full scale search and refinement. */
-  final(layer: WeightLayer, bits: number): RoundedLayer {
-    return this.round(layer, bits, true);
+  final(layer: WeightLayer, format: StorageFormat): RoundedLayer {
+    return this.round(layer, format, true);
   }
 
-  /** Squared error of the layer's output relative to its energy, at a width. */
-  relativeError(layer: WeightLayer, bits: number): number {
-    const computed = Math.min(bits, LAST_COMPUTED_WIDTH);
-    return this.relativeErrorOf(layer, this.quick(layer, computed)) * 4 ** (computed - bits);
+  /** Squared error of the layer's output relative to its energy. */
+  relativeError(layer: WeightLayer, format: StorageFormat): number {
+    const { kind, bits } = format;
+    const computed = kind === 'uniform' ? Math.min(bits, LAST_COMPUTED_WIDTH) : bits;
+    return this.relativeErrorOf(layer, this.quick(layer, { kind, bits: computed })) * 4 ** (computed - bits);
   }
 
-  /** The same, not relative: without statistics ||Q_b(W) - W||^2. */
-  squaredError(layer: WeightLayer, bits: number): number {
-    return this.relativeError(layer, bits) * this.energy(layer);
+  /** The same, not relative: without statistics ||Q(W) - W||^2. */
+  squaredError(layer: WeightLayer, format: StorageFormat): number {
+    return this.relativeError(layer, format) * this.energy(layer);
   }
 
   relativeErrorOf(layer: WeightLayer, rounded: RoundedLayer): number {
@@ -63,17 +68,21 @@ export class LayerRounder {
     return energy > 0 ? rounded.error / energy : 0;
   }
 
-  private round(layer: WeightLayer, bits: number, thorough: boolean): RoundedLayer {
+  private round(layer: WeightLayer, format: StorageFormat, thorough: boolean): RoundedLayer {
+    const { kind, bits } = format;
     const weights = weightMatrix(this.graph, layer);
     const bases = this.basesOf(layer);
     // The kernel positions of a ConvTranspose share a scale, which the compensating pass does not know.
     if (!bases || bits > COMPENSATED_WIDTHS || layer.rows !== layer.channels) {
-      const rounded = roundLayerNearest(layer, weights, bits, thorough);
+      const rounded =
+        kind === 'codebook'
+          ? roundLayerToCodebook(layer, weights, bits)
+          : roundLayerNearest(layer, weights, bits, thorough);
       return bases ? { ...rounded, error: this.energyOf(layer, difference(layer, weights, rounded)) } : rounded;
     }
-    return roundLayer(layer, weights, bases, bits, {
+    return roundLayer(layer, weights, bases, format, {
       search: thorough ? 'full' : 'one',
-      refinements: thorough ? 2 : 0,
+      refinements: thorough ? 2 : this.quickRefinements,
     });
   }
 

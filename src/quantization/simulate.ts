@@ -9,7 +9,7 @@ import { makeTensor, readFloats } from '../onnx/tensor.js';
 import type { ActivationQuantizer } from './activation-range.js';
 import { place, type Deployment, type Writer } from './placement.js';
 import { int8Scales } from './packed-writer.js';
-import { roundHalfEven } from './round.js';
+import { roundHalfEven } from './grid.js';
 import { dequantize } from './round-layer.js';
 
 export function simulate(model: ModelProto, plan: Deployment): ModelProto {

@@ -10,7 +10,8 @@ import { allocateBits, type AllocationItem } from './allocate.js';
 import { correctedBias } from './bias-correction.js';
 import { edgeLayers, layerFloors, type FloorMarks } from './floors.js';
 import type { CodeBudget, LayerFinding, QuantizationContext, QuantizationOutcome } from './method.js';
-import { packedBytes } from './pack.js';
+import { codebookCodes, storedBytes, uniformCodes, type StorageFormat } from './format.js';
+import { CODEBOOK_WIDTHS } from './codebook.js';
 import { COMPENSATED_WIDTHS, LayerRounder } from './rounder.js';
 import { gatherStatistics, type StatisticsRequest } from './statistics.js';
 import { weightUnits, type WeightUnit } from './units.js';
@@ -33,19 +34,22 @@ export async function openWidthStudy(
   extra?: StatisticsRequest['extra'],
 ): Promise<WidthStudy> {
   const graph = new Graph(context.model);
+  const { rounding, formats } = context.settings;
   const statistics = await gatherStatistics(context, {
     ...{ ranges: true, histograms: true, grams: true },
     ...(extra && { extra }),
   });
   return {
     ...{ context, graph, units: weightUnits(context.layers), grams: statistics.grams },
-    rounder: new LayerRounder(graph, statistics.grams, context.settings.rounding),
+    rounder: new LayerRounder(graph, statistics.grams, rounding, formats.includes('codebook') ? 1 : 0),
     activations: chooseQuantizers(statistics.ranges, statistics.histograms),
   };
 }
 
 /** The widths that every unit may take and what they cost in bytes of codes. */
-export type WidthChoice = Omit<AllocationItem, 'damage'>;
+export type WidthChoice = Omit<AllocationItem<number>, 'damage'>;
+/** The same with codebooks. */
+export type FormatChoice = Omit<AllocationItem<StorageFormat>, 'damage'>;
 
 /** @param marks what has a floor of its own; first and last layers when absent */
 export function widthChoices(
@@ -64,10 +68,23 @@ export function widthChoices(
     const floor = floors.get(layer.name)!;
     return {
       name: layer.name,
-      widths: widths.filter((b) => b >= floor.bits),
+      choices: widths.filter((b) => b >= floor.bits),
+      bits: (bits) => bits,
       floorReason: floor.reason,
-      cost: (bits) => packedBytes(layer.params, bits),
+      cost: (bits) => storedBytes(layer.params, uniformCodes(bits)),
     };
+  });
+}
+
+/** The widths of every unit as uniform codes, and in codebooks where these are allowed. */
+export function formatChoices(study: WidthStudy, widths: readonly WidthChoice[]): FormatChoice[] {
+  const { units, context } = study;
+  const inCodebooks = (bits: number): boolean =>
+    context.settings.formats.includes('codebook') && CODEBOOK_WIDTHS.includes(bits);
+  return widths.map(({ name, floorReason, choices }, i) => {
+    const cost = (format: StorageFormat): number => storedBytes(units[i]!.layer.params, format);
+    const formats = [...choices.map(uniformCodes), ...choices.filter(inCodebooks).map(codebookCodes)];
+    return { name, floorReason, choices: formats.sort((a, b) => cost(a) - cost(b)), bits: ({ bits }) => bits, cost };
   });
 }
 
@@ -76,43 +93,46 @@ export function edgeMarks({ context, graph }: Pick<WidthStudy, 'context' | 'grap
   return { edges: edgeLayers(context.layers, names(graph.inputs), names(graph.outputs)) };
 }
 
-export function bytesOf(choices: readonly WidthChoice[], bits: readonly number[]): number {
-  return choices.reduce((sum, { cost }, i) => sum + cost(bits[i]!), 0);
+export function bytesOf<Choice>(
+  items: readonly Omit<AllocationItem<Choice>, 'damage'>[],
+  picked: readonly Choice[],
+): number {
+  return items.reduce((sum, { cost }, i) => sum + cost(picked[i]!), 0);
 }
 
 /**
- * The lowest widths where the budget does not even reach for these and the smallest outcome will do.
+ * The cheapest choices where the budget does not even reach for these and the smallest outcome will do.
  * @returns undefined where there is something to choose
  */
-export function smallestInstead(
-  choices: readonly WidthChoice[],
+export function smallestInstead<Choice>(
+  items: readonly Omit<AllocationItem<Choice>, 'damage'>[],
   { orSmallest, codeBytes }: CodeBudget,
-): number[] | undefined {
-  const smallest = choices.map(({ widths }) => widths[0]!);
-  return orSmallest && bytesOf(choices, smallest) > codeBytes ? smallest : undefined;
+): Choice[] | undefined {
+  const smallest = items.map(({ choices }) => choices[0]!);
+  return orSmallest && bytesOf(items, smallest) > codeBytes ? smallest : undefined;
 }
 
 /**
- * The width of every unit that does least damage within the bytes.
+ * The choice of every unit that does least damage within the bytes.
  * @param damage by unit @throws FlowCompressError `infeasible` as `allocateBits`
  */
-export function leastDamage(
-  choices: readonly WidthChoice[],
+export function leastDamage<Choice>(
+  given: readonly Omit<AllocationItem<Choice>, 'damage'>[],
   budget: CodeBudget,
-  damage: (unit: number, bits: number) => number,
+  damage: (unit: number, choice: Choice) => number,
   smoothness = 0,
-): number[] {
-  const items = choices.map((choice, i): AllocationItem => ({ ...choice, damage: (bits) => damage(i, bits) }));
-  return smallestInstead(choices, budget) ?? allocateBits(items, { budget: budget.codeBytes, smoothness });
+): Choice[] {
+  const items = given.map((item, i) => ({ ...item, damage: (choice: Choice) => damage(i, choice) }));
+  return smallestInstead(given, budget) ?? allocateBits(items, { budget: budget.codeBytes, smoothness });
 }
 
 /**
- * Rounds every unit to its width.
+ * Rounds every unit to its format.
  * @param findingOf what the report is to say of a unit beside its width
  */
 export async function roundedTo(
   { context, graph, units, rounder, grams, activations }: WidthStudy,
-  bits: readonly number[],
+  formats: readonly StorageFormat[],
   findingOf: (unit: number) => Partial<LayerFinding>,
 ): Promise<QuantizationOutcome> {
   const { settings, control } = context;
@@ -120,17 +140,18 @@ export async function roundedTo(
   for (const [i, { layer, readers }] of units.entries()) {
     await pause(control.signal);
     control.onProgress?.({ stage: 'round weights', done: i, total: units.length, detail: layer.name });
-    const rounded = rounder.final(layer, bits[i]!);
+    const { bits } = formats[i]!;
+    const rounded = rounder.final(layer, formats[i]!);
     const error = rounder.relativeErrorOf(layer, rounded);
     for (const reader of readers) {
       const bias =
-        settings.rounding === 'nearest' || bits[i]! > COMPENSATED_WIDTHS
+        settings.rounding === 'nearest' || bits > COMPENSATED_WIDTHS
           ? undefined
           : correctedBias(graph, reader, rounded, grams.get(reader.name));
       outcome.weights.set(reader.name, { ...rounded, bias });
       outcome.findings.push({
         ...findingOf(i),
-        ...{ name: reader.name, bits: bits[i]!, sqnrDb: error > 0 ? -10 * Math.log10(error) : undefined },
+        ...{ name: reader.name, bits, sqnrDb: error > 0 ? -10 * Math.log10(error) : undefined },
       });
     }
   }

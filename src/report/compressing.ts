@@ -1,6 +1,7 @@
 /** What the reports say about a compression, independent of the medium: limits, plan, states of the model, answers class by class. */
 import {
   formatBits,
+  formatWidth,
   formatBytes,
   formatCount,
   formatMetric,
@@ -190,7 +191,7 @@ export function worstTable({ worst, classes }: ComparedAnswers): TextTable {
 
 export const LAYERS_HEAD = ['layer', 'op', 'channels', 'params', 'bits', 'execution', 'bytes'];
 
-export function layerCells({ name, op, channels, params, bits, execution, bytes }: CompressedLayer): string[] {
+export function layerCells({ name, op, channels, params, bits, format, execution, bytes }: CompressedLayer): string[] {
   const change = (values: { before: number; after: number }, show: (value: number) => string): string =>
     values.before === values.after ? show(values.before) : `${show(values.before)} → ${show(values.after)}`;
   return [
@@ -198,7 +199,7 @@ export function layerCells({ name, op, channels, params, bits, execution, bytes 
     op,
     change(channels, (value) => value.toLocaleString('en-US')),
     change(params, formatCount),
-    bits === undefined ? '' : formatBits(bits),
+    bits === undefined ? '' : formatWidth({ bits, format }),
     execution ?? 'removed',
     change(bytes, formatBytes),
   ];

@@ -70,6 +70,11 @@ export function formatBits(bits: number): string {
   return Number.isInteger(bits) ? String(bits) : bits.toFixed(2);
 }
 
+/** Stored width of a layer, with the form of storage where it is not codes of a grid: `4`, `3 codebook`. */
+export function formatWidth({ bits, format }: { bits: number; format?: string | undefined }): string {
+  return format === undefined || format === 'uniform' ? formatBits(bits) : `${formatBits(bits)} ${format}`;
+}
+
 /** @param reference what agreement is agreement with */
 export function metricLabel(name: string, reference: 'original' | 'teacher' = 'original'): string {
   return METRIC_LABELS[name]?.replace('original', reference) ?? name;

@@ -1,6 +1,7 @@
 /** The report as Markdown, for pull requests and notebooks: the same rows as the terminal tables. */
 import {
   formatBits,
+  formatWidth,
   formatBytes,
   formatCount,
   formatDims,
@@ -116,7 +117,7 @@ function quantizeParts(report: QuantizeReport): string[] {
         report.layers.map((layer) => [
           layer.name,
           layer.op,
-          formatBits(layer.bits),
+          formatWidth(layer),
           layer.execution,
           layer.bytesBefore === undefined ? undefined : formatBytes(layer.bytesBefore),
           formatBytes(layer.bytes),

@@ -4,6 +4,7 @@ import { FlowCompressError } from '../errors.js';
 import {
   count,
   dataSummarySchema,
+  formatSchema,
   latencySchema,
   measurementSchema,
   metricSchema,
@@ -104,6 +105,8 @@ export type ProfiledLayer = z.infer<typeof profiledLayerSchema>;
 export const quantizedLayerSchema = z.object({
   ...layerFields,
   bits: z.number().min(1).max(32),
+  /** How the codes are stored; absent where weights stayed in float. */
+  format: formatSchema.optional(),
   execution: z.enum(['int8', 'float']),
   bytes: count,
 });

@@ -1,6 +1,7 @@
 /** What the reports say in words and rows, independent of the medium: terminal, Markdown and HTML print the same rows. */
 import {
   formatBits,
+  formatWidth,
   formatBytes,
   formatCount,
   formatMetric,
@@ -140,9 +141,10 @@ function pairsBy<T>(
   }));
 }
 
-/** Layers that share a stored width and an execution precision. */
+/** Layers that share a stored width and form, and an execution precision. */
 export interface WidthGroup {
   readonly bits: number;
+  readonly format?: QuantizedLayer['format'];
   readonly execution: 'int8' | 'float';
   readonly layers: number;
   /** Weights in the group; absent when a layer does not say. */
@@ -150,22 +152,26 @@ export interface WidthGroup {
   readonly bytes: number;
 }
 
-/** Groups layers by (bits, execution), narrowest first. */
+/** Groups layers by (bits, format, execution), narrowest first. */
 export function widthGroups(layers: readonly QuantizedLayer[]): WidthGroup[] {
   const groups = new Map<string, QuantizedLayer[]>();
   for (const layer of layers) {
-    const key = `${layer.bits}/${layer.execution}`;
+    const key = `${layer.bits}/${layer.format}/${layer.execution}`;
     groups.set(key, [...(groups.get(key) ?? []), layer]);
   }
   return [...groups.values()]
     .map((members) => ({
       bits: members[0].bits,
+      format: members[0].format,
       execution: members[0].execution,
       layers: members.length,
       params: sumOrAbsent(members.map((layer) => layer.params)),
       bytes: members.reduce((sum, layer) => sum + layer.bytes, 0),
     }))
-    .sort((a, b) => a.bits - b.bits || a.execution.localeCompare(b.execution));
+    .sort(
+      (a, b) =>
+        a.bits - b.bits || formatWidth(b).localeCompare(formatWidth(a)) || a.execution.localeCompare(b.execution),
+    );
 }
 
 function sumOrAbsent(values: readonly (number | undefined)[]): number | undefined {

@@ -1,6 +1,7 @@
 /** Terminal tables of the reports: aligned, at most 100 columns wide, coloured only when asked. */
 import {
   formatBits,
+  formatWidth,
   formatBytes,
   formatCount,
   formatDims,
@@ -80,7 +81,7 @@ function bodyOf(report: Report, paint: Paint, columns: number): string[] {
 
 function quantizeLines(report: QuantizeReport, paint: Paint, columns: number): string[] {
   const groups = widthGroups(report.layers).map((group) => [
-    formatBits(group.bits),
+    formatWidth(group),
     group.execution,
     String(group.layers),
     group.params === undefined ? '' : formatCount(group.params),

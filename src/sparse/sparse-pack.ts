@@ -69,7 +69,8 @@ export const SPARSE_FUNCTIONS: Readonly<Record<SparseForm, string>> = { float: '
  */
 export function sparseFunction(form: SparseForm, opset: number): FunctionProto {
   const body = new FunctionBody(SPARSE_FUNCTIONS[form], opset);
-  const bits = body.op('Cast', [bitsOf(body, 'm', 0)], [intAttribute('to', DataType.INT32)]);
+  const planes = body.op('Reshape', [bitsOf(body, 'm'), body.int64(-1)]);
+  const bits = body.op('Cast', [planes], [intAttribute('to', DataType.INT32)]);
   const counted = body.op('CumSum', [bits, body.int64Scalar(0)]);
   const flat = body.op('Gather', ['v', body.op('Mul', [counted, bits])]);
   if (form === 'values') {

@@ -172,7 +172,7 @@ describe('compressModel', () => {
   });
 
   it('goes on after an interrupt to the same bytes, whatever the stage', async () => {
-    const options: Partial<CompressInput> = { sizeRatio: 4.5, steps: 12, lr: 2e-3, recoverLr: 1e-3 };
+    const options: Partial<CompressInput> = { sizeRatio: 5.5, steps: 12, lr: 2e-3, recoverLr: 1e-3 };
     const whole = await compress({ ...options, runDir: at('whole') });
     expect(whole.report.plan.find(({ chosen }) => chosen)!.rung).toBeGreaterThan(0);
     const stops: ((event: ProgressEvent, stages: readonly string[]) => boolean)[] = [
@@ -271,7 +271,7 @@ describe('compressModel', () => {
 
   it('takes another quantizer and another teaching, and says so', async () => {
     const { report } = await compress({
-      ...{ sizeRatio: 4, steps: 8, lr: 2e-3, quantizer: 'hawq', teaching: 'fad', method: 'sequential', reduce: 0.3 },
+      ...{ sizeRatio: 5, steps: 8, lr: 2e-3, quantizer: 'hawq', teaching: 'fad', method: 'sequential', reduce: 0.3 },
     });
     expect(report.settings!.stages).toBe('cut l1, learn fad, quantize hawq');
     expect(new Set(report.layers.flatMap(({ bits }) => bits ?? [])).size).toBeGreaterThan(1);

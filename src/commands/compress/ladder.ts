@@ -1,4 +1,4 @@
-/** The ladder of cuts of a `compress` run: each rung costs less than the one before, fitted in closed form, kept in the run directory. */
+/** The ladder of cuts of a `compress` run: each rung costs less than the one it is cut from, fitted in closed form, kept in the run directory. */
 import { join } from 'node:path';
 import { z } from 'zod';
 import { saveModel } from '../../node/model-file.js';
@@ -14,7 +14,7 @@ import { cutBy, cutFields, readCut, writtenCut, type Cut } from '../prune/memory
 import { costIn } from '../prune/study.js';
 
 export interface Rung extends Cut {
-  /** 0 for the original. */
+  /** In the order in which they are cut; 0 for the original. */
   readonly index: number;
   /** Of the cost of the original that is left. */
   readonly share: number;
@@ -34,7 +34,9 @@ export function startOf({ recipe, settings }: Pick<CompressRun, 'recipe' | 'sett
 const rungSchema = z.object({ ...cutFields, share: z.number() });
 
 /**
+ * @param last what is cut further: the next deeper rung so far
  * @param share of the cost of the original to be left, or a function that tells it from what the cuts on the way would do
+ * @param index of the new rung: how many there are
  * @returns undefined when there is hardly anything that could go, or what a deeper cut leaves gives no finite answers
  * @throws FlowCompressError as `pruneStep`; `infeasible` when the only cut that a rule makes leaves a model without finite answers
  */
@@ -42,9 +44,9 @@ export async function nextRung(
   run: CompressRun,
   last: Rung,
   share: number | Exclude<PlanGoal, number>,
+  index: number,
 ): Promise<Rung | undefined> {
   const { workspace, study, settings, recipe, limits, clock, control } = run;
-  const index = last.index + 1;
   const kept = await takeUp(run, index);
   if (kept) return kept;
   const of = costOfCuts(limits, study.cost.macs !== undefined);

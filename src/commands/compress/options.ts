@@ -12,7 +12,7 @@ import {
   unknownName,
   width,
 } from '../options.js';
-import { QUANTIZATION_METHODS, QUANTIZE_DEFAULTS } from '../quantize/options.js';
+import { formatList, QUANTIZATION_METHODS, QUANTIZE_DEFAULTS } from '../quantize/options.js';
 import { hintsAreWeighed, taught, WEIGHT_BELONGS_TO_HINTS } from '../recover/options.js';
 
 /** Quantization methods that take a file size, or fix the width, and whose outcome can go on learning. */
@@ -46,6 +46,7 @@ export const compressOptionsSchema = dataOptionsSchema
         unknownName('quantizer', () => QUANTIZERS),
       )
       .optional(),
+    formats: formatList,
     /** How many times smaller than the original file the output is to be. */
     sizeRatio: z.number().gt(1).optional(),
     /** Largest size of the output in bytes. */

@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { firstSamples } from '../../data/subset.js';
 import { FlowCompressError } from '../../errors.js';
 import { modelByteLength } from '../../onnx/write.js';
-import { fitting, goesOn, isSizeOpen, type Candidate } from '../../pipeline/candidates.js';
+import { fitting, goesOn, isSizeOpen, rungBetween, type Candidate } from '../../pipeline/candidates.js';
 import { LEAST_STEP, narrowing, RUNGS, shareByRule } from '../../pipeline/ladder.js';
 import { jointCost } from '../../pipeline/joint.js';
 import { cutOf, quantizerOf } from '../../pipeline/recipes.js';
@@ -43,7 +43,7 @@ export async function planCompression(run: CompressRun): Promise<CompressPlan> {
     case undefined:
       return { rungs: [first], candidates: await candidatesOf(run, first) };
     case 'rule': {
-      const rung = await nextRung(run, first, shareByRule(limits, settings.reduce));
+      const rung = await nextRung(run, first, shareByRule(limits, settings.reduce), 1);
       if (!rung) throw nothingToRemove();
       return { rungs: [first, rung], candidates: await candidatesOf(run, rung) };
     }
@@ -65,11 +65,19 @@ async function climbed(run: CompressRun, first: Rung): Promise<CompressPlan> {
     if (!goesOn(candidates, last, limits, learning !== undefined)) break;
     control.onProgress?.({ stage: 'plan', done: i, total: RUNGS.length });
     if (share > LEAST_STEP * rungs.at(-1)!.share) continue;
-    const rung = await nextRung(run, rungs.at(-1)!, share);
+    const rung = await nextRung(run, rungs.at(-1)!, share, rungs.length);
     if (!rung) break;
     rungs.push(rung);
     last = await candidatesOf(run, rung);
     candidates.push(...last);
+  }
+  const between = rungBetween(rungs, candidates, limits);
+  if (between) {
+    const rung = await nextRung(run, between.gentler, between.share, rungs.length);
+    if (rung) {
+      rungs.push(rung);
+      candidates.push(...(await candidatesOf(run, rung)));
+    }
   }
   control.onProgress?.({ stage: 'plan', done: RUNGS.length, total: RUNGS.length });
   return { rungs, candidates };
@@ -82,29 +90,27 @@ async function balanced(run: CompressRun, first: Rung): Promise<CompressPlan> {
     throw new FlowCompressError(
       'bad-input',
       `--quantizer ${name} has one width only, so that cuts cannot be weighed against bits.`,
-      {
-        hint: 'Take another --method, or a quantizer with a width per layer.',
-      },
+      { hint: 'Take another --method, or a quantizer with a width per layer.' },
     );
   const candidates = await candidatesOf(run, first);
-  const rung = await nextRung(run, first, (points) => jointCost(points, candidates, run.limits.bytes!));
+  const rung = await nextRung(run, first, (points) => jointCost(points, candidates, run.limits.bytes!), 1);
   if (!rung) return { rungs: [first], candidates };
   return { rungs: [first, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
 }
 
 /**
- * The rung below the last one, where something is left to cut: for a model that turned out slower than was planned.
+ * The rung below the deepest one, where something is left to cut: for a model that turned out slower than was planned.
  * @returns undefined at the end of the ladder
  */
 export async function climbFurther(
   run: CompressRun,
   { rungs, candidates }: CompressPlan,
 ): Promise<CompressPlan | undefined> {
-  const last = rungs.at(-1)!;
+  const last = rungs.reduce((deepest, one) => (one.share < deepest.share ? one : deepest));
   const share = RUNGS.find((one) => one <= LEAST_STEP * last.share);
   const how = cutOf(run.recipe)?.how;
   if ((how !== 'ladder' && how !== 'joint') || share === undefined) return undefined;
-  const rung = await nextRung(run, last, share);
+  const rung = await nextRung(run, last, share, rungs.length);
   if (!rung) return undefined;
   return { rungs: [...rungs, rung], candidates: [...candidates, ...(await candidatesOf(run, rung))] };
 }
@@ -123,6 +129,7 @@ async function narrowed(run: CompressRun, first: Rung): Promise<CompressPlan> {
       run,
       last,
       last.share * narrowing(limits.bytes === undefined ? 1 : limits.bytes / bytes),
+      rungs.length,
     );
     if (!rung) return { rungs, candidates };
     rungs.push(rung);

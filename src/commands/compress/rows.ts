@@ -18,29 +18,35 @@ import type { CompressRun } from './run.js';
 import { prunedRows } from '../prune/rows.js';
 import { errorOf } from '../prune/study.js';
 import { layerRows } from '../quantize/rows.js';
+import type { Candidate } from '../../pipeline/candidates.js';
 import { missed } from '../../pipeline/limits.js';
 import { openCheckedModel, openSession, type Workspace } from '../workspace.js';
 
-/** @param attempts in their order @param chosen the one that is written; undefined while none is */
+/** The gentlest cut first, and numbered so. @param attempts in their order @param chosen the one that is written; undefined while none is */
 export function plannedRows(
   run: CompressRun,
   { rungs, candidates }: CompressPlan,
   attempts: readonly Pick<Attempt, 'candidate'>[] = [],
   chosen?: Pick<Attempt, 'candidate'>,
 ): PlannedModel[] {
-  return candidates.map((candidate) => {
-    const { cost } = rungs.find(({ index }) => index === candidate.rung)!;
-    const { rung, bits, bytes, timeRatio, quality } = candidate;
-    const tried = attempts.findIndex((attempt) => attempt.candidate === candidate) + 1;
-    return {
-      ...{ rung, params: cost.params, bits, bytes, quality },
-      ...(cost.macs !== undefined && { macs: Math.round(cost.macs) }),
-      ...(timeRatio !== undefined && { speedup: 1 / timeRatio }),
-      fits: fits(run, candidate),
-      ...(tried > 0 && { tried }),
-      chosen: candidate === chosen?.candidate,
-    };
-  });
+  const ordered = rungs.toSorted((a, b) => b.share - a.share);
+  const placeOf = ({ rung }: Candidate): number => ordered.findIndex(({ index }) => index === rung);
+  return candidates
+    .toSorted((a, b) => placeOf(a) - placeOf(b))
+    .map((candidate) => {
+      const rung = placeOf(candidate);
+      const { cost } = ordered[rung]!;
+      const { bits, bytes, timeRatio, quality } = candidate;
+      const tried = attempts.findIndex((attempt) => attempt.candidate === candidate) + 1;
+      return {
+        ...{ rung, params: cost.params, bits, bytes, quality },
+        ...(cost.macs !== undefined && { macs: Math.round(cost.macs) }),
+        ...(timeRatio !== undefined && { speedup: 1 / timeRatio }),
+        fits: fits(run, candidate),
+        ...(tried > 0 && { tried }),
+        chosen: candidate === chosen?.candidate,
+      };
+    });
 }
 
 /** What was asked for, beside what the chosen model reaches. */
@@ -83,7 +89,7 @@ export async function compressedRows(
       const isGone = layer.channels.after === 0;
       return {
         ...layer,
-        ...(!isGone && { bits: row?.bits ?? 32, execution: row?.execution ?? 'float' }),
+        ...(!isGone && { bits: row?.bits ?? 32, format: row?.format, execution: row?.execution ?? 'float' }),
         bytes: { before: 4 * layer.params.before, after: isGone ? 0 : (row?.bytes ?? 4 * layer.params.after) },
       };
     }),

@@ -35,9 +35,9 @@ export interface CompressRun {
 
 /** How the weights are rounded. */
 export function quantizeSettings({ settings, recipe }: CompressRun): QuantizeOptions {
-  const { data, output, seed, threads, target, batchSize, execution, remeasure, minBits } = settings;
+  const { data, output, seed, threads, target, batchSize, execution, remeasure, minBits, formats } = settings;
   return quantizeOptionsSchema.parse({
-    ...{ data, output, seed, threads, target, batchSize, execution, remeasure, minBits },
+    ...{ data, output, seed, threads, target, batchSize, execution, remeasure, minBits, formats },
     method: quantizerOf(recipe),
   });
 }

@@ -143,6 +143,12 @@ describe('pruneModel', () => {
       expect(report.budget!.achieved).toBeCloseTo(0.8, 2);
       expect(report.after.bytes).toBeLessThan(0.35 * report.before.bytes);
       expect(report.after.params).toBe(report.before.params);
+      // A fifth of them in float, and a bit for each: 4 / (1/8 + 0.8) and less for what is not packed.
+      const [note] = report.warnings!.filter((text) => text.includes('8 bits'));
+      const [whole, alone] = [...note!.matchAll(/([\d.]+) times/g)].map(([, factor]) => Number(factor));
+      expect(whole).toBeCloseTo(report.before.bytes / report.after.bytes, 1);
+      expect(alone).toBeGreaterThan(1);
+      expect(alone).toBeLessThan(0.6 * whole!);
       const quality = report.recovery!.after;
       expect(quality.divergence).toBeLessThanOrEqual(report.steps[0]!.cut!.divergence);
       const written = await openModel(at('out.onnx'));

@@ -1,6 +1,7 @@
 /** `prune`: fewer filters and layers; what is left learns from the original; the file is written and measured on TEST. */
 import type { ModelProto } from 'onnx-buf';
 import type { ModelInput } from '../../node/model-input.js';
+import { modelByteLength } from '../../onnx/write.js';
 import {
   findPruningMethod,
   type PruningMethod,
@@ -120,7 +121,7 @@ function pruned(pruning: PruningRun, method: PruningMethod, warnings: string[]):
     case 'shrinking':
       return withoutShrunk(pruning, method);
     case 'weights':
-      return withoutWeights(pruning, method);
+      return withoutWeights(pruning, method, warnings);
   }
 }
 
@@ -205,10 +206,15 @@ async function cutDown(
   };
 }
 
-async function withoutWeights(pruning: PruningRun, method: WeightMethod): Promise<Pruned> {
+async function withoutWeights(pruning: PruningRun, method: WeightMethod, warnings: string[]): Promise<Pruned> {
   const { study, settings, clock } = pruning;
   const requested = settings.sparsity ?? DEFAULT_SPARSITY;
-  const { model, steps, summary, sparsity } = await pruneWeights(pruning, method);
+  const { model, steps, summary, sparsity, bytesInFloat } = await pruneWeights(pruning, method);
+  const { bytes } = pruning.workspace.opened;
+  const times = (size: number): string => `${(bytes / size).toFixed(1)} times`;
+  warnings.push(
+    `The weights that are left are stored in 8 bits. Of the ${times(modelByteLength(model))} by which the file is smaller, ${times(bytesInFloat)} come of the removal.`,
+  );
   return {
     model,
     limits: {

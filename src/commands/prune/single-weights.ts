@@ -4,20 +4,22 @@ import { throwIfAborted } from '../../errors.js';
 import { gatherGrams } from '../../flow/gather-grams.js';
 import { DataType } from '../../onnx/dtypes.js';
 import { Graph, rewrite } from '../../onnx/graph.js';
-import { fromMatrix, weightMatrix } from '../../onnx/layers.js';
+import { findLayers, fromMatrix, weightMatrix } from '../../onnx/layers.js';
 import { compactNames } from '../../onnx/passes/compact.js';
 import { makeTensor } from '../../onnx/tensor.js';
+import { modelByteLength } from '../../onnx/write.js';
 import type { RunControl } from '../../progress.js';
 import type { WeightMethod } from '../../pruning/methods.js';
 import { samePlaces } from '../../pruning/places.js';
 import type { QuantizedWeights } from '../../quantization/placement.js';
+import { dequantize } from '../../quantization/round-layer.js';
 import type { WeightUnit } from '../../quantization/units.js';
 import type { Student } from '../../recovery/recover.js';
 import type { PruneReport, RecoverySummary } from '../../report/report.js';
 import { cubicSparsity, kernelSparsities, localMasks, magnitudeMasks, sparsifiable } from '../../sparse/magnitude.js';
 import { obsPrune } from '../../sparse/obs.js';
 import { sparseStudent, type ChooseMasks } from '../../sparse/sparse-student.js';
-import { deploySparse } from '../../sparse/sparse-writer.js';
+import { deploySparse, storeSparse } from '../../sparse/sparse-writer.js';
 import { layoutOf, readParameters } from '../../training/parameters.js';
 import type { PruningRun, PruningStudy } from './study.js';
 import { learnFromOriginal } from '../recover/recovery.js';
@@ -29,6 +31,8 @@ export interface SparseResult {
   readonly summary: RecoverySummary | undefined;
   /** Share of the weights that took part that are gone. */
   readonly sparsity: number;
+  /** Of the same file with what is left in float: what the removal makes without the rounding. */
+  readonly bytesInFloat: number;
 }
 
 /** Share of the weights that goes when none is given. */
@@ -94,6 +98,7 @@ export async function pruneWeights(
     model: build(weights),
     summary: learned?.summary,
     sparsity: shareOfZeros(units, weights),
+    bytesInFloat: modelByteLength(rewrite(storeSparse(withWeights(model, weights)), compactNames)),
     steps: [
       {
         ...{ step: 1, units: 0, branches: [], accepted: true, cut },
@@ -136,6 +141,18 @@ async function operated(
       );
     }
     control.onProgress?.({ stage: 'remove weights', done: units.length, total: units.length });
+  });
+}
+
+/** The model with rounded weights as float tensors. */
+function withWeights(model: ModelProto, weights: ReadonlyMap<string, QuantizedWeights>): ModelProto {
+  return rewrite(model, (graph) => {
+    for (const layer of findLayers(graph)) {
+      const rounded = weights.get(layer.name);
+      if (!rounded) continue;
+      const values = fromMatrix(layer, dequantize(layer, rounded));
+      graph.setInitializer(layer.weight, makeTensor(layer.weight.name, DataType.FLOAT, layer.dims, values));
+    }
   });
 }
 

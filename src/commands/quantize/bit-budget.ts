@@ -1,7 +1,7 @@
 /** Bits and bytes of a quantization: what was asked for, and the outcome that meets it. */
 import { FlowCompressError } from '../../errors.js';
 import type { CodeBudget, PreparedMethod, QuantizationMethod, QuantizationOutcome } from '../../quantization/method.js';
-import { packedBytes } from '../../quantization/pack.js';
+import { codebookBytes, formatOf, storedBytes } from '../../quantization/format.js';
 import type { QuantizedWeights } from '../../quantization/placement.js';
 import { weightUnits } from '../../quantization/units.js';
 import type { Execution } from './execution.js';
@@ -21,7 +21,7 @@ export interface WantedBudget {
  */
 export function codeBudget(study: PreparedStudy, bits: number, lowest: number | undefined): CodeBudget {
   const minBits = lowest ?? (bits < QUANTIZE_DEFAULTS.minBits + 0.25 ? 1 : QUANTIZE_DEFAULTS.minBits);
-  return { codeBytes: Math.floor((quantizableParams(study) * bits) / 8), minBits };
+  return { codeBytes: Math.floor((quantizableParams(study) * bits) / 8 + 1e-6), minBits };
 }
 
 function quantizableParams({ layers }: PreparedStudy): number {
@@ -89,13 +89,18 @@ function distinctWeights(outcome: QuantizationOutcome): QuantizedWeights[] {
 }
 
 function codeBytesOf(outcome: QuantizationOutcome): number {
-  return distinctWeights(outcome).reduce((sum, { codes, grid }) => sum + packedBytes(codes.length, grid.bits), 0);
+  return distinctWeights(outcome).reduce((sum, { codes, grid }) => sum + storedBytes(codes.length, formatOf(grid)), 0);
 }
 
+/** Average width of the codes, with what codebooks take: a budget of as many bits has room for the same choice. */
 export function averageBits(outcome: QuantizationOutcome): number {
   const all = distinctWeights(outcome);
   const params = all.reduce((sum, { codes }) => sum + codes.length, 0);
-  return all.reduce((sum, { codes, grid }) => sum + codes.length * grid.bits, 0) / Math.max(params, 1);
+  const bits = all.reduce(
+    (sum, { codes, grid }) => sum + codes.length * grid.bits + 8 * codebookBytes(formatOf(grid)),
+    0,
+  );
+  return bits / Math.max(params, 1);
 }
 
 export function achieved(wanted: WantedBudget, found: FoundOutcome, bytes: number): { achieved: number; met: boolean } {

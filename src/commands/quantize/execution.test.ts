@@ -20,6 +20,7 @@ let study: PreparedStudy;
 
 const SETTINGS: QuantizationSettings = {
   ...{ minBits: 2, maxBits: 8, edgeBits: 8, attentionBits: 4, sensitivity: 'measured', rounding: 'compensated' },
+  formats: ['uniform'],
   ...{ gradientBits: 4, sensitivityMode: 'corrected', gradientTerm: 'g', probeSamples: 8, seed: 0 },
 };
 

@@ -28,6 +28,7 @@ export const QUANTIZE_DEFAULTS = {
   execution: 'auto',
   sensitivity: 'auto',
   gradientBits: 4,
+  formats: ['uniform'],
   recoverLr: 1e-3,
   recoverBatchSize: 128,
 } as const;
@@ -42,6 +43,14 @@ export const QUANTIZATION_METHODS: readonly { readonly name: string; readonly su
   { name: 'int8-qat', summary: 'static-int8 that trains as it is rounded, from labels where there are some' },
   { name: 'dynamic-int8', summary: '8-bit weights, activations quantized at run time' },
 ];
+
+/** How single layers may be stored, where the method chooses: FAAQ does. */
+export const formatList = z
+  .array(z.enum(['uniform', 'codebook']))
+  .default([...QUANTIZE_DEFAULTS.formats])
+  .refine((formats) => formats.includes('uniform'), {
+    message: 'must have uniform among them: widths above those of codebooks are uniform codes',
+  });
 
 export const quantizeOptionsSchema = dataOptionsSchema
   .extend({
@@ -78,6 +87,7 @@ export const quantizeOptionsSchema = dataOptionsSchema
     probeSamples: positiveInteger.default(QUANTIZE_DEFAULTS.probeSamples),
     /** `compensated` lets rounding errors cancel (GPTQ); `nearest` rounds every weight by itself. */
     rounding: z.enum(['compensated', 'nearest']).default('compensated'),
+    formats: formatList,
     /** `flow` from one profile, `measured` by the KL divergence of every layer and width, `auto` as the method sees fit. */
     sensitivity: z.enum(['auto', 'flow', 'measured']).default(QUANTIZE_DEFAULTS.sensitivity),
     ...sensitivityForm,

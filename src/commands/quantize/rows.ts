@@ -2,7 +2,7 @@
 import { Graph } from '../../onnx/graph.js';
 import { macCounter } from '../../onnx/macs.js';
 import type { LayerFinding, QuantizationOutcome } from '../../quantization/method.js';
-import { packedBytes } from '../../quantization/pack.js';
+import { formatOf, storedBytes } from '../../quantization/format.js';
 import type { QuantizedLayer } from '../../report/report.js';
 import type { ExecutionChoice } from './execution.js';
 import type { PreparedStudy } from './study.js';
@@ -22,7 +22,7 @@ export function layerRows(
     const bits = weights?.grid.bits ?? 32;
     const macs = counter.ofNode(layer.node);
     const bytes = weights
-      ? packedBytes(layer.params, bits) + layer.channels * 4 + biasBytes
+      ? storedBytes(layer.params, formatOf(weights.grid)) + layer.channels * 4 + biasBytes
       : layer.params * 4 + biasBytes;
     return {
       name: layer.name,
@@ -30,6 +30,7 @@ export function layerRows(
       params: layer.params,
       ...(macs !== undefined && { macs: Math.round(macs) }),
       bits,
+      ...(weights && { format: formatOf(weights.grid).kind }),
       execution: choice.int8.has(layer.output.name) ? 'int8' : 'float',
       bytes,
       bytesBefore: layer.params * 4 + biasBytes,

@@ -13,6 +13,7 @@ import { openWorkspace, type Workspace } from '../workspace.js';
 
 const SETTINGS: QuantizationSettings = {
   ...{ minBits: 2, maxBits: 8, edgeBits: 8, attentionBits: 4, sensitivity: 'measured', rounding: 'compensated' },
+  formats: ['uniform'],
   ...{ gradientBits: 4, sensitivityMode: 'corrected', gradientTerm: 'g', probeSamples: 8, seed: 0 },
 };
 

@@ -7,6 +7,7 @@ import { withTemporaryFolder } from '../../node/temporary-folder.js';
 import { decodeModel } from '../../onnx/read.js';
 import { toBytes } from '../../onnx/to-bytes.js';
 import type { QuantizationOutcome } from '../../quantization/method.js';
+import { CODEBOOK_FUNCTIONS, UNPACK_FUNCTIONS } from '../../quantization/pack.js';
 import { simulate } from '../../quantization/simulate.js';
 import { compareWithSimulation, countOperators, TOLERANCE } from '../../quantization/verify.js';
 import type { Verification } from '../../report/report.js';
@@ -31,7 +32,7 @@ export async function verifyFile(
   const { engine, fixedBatch, feedsFor } = workspace;
   const bytes = toBytes(model);
   const operators = await readBack(workspace, bytes);
-  const undecoded = (operators['W'] ?? 0) + (operators['F'] ?? 0) + (operators['BitShift'] ?? 0);
+  const undecoded = DECODING.reduce((sum, op) => sum + (operators[op] ?? 0), 0);
   const int8Layers = study.layers.filter((layer) => choice.int8.has(layer.output.name)).length;
   const fusedLayers = INTEGER_OPERATORS.reduce((sum, op) => sum + (operators[op] ?? 0), 0);
   const checks: NonNullable<Verification['checks']> = [
@@ -80,6 +81,9 @@ export async function verifyFile(
   });
   return { maxAbsDiff: comparison.maxAbsDiff, samples, fused: operators, checks };
 }
+
+/** What decodes weights, as calls of functions or, in these, as operators. */
+const DECODING = [...Object.values(UNPACK_FUNCTIONS), ...Object.values(CODEBOOK_FUNCTIONS), 'BitShift'];
 
 /** Kernels that multiply integers. */
 const INTEGER_OPERATORS = [

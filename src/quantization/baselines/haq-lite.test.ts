@@ -6,7 +6,12 @@ import type { WidthChoice } from '../widths.js';
 import { searchWidths } from './haq-lite.js';
 
 const choicesFor = (params: readonly number[], widths: readonly number[] = [2, 3, 4, 5, 6, 7, 8]): WidthChoice[] =>
-  params.map((n, i) => ({ name: `layer ${String(i)}`, widths, cost: (bits) => packedBytes(n, bits) }));
+  params.map((n, i) => ({
+    name: `layer ${String(i)}`,
+    choices: widths,
+    bits: (bits) => bits,
+    cost: (bits) => packedBytes(n, bits),
+  }));
 
 const bytesOf = (choices: readonly WidthChoice[], bits: readonly number[]): number =>
   choices.reduce((sum, { cost }, i) => sum + cost(bits[i]!), 0);
@@ -46,7 +51,7 @@ describe('searchWidths', () => {
           );
           expect(bytesOf(choices, found)).toBeLessThanOrEqual(codeBytes);
           for (const [i, b] of found.entries()) {
-            expect(choices[i]!.widths).toContain(b);
+            expect(choices[i]!.choices).toContain(b);
             if (b < 8) expect(bytesOf(choices, found.with(i, b + 1))).toBeGreaterThan(codeBytes);
           }
           // The even choice is the first.

@@ -7,6 +7,7 @@ import { randomStream, seedOf, shuffle, type RandomStream } from '../../data/ran
 import { refuseInfeasible } from '../allocate.js';
 import { throwIfAborted } from '../../errors.js';
 import { fromMatrix } from '../../onnx/layers.js';
+import { uniformCodes } from '../format.js';
 import type { CodeBudget, QuantizationMethod } from '../method.js';
 import { dequantize } from '../round-layer.js';
 import { bytesOf, openWidthStudy, roundedTo, smallestInstead, widthChoices, type WidthChoice } from '../widths.js';
@@ -35,7 +36,8 @@ export const haqLite: QuantizationMethod = {
     const weightsAt = units.map(({ layer }) => {
       const known = new Map<number, Float32Array>();
       return (bits: number): Float32Array => {
-        const values = known.get(bits) ?? fromMatrix(layer, dequantize(layer, rounder.quick(layer, bits)));
+        const values =
+          known.get(bits) ?? fromMatrix(layer, dequantize(layer, rounder.quick(layer, uniformCodes(bits))));
         known.set(bits, values);
         return values;
       };
@@ -61,7 +63,7 @@ export const haqLite: QuantizationMethod = {
                   },
                 ),
               ));
-        return roundedTo(study, bits, () => ({}));
+        return roundedTo(study, bits.map(uniformCodes), () => ({}));
       },
     };
   },
@@ -74,7 +76,7 @@ function startingWidths(
   budget: Pick<CodeBudget, 'codeBytes'>,
 ): number[] {
   const average = averageOf(params, budget);
-  const even = choices.map(({ widths }) => nearestOf(widths, average));
+  const even = choices.map(({ choices: widths }) => nearestOf(widths, average));
   return within(choices, even, budget.codeBytes, randomStream(0));
 }
 
@@ -109,7 +111,7 @@ export async function searchWidths(
   refuseInfeasible(choices, budget.codeBytes);
   const random = randomStream(seedOf(seed, 5003));
   const average = averageOf(params, budget);
-  let belief = choices.map(({ widths }) =>
+  let belief = choices.map(({ choices: widths }) =>
     shares(widths.map((b) => Math.exp(-(((b - average) / SPREAD) ** 2) / 2) + LEAST)),
   );
   const known = new Map<string, number>();
@@ -127,13 +129,13 @@ export async function searchWidths(
     const tried: { bits: number[]; value: number }[] = [];
     for (let i = 0; i < POPULATION && tries < POPULATION * GENERATIONS; i++) {
       onTry(tries++);
-      const drawn = choices.map(({ widths }, l) => draw(widths, belief[l]!, random));
+      const drawn = choices.map(({ choices: widths }, l) => draw(widths, belief[l]!, random));
       const bits = within(choices, drawn, budget.codeBytes, random);
       tried.push({ bits, value: await valued(bits) });
     }
     const elite = tried.sort((a, b) => a.value - b.value).slice(0, ELITE);
     if (elite[0] && elite[0].value < least) ({ bits: best, value: least } = elite[0]);
-    belief = choices.map(({ widths }, l) =>
+    belief = choices.map(({ choices: widths }, l) =>
       shares(
         widths.map((b, k) => {
           const found = elite.filter(({ bits }) => bits[l] === b).length / Math.max(1, elite.length);
@@ -173,7 +175,7 @@ function within(
   );
   let spent = bytesOf(choices, bits);
   const move = (l: number, by: 1 | -1): boolean => {
-    const { widths, cost } = choices[l]!;
+    const { choices: widths, cost } = choices[l]!;
     const next = widths[widths.indexOf(bits[l]!) + by];
     if (next === undefined) return false;
     const change = cost(next) - cost(bits[l]!);

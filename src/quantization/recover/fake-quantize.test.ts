@@ -10,7 +10,7 @@ import { run } from '../../testing/graph-writing.js';
 import { array } from '../../testing/reference/array.js';
 import { evaluate } from '../../testing/reference/evaluate.js';
 import { declareOutput } from '../../testing/tiny-models.js';
-import { gridOf, type Grid } from '../grid.js';
+import { codebookGrid, gridOf, type Grid } from '../grid.js';
 import { codeOf, fakeQuantize, latentOf, type ChannelView } from './fake-quantize.js';
 
 const VIEWS: readonly ChannelView[] = [
@@ -38,10 +38,29 @@ interface Case {
   readonly channelOf: (i: number) => number;
 }
 
+type Kind = 'whole' | 'half' | 'codebook';
+
+function gridFor(bits: number, kind: Kind, draw: () => number): Grid {
+  if (kind !== 'codebook') return gridOf(bits, kind === 'half' ? 0.5 : 0);
+  const drawn = Array.from({ length: 2 ** Math.min(bits, 5) }, () => Math.round(126 * draw()) - 63);
+  return codebookGrid(bits, Int8Array.from(new Set([-40, ...drawn, 50])).sort());
+}
+
+/** The level nearest to a weight in units of the scale, by trying all of them. */
+function nearestLevels(steps: number, { low, high, offset, levels }: Grid): number[] {
+  const all = levels ? [...levels] : Array.from({ length: high - low + 1 }, (_, k) => low + k + offset);
+  const least = Math.min(...all.map((level) => Math.abs(level - steps)));
+  // What v / s was rounded to before it is looked up may be half an integer off.
+  return all.filter((level) => Math.abs(level - steps) <= least + (levels ? 1 + 1e-3 : 1e-4));
+}
+
+const anyKind = fc.constantFrom<Kind>('whole', 'half', 'codebook');
+
 /** Latent weights from below the grid to above it. */
-function caseOf(view: ChannelView, bits: number, offset: 0 | 0.5, seed: number): Case {
+function caseOf(view: ChannelView, bits: number, kind: Kind, seed: number): Case {
   const random = randomStream(seed);
-  const grid = gridOf(bits, offset);
+  const grid = gridFor(bits, kind, () => random.float());
+  const { offset } = grid;
   const after = view.dims.slice(view.channelAxis + 1).reduce((a, b) => a * b, 1);
   const channelOf = (i: number): number => Math.floor(i / after) % view.channels;
   const scales = Float32Array.from({ length: view.channels }, () => 10 ** (4 * random.float() - 3));
@@ -54,7 +73,7 @@ function caseOf(view: ChannelView, bits: number, offset: 0 | 0.5, seed: number):
 }
 
 const cases = fc
-  .tuple(fc.constantFrom(...VIEWS), fc.integer({ min: 1, max: 8 }), fc.constantFrom(0 as const, 0.5 as const), fc.nat())
+  .tuple(fc.constantFrom(...VIEWS), fc.integer({ min: 1, max: 8 }), anyKind, fc.nat())
   .map((given) => caseOf(...given));
 
 describe('fake quantization', () => {
@@ -70,9 +89,7 @@ describe('fake quantization', () => {
           const code = codeOf(latent[i]!, scale, grid);
           expect(Number.isInteger(code) && code >= grid.low && code <= grid.high).toBe(true);
           expect(Math.abs(value / scale - (code + grid.offset))).toBeLessThan(1e-5 * (1 + Math.abs(code)));
-          // The nearest level of all.
-          const exact = Math.min(grid.high, Math.max(grid.low, latent[i]! / scale - grid.offset));
-          expect(Math.abs(code - exact)).toBeLessThanOrEqual(0.5 + 1e-4);
+          expect(nearestLevels(latent[i]! / scale, grid)).toContain(code + grid.offset);
         });
       }),
       { numRuns: 40 },
@@ -90,7 +107,10 @@ describe('fake quantization', () => {
           const [c, scale] = [channelOf(i), scales[channelOf(i)]!];
           const steps = v / scale;
           const [least, greatest] = [grid.low + grid.offset, grid.high + grid.offset];
-          const level = Math.min(Math.max(Math.round(steps - grid.offset) + grid.offset, least), greatest);
+          const whole = Math.min(Math.max(Math.round(steps - grid.offset), grid.low), grid.high);
+          // Of two levels as near the lower one.
+          const looked = grid.levels?.reduce((a, b) => (Math.abs(b - whole) < Math.abs(a - whole) ? b : a));
+          const level = looked ?? whole + grid.offset;
           // Of the sum of squares, as the loss is.
           const g = 2 * scale * level;
           const inside = steps > least && steps < greatest;
@@ -114,21 +134,26 @@ describe('fake quantization', () => {
   it('begins with the given code and with the weight itself where the code allows it', () => {
     const numbers = fc.record({
       bits: fc.integer({ min: 1, max: 8 }),
-      offset: fc.constantFrom(0 as const, 0.5 as const),
+      kind: anyKind,
+      seed: fc.nat(),
       share: fc.double({ min: 0, max: 1, noNaN: true }),
       steps: fc.double({ min: -200, max: 200, noNaN: true }),
       scale: fc.float({ min: Math.fround(1e-6), max: 10, noNaN: true }),
     });
     fc.assert(
-      fc.property(numbers, ({ bits, offset, share, steps, scale }) => {
-        const grid = gridOf(bits, offset);
-        const code = Math.round(grid.low + share * (grid.high - grid.low));
+      fc.property(numbers, ({ bits, kind, seed, share, steps, scale }) => {
+        const random = randomStream(seed);
+        const grid = gridFor(bits, kind, () => random.float());
+        const { offset, levels } = grid;
+        const code = levels
+          ? levels[Math.round(share * (levels.length - 1))]!
+          : Math.round(grid.low + share * (grid.high - grid.low));
         const latent = latentOf(steps * scale, code, scale, grid);
         expect(codeOf(latent, scale, grid)).toBe(code);
         // Gradients reach it.
         expect(latent / scale).toBeGreaterThan(grid.low + offset);
         expect(latent / scale).toBeLessThan(grid.high + offset);
-        if (Math.abs(steps - code - offset) < 0.4 && code > grid.low && code < grid.high)
+        if (!levels && Math.abs(steps - code - offset) < 0.4 && code > grid.low && code < grid.high)
           expect(latent).toBeCloseTo(steps * scale, 4);
       }),
     );

@@ -12,11 +12,11 @@ import { traceValues } from '../../runtime/trace.js';
 import { quantizedValues } from '../execution/quantized-values.js';
 import type { QuantizationOutcome } from '../method.js';
 import type { Deployment } from '../placement.js';
-import { dequantize, roundLayerNearest } from '../round-layer.js';
+import { dequantize, roundLayerNearest, roundLayerToCodebook } from '../round-layer.js';
 import { simulate } from '../simulate.js';
 import { trainableQuantized } from './trainable.js';
 
-/** Every layer rounded to the nearest level, with widths in turn; a corrected bias in every second one that has a bias. */
+/** Every layer rounded to the nearest level, with widths in turn and codebooks where a width is negative; a corrected bias in every second one that has a bias. */
 function rounded(model: ModelProto, widths: readonly number[], int8: readonly string[]): QuantizationOutcome {
   const graph = new Graph(model);
   const outcome: QuantizationOutcome = { weights: new Map(), activations: new Map(), findings: [] };
@@ -24,7 +24,9 @@ function rounded(model: ModelProto, widths: readonly number[], int8: readonly st
   for (const [i, layer] of findLayers(graph).entries()) {
     const bits = shared.get(layer.weight.name) ?? widths[i % widths.length]!;
     shared.set(layer.weight.name, bits);
-    const { grid, codes, scales } = roundLayerNearest(layer, weightMatrix(graph, layer), bits, true);
+    const matrix = weightMatrix(graph, layer);
+    const { grid, codes, scales } =
+      bits < 0 ? roundLayerToCodebook(layer, matrix, -bits) : roundLayerNearest(layer, matrix, bits, true);
     const corrected = i % 2 === 0 && layer.biasSlot?.node.inputs[layer.biasSlot.index];
     outcome.weights.set(layer.name, {
       grid,
@@ -78,7 +80,7 @@ const SUBJECTS: readonly Subject[] = [
   { model: tinyResNet(), int8: [], dims: [2, 3, 8, 8] },
   { model: oddModel(), int8: [], dims: [2, 3, 2, 2] },
 ];
-const WIDTHS = [3, 1, 8, 2, 4];
+const WIDTHS = [3, -3, 8, -2, 4];
 
 /** No running statistics. */
 const NONE = { slots: [], values: new Float32Array() };

@@ -1,6 +1,7 @@
 /** Body of the HTML report of `quantize`. */
 import {
   formatBits,
+  formatWidth,
   formatBytes,
   formatCount,
   formatMetric,
@@ -92,7 +93,7 @@ function widthSection(report: QuantizeReport): Content {
     undefined,
     dataTable(
       [
-        { head: 'bits', kind: 'number', cell: (row) => formatBits(row.bits) },
+        { head: 'bits', kind: 'number', cell: (row) => formatWidth(row) },
         { head: 'execution', kind: 'text', cell: (row) => row.execution },
         { head: 'layers', kind: 'number', cell: (row) => row.layers },
         {
@@ -121,7 +122,7 @@ function layerSection(report: QuantizeReport): Content {
         { head: '#', kind: 'number', cell: (_, i) => i + 1 },
         { head: 'layer', kind: 'name', cell: (row) => row.name },
         { head: 'op', kind: 'text', cell: (row) => row.op },
-        { head: 'bits', kind: 'number', cell: (row) => formatBits(row.bits) },
+        { head: 'bits', kind: 'number', cell: (row) => formatWidth(row) },
         { head: 'execution', kind: 'text', cell: (row) => row.execution },
         {
           head: 'weights',

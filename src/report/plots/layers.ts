@@ -9,6 +9,7 @@ import { COLOURS, logTicks, plotWidth } from './theme.js';
 /** What the plots need of a layer; profile, quantize and inspect rows all have this shape. */
 export interface PlotLayer extends NamedLayer {
   readonly bits?: number;
+  readonly format?: string | undefined;
   readonly execution?: 'int8' | 'float';
   readonly bytes?: number;
   readonly bytesBefore?: number;
@@ -40,7 +41,11 @@ export function bitsAndSensitivityPlot(layers: readonly PlotLayer[], width: numb
               layer: i + 1,
               value: layer.bits,
               kind: layer.execution,
-              tip: tip(layer, i, `${formatBits(layer.bits)} bits, ${layer.execution} execution`),
+              tip: tip(
+                layer,
+                i,
+                `${formatBits(layer.bits)} bits${layer.format === 'codebook' ? ' of a codebook' : ''}, ${layer.execution} execution`,
+              ),
             },
           ],
     ),

@@ -3,6 +3,7 @@ import { z } from 'zod';
 import {
   count,
   dataSummarySchema,
+  formatSchema,
   fraction,
   measurementSchema,
   runFields,
@@ -60,6 +61,7 @@ export type CompressionStage = z.infer<typeof compressionStageSchema>;
 export const compressedLayerSchema = prunedLayerSchema.extend({
   /** Of the stored weights; absent for a layer that was removed. */
   bits: z.number().min(1).max(32).optional(),
+  format: formatSchema.optional(),
   execution: z.enum(['int8', 'float']).optional(),
   /** In the file: codes, scales, bias. */
   bytes: z.object({ before: count, after: count }),

@@ -95,3 +95,6 @@ export const settingsSchema = z.record(
   z.string(),
   z.union([z.string(), z.number(), z.boolean(), z.array(z.union([z.string(), z.number()]))]),
 );
+
+/** How codes are stored: those of a grid, or places in a list of levels that the layer has to itself. */
+export const formatSchema = z.enum(['uniform', 'codebook']);

@@ -15,7 +15,7 @@ import type { TextTable } from '../pruning.js';
 import { recoverySentence } from '../recovery.js';
 import type { CompressReport } from '../report.js';
 import { widthGroups } from '../summary.js';
-import { formatBits, formatBytes, formatCount } from '../format.js';
+import { formatBytes, formatCount, formatWidth } from '../format.js';
 import { comparisonGrid, grid, heading, nameGrid, painter, wrapped } from './grid.js';
 import type { Paint } from './grid.js';
 
@@ -63,7 +63,7 @@ function widthLines({ layers }: CompressReport, paint: Paint): string[] {
       : [{ ...layer, bits, execution, bytes: bytes.after, params: params.after, macs: undefined }],
   );
   const rows = widthGroups(stored).map((group) => [
-    formatBits(group.bits),
+    formatWidth(group),
     group.execution,
     String(group.layers),
     group.params === undefined ? '' : formatCount(group.params),
