@@ -65,6 +65,18 @@ describe('a folder as a queue', () => {
     expect((await claimed(worker(folder, 'third')))!.lost).toBe(2);
   });
 
+  it('hands on a trial whose worker stops in the middle of a beat', async () => {
+    const folder = await planned(path, 1, 1000);
+    for (let i = 0; i < 200; i++) {
+      const claim = await claimed(worker(folder, `w${String(i)}`));
+      expect(claim, `turn ${String(i)}`).toBeDefined();
+      expect(claim!.lost).toBe(0);
+      const beats = Array.from({ length: 8 }, () => claim!.beat());
+      for (let turns = 0; turns < i % 20; turns++) await new Promise((resolve) => setImmediate(resolve));
+      await Promise.all([...beats, claim!.release(false)]);
+    }
+  });
+
   it('goes by the clock of the files, whatever the clock of the machine says', async () => {
     const folder = await planned(path, 1, 5);
     await claimed(worker(folder, 'first'));
