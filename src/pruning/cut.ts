@@ -8,6 +8,7 @@ import { pruningRule } from './registry.js';
 import type { Selection } from './selection.js';
 import { keepSlices, zeroSlices } from './slices.js';
 import type { Axis } from './ties.js';
+import { placesLeft } from './units.js';
 
 /** What stays along the axes of all values. */
 class Remains {
@@ -28,9 +29,7 @@ class Remains {
     if (axis.size <= 1) return undefined;
     if (this.known.has(axis)) return this.known.get(axis);
     const { removed, dependencies } = this.selection;
-    const { classOf } = dependencies.units;
-    const kept: number[] = [];
-    for (let i = 0; i < axis.size; i++) if (removed[classOf[axis.start + i]] === 0) kept.push(i);
+    const kept = placesLeft(axis, dependencies.units, removed);
     const result = kept.length === axis.size ? undefined : Int32Array.from(kept);
     this.known.set(axis, result);
     return result;

@@ -1,6 +1,7 @@
 /** Fits projections in closed form, and carries them out on a model and on what it is held against. */
 import type { ModelProto } from 'onnx-buf';
 import type { Batch } from '../data/dataset.js';
+import type { PathTensor } from '../flow/change-plan.js';
 import { isDetermined, solveChannelMap, sumsBetween, type ChannelMap, type ChannelSums } from '../flow/channel-map.js';
 import { channelSumsProbe, withSampleMask } from '../flow/channel-sums-probe.js';
 import { Graph } from '../onnx/graph.js';
@@ -10,6 +11,7 @@ import { runProbes } from '../runtime/probe.js';
 import type { TracedValues } from '../runtime/trace.js';
 import type { Dependencies } from './groups.js';
 import { putProjection, type Projection } from './projections.js';
+import { placesLeft } from './units.js';
 
 export interface ProjectionRequest {
   readonly engine: Engine;
@@ -82,18 +84,16 @@ export interface FittedProjection {
 export function fitProjection(
   projection: Projection,
   sums: ChannelSums,
-  { units: { axes, classOf } }: Dependencies,
+  { units }: Dependencies,
   removed: Uint8Array,
 ): FittedProjection {
-  const left = (name: string, size: number): number[] => {
-    const axis = axes.get(name)?.[1];
-    const channels = Array.from({ length: size }, (_, channel) => channel);
-    // Axes of length 1 have no members.
-    if (axis?.size !== size || size <= 1) return channels;
-    return channels.filter((channel) => removed[classOf[axis.start + channel]!] === 0);
+  const left = ({ name, channels }: PathTensor): number[] => {
+    const axis = units.axes.get(name)?.[1];
+    if (axis?.size !== channels) return Array.from({ length: channels }, (_, channel) => channel);
+    return placesLeft(axis, units, removed);
   };
   const { from, to } = projection.step;
-  const [inputs, outputs] = [left(from.name, from.channels), left(to.name, to.channels)];
+  const [inputs, outputs] = [left(from), left(to)];
   return { projection, inputs, outputs, map: solveChannelMap(sumsBetween(sums, inputs, outputs)) };
 }
 

@@ -32,6 +32,7 @@ import { removalOrders, type Order, type RemovalOrder } from './removal-order.js
 import { pruningScore, readsActivations } from './scores.js';
 import { cutRanked, cutUniformly } from './share-out.js';
 import { findSites, takenBy, type Choice, type Guards, type LayerUnit, type Site, type Taken } from './sites.js';
+import { placesLeft } from './units.js';
 
 /** A model on its way from the original to the pruned one. */
 export interface PruningState {
@@ -354,7 +355,7 @@ async function chooseCuts(
 function withStatistics(
   { engine, state, batches, samples }: StepRequest,
   next: PruningState,
-  { units: { axes, classOf } }: Dependencies,
+  { units }: Dependencies,
   removed: Uint8Array,
   control: RunControl,
 ): Promise<ModelProto | undefined> {
@@ -363,11 +364,8 @@ function withStatistics(
       ...{ engine, original: state.model, originalShapes: state.shapes, model: next.model, shapes: next.shapes },
       ...{ batches: () => batches(false), samples },
       keptOf(scale) {
-        const axis = axes.get(scale)?.[0];
-        if (!axis) return undefined;
-        const channels = Array.from({ length: axis.size }, (_, channel) => channel);
-        // Axes of length 1 have no members.
-        return axis.size > 1 ? channels.filter((channel) => removed[classOf[axis.start + channel]!] === 0) : channels;
+        const axis = units.axes.get(scale)?.[0];
+        return axis && placesLeft(axis, units, removed);
       },
     },
     control,

@@ -21,6 +21,13 @@ export interface Units {
   readonly heads: ReadonlySet<number>;
 }
 
+/** Places along an axis whose classes stay, ascending. @param removed 1 for every class that goes */
+export function placesLeft({ start, size }: Axis, { classOf }: Pick<Units, 'classOf'>, removed: Uint8Array): number[] {
+  const places = Array.from({ length: size }, (_, place) => place);
+  // Axes of length 1 have no members.
+  return size > 1 ? places.filter((place) => removed[classOf[start + place]!] === 0) : places;
+}
+
 const MASKABLE_TYPES = new Set<number>([DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16]);
 
 /** What is divided by, or goes through a function that is not finite at 0, is left as it is where other slices are zeroed. */
